@@ -1,0 +1,227 @@
+//! The audit: one record of every mutation, committed together with it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use alga_model::{ExtensionName, InstallId, TenantId, Timestamp};
+use serde_json::{Value, json};
+
+use crate::install::{Install, InstallEdit};
+use crate::version::{NewVersion, Registered};
+
+/// One mutation that happened.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AuditRecord {
+    /// Its place in the audit; grows with time and is never given twice.
+    pub seq: u64,
+    /// When it happened.
+    pub at: Timestamp,
+    /// Who asked for it.
+    pub actor: String,
+    /// The request it was asked for in.
+    pub request_id: Option<String>,
+    /// What was done, an [`AuditAction`]. Text, so that a release can read what a later one wrote.
+    pub action: String,
+    /// Whose install it was done to.
+    pub tenant: Option<TenantId>,
+    /// The install it was done to.
+    pub install: Option<InstallId>,
+    /// The extension it was done to.
+    pub extension: Option<ExtensionName>,
+    /// What changed, a JSON object. Never holds a config value.
+    pub details: Value,
+}
+
+/// What a mutation of the registry can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AuditAction {
+    /// A version was registered, and its extension if it was the first.
+    VersionRegister,
+    /// An install was made.
+    InstallCreate,
+    /// An install was enabled, disabled or uninstalled.
+    InstallState,
+    /// An install's grants were replaced.
+    InstallGrants,
+    /// An install's settings were replaced.
+    InstallConfig,
+    /// Whether an envelope's config counts was changed.
+    InstallEnvelopeConfig,
+    /// An install's quota overrides were replaced.
+    InstallQuotas,
+}
+
+impl AuditAction {
+    const ALL: [Self; 7] = [
+        Self::VersionRegister,
+        Self::InstallCreate,
+        Self::InstallState,
+        Self::InstallGrants,
+        Self::InstallConfig,
+        Self::InstallEnvelopeConfig,
+        Self::InstallQuotas,
+    ];
+
+    /// The action's name in the audit.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::VersionRegister => "version.register",
+            Self::InstallCreate => "install.create",
+            Self::InstallState => "install.state",
+            Self::InstallGrants => "install.grants",
+            Self::InstallConfig => "install.config",
+            Self::InstallEnvelopeConfig => "install.envelope-config",
+            Self::InstallQuotas => "install.quotas",
+        }
+    }
+}
+
+impl fmt::Display for AuditAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A text that is not an [`AuditAction`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("an audit action must be one such as version.register or install.grants")]
+pub struct ParseAuditActionError;
+
+impl FromStr for AuditAction {
+    type Err = ParseAuditActionError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|action| action.as_str() == text)
+            .ok_or(ParseAuditActionError)
+    }
+}
+
+/// Which records to read. What is `None` does not restrict.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditFilter {
+    /// Only what was done to this tenant's installs.
+    pub tenant: Option<TenantId>,
+    /// Only what was done to this install.
+    pub install: Option<InstallId>,
+    /// Only what was done to this extension or its installs.
+    pub extension: Option<ExtensionName>,
+    /// Only this.
+    pub action: Option<AuditAction>,
+    /// Only what happened at this time or later.
+    pub since: Option<Timestamp>,
+    /// Only what happened before this time.
+    pub until: Option<Timestamp>,
+    /// Where to begin.
+    pub order: AuditOrder,
+}
+
+/// The direction the audit is read in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AuditOrder {
+    /// From the first record on, as an export does.
+    #[default]
+    OldestFirst,
+    /// From the last record back, as people do.
+    NewestFirst,
+}
+
+/// What a mutation says of itself, for the record a backend writes.
+#[derive(Debug)]
+pub(crate) struct AuditEntry<'a> {
+    pub(crate) action: AuditAction,
+    pub(crate) tenant: Option<TenantId>,
+    pub(crate) install: Option<InstallId>,
+    pub(crate) extension: &'a ExtensionName,
+    pub(crate) details: Value,
+}
+
+impl<'a> AuditEntry<'a> {
+    pub(crate) fn version_registered(new: &NewVersion, registered: &'a Registered) -> Self {
+        Self {
+            action: AuditAction::VersionRegister,
+            tenant: None,
+            install: None,
+            extension: &registered.extension.name,
+            details: json!({
+                "version": new.version,
+                "contentHash": new.content_hash,
+                "publisher": new.publisher,
+                "size": new.size,
+            }),
+        }
+    }
+
+    pub(crate) fn install_created(install: &'a Install) -> Self {
+        let details = json!({
+            "version": install.version,
+            "contentHash": install.content_hash,
+            "grants": install.grants,
+            "configKeys": install.config.as_map().keys().collect::<Vec<_>>(),
+            "allowEnvelopeConfig": install.allow_envelope_config,
+            "quotas": install.quotas,
+        });
+        Self::of_install(AuditAction::InstallCreate, install, details)
+    }
+
+    pub(crate) fn install_edited(edit: &InstallEdit, before: &Install, after: &'a Install) -> Self {
+        let (action, details) = match edit {
+            InstallEdit::State(_) => (
+                AuditAction::InstallState,
+                json!({ "before": before.state, "after": after.state, "generation": after.generation }),
+            ),
+            InstallEdit::Grants(_) => (
+                AuditAction::InstallGrants,
+                json!({ "before": before.grants, "after": after.grants, "generation": after.generation }),
+            ),
+            InstallEdit::Config(_) => (
+                AuditAction::InstallConfig,
+                json!({
+                    "set": after.config.keys_set_since(&before.config),
+                    "removed": after.config.keys_removed_since(&before.config),
+                    "generation": after.generation,
+                }),
+            ),
+            InstallEdit::AllowEnvelopeConfig(_) => (
+                AuditAction::InstallEnvelopeConfig,
+                json!({
+                    "before": before.allow_envelope_config,
+                    "after": after.allow_envelope_config,
+                    "generation": after.generation,
+                }),
+            ),
+            InstallEdit::Quotas(_) => (
+                AuditAction::InstallQuotas,
+                json!({ "before": before.quotas, "after": after.quotas, "generation": after.generation }),
+            ),
+        };
+        Self::of_install(action, after, details)
+    }
+
+    fn of_install(action: AuditAction, install: &'a Install, details: Value) -> Self {
+        Self {
+            action,
+            tenant: Some(install.tenant),
+            install: Some(install.id),
+            extension: &install.extension_name,
+            details,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_action_survives_its_name() {
+        for action in AuditAction::ALL {
+            assert_eq!(action.as_str().parse(), Ok(action));
+        }
+        assert_eq!(
+            "install.purge".parse::<AuditAction>(),
+            Err(ParseAuditActionError)
+        );
+    }
+}

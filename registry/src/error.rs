@@ -1,0 +1,112 @@
+//! What can go wrong, by what it means to the caller.
+
+use std::error::Error;
+use std::fmt;
+
+use alga_model::ContentHash;
+
+/// Why the registry did not do what it was asked.
+///
+/// A refused mutation has changed nothing and left no audit record. No message holds a config
+/// value or a row's content.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// Something the request names does not exist.
+    #[error("cannot find {what}")]
+    NotFound {
+        /// What was looked for.
+        what: Resource,
+    },
+    /// The extension's name belongs to another publisher, who registered its first version.
+    #[error("cannot register under a name that belongs to publisher '{owner}'")]
+    PublisherMismatch {
+        /// The publisher the name belongs to.
+        owner: String,
+    },
+    /// This version of the extension is registered with other content.
+    #[error("cannot register the version again with other content than {registered}")]
+    DuplicateVersion {
+        /// The content it is registered with.
+        registered: ContentHash,
+    },
+    /// This content is registered with another manifest, or as another version or extension.
+    #[error("cannot register content again under another manifest")]
+    ManifestConflict,
+    /// The install was changed since the caller saw it.
+    #[error("cannot change generation {expected} of an install that is at {actual}")]
+    Conflict {
+        /// The generation the caller expected.
+        expected: u64,
+        /// The generation the install is at.
+        actual: u64,
+    },
+    /// The install is uninstalled and can't be changed any more.
+    #[error("cannot change an install that is uninstalled")]
+    Uninstalled,
+    /// A value breaks a rule of the registry.
+    #[error("{field} must be {rule}")]
+    Invalid {
+        /// Which value.
+        field: &'static str,
+        /// What it must be.
+        rule: &'static str,
+    },
+    /// The database cannot be reached, is busy or full; the same request may succeed later.
+    #[error("cannot reach the registry's database")]
+    Unavailable {
+        /// What the database or the operating system said.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// A stored value is not one the registry writes.
+    #[error("cannot decode column {column} of {table} row {key}")]
+    Inconsistency {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: &'static str,
+        /// The row's key.
+        key: String,
+    },
+    /// The database was migrated by a newer release; only that one or a later one can use it.
+    #[error(
+        "cannot use a registry database with schema version {applied}: this release knows versions up to {known}"
+    )]
+    SchemaTooNew {
+        /// The newest migration applied to the database.
+        applied: i64,
+        /// The newest migration of this release.
+        known: i64,
+    },
+    /// A migration applied to the database is not the one this release has under that version.
+    #[error(
+        "cannot use a registry database whose migration {version} is not the one of this release"
+    )]
+    SchemaDiverged {
+        /// The migration's version.
+        version: i64,
+    },
+    /// A defect of the registry or a damaged database.
+    #[error("cannot complete the registry operation")]
+    Internal {
+        /// What the database said.
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+/// What a [`RegistryError::NotFound`] looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resource {
+    /// A version of an extension.
+    Version,
+    /// An install.
+    Install,
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Version => "the version",
+            Self::Install => "the install",
+        })
+    }
+}

@@ -1,0 +1,240 @@
+//! Installs: one version of an extension, set up for one tenant.
+
+use alga_model::{ContentHash, ExtensionName, InstallId, TenantId, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::bounds::{ensure_json_size, ensure_shallow};
+use crate::config::Config;
+use crate::error::RegistryError;
+use crate::extension::{Extension, ExtensionKey};
+use crate::grant::{self, Grants};
+use crate::version::Version;
+
+/// An extension in one version, installed for one tenant. A tenant may install an extension more
+/// than once.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Install {
+    /// Identifies the install for ever.
+    pub id: InstallId,
+    /// Who it is installed for; never changes.
+    pub tenant: TenantId,
+    /// The extension; never changes.
+    pub extension_id: Uuid,
+    /// The extension's name.
+    pub extension_name: ExtensionName,
+    /// The installed version.
+    pub version_id: Uuid,
+    /// The installed version's text.
+    pub version: String,
+    /// The installed version's bundle.
+    pub content_hash: ContentHash,
+    /// Whether it may run.
+    pub state: InstallState,
+    /// Whether the config of a request's envelope counts.
+    pub allow_envelope_config: bool,
+    /// The settings an administrator gave it.
+    pub config: Config,
+    /// What it may do.
+    pub grants: Grants,
+    /// Where its quotas differ from the defaults, as JSON that the storage understands.
+    pub quotas: Option<Value>,
+    /// 1 at first, one more with every change.
+    pub generation: u64,
+    /// When it was installed.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+}
+
+impl Install {
+    /// The install that `new` asks for, of `version` of `extension`.
+    pub(crate) fn create(
+        new: &NewInstall,
+        extension: Extension,
+        version: Version,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            id: InstallId::generate(),
+            tenant: new.tenant,
+            extension_id: extension.id,
+            extension_name: extension.name,
+            version_id: version.id,
+            version: version.version,
+            content_hash: version.content_hash,
+            state: InstallState::Enabled,
+            allow_envelope_config: new.allow_envelope_config,
+            config: new.config.clone(),
+            grants: new.grants.clone(),
+            quotas: new.quotas.clone(),
+            generation: 1,
+            created_at: now,
+            updated_at: now,
+        }
+    }
+
+    /// This install after `edit`; `None` when the edit changes nothing.
+    pub(crate) fn edited(
+        &self,
+        edit: &InstallEdit,
+        expected_generation: Option<u64>,
+        now: Timestamp,
+    ) -> Result<Option<Self>, RegistryError> {
+        if let Some(expected) = expected_generation.filter(|expected| *expected != self.generation)
+        {
+            return Err(RegistryError::Conflict {
+                expected,
+                actual: self.generation,
+            });
+        }
+        let mut after = self.clone();
+        match edit.clone() {
+            InstallEdit::State(state) => after.state = state,
+            InstallEdit::Grants(grants) => after.grants = grants,
+            InstallEdit::Config(config) => after.config = config,
+            InstallEdit::AllowEnvelopeConfig(allow) => after.allow_envelope_config = allow,
+            InstallEdit::Quotas(quotas) => after.quotas = quotas,
+        }
+        if after == *self {
+            return Ok(None);
+        }
+        if self.state == InstallState::Uninstalled {
+            return Err(RegistryError::Uninstalled);
+        }
+        after.generation = self.generation.saturating_add(1);
+        after.updated_at = now;
+        Ok(Some(after))
+    }
+}
+
+/// Whether an install may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InstallState {
+    /// It runs.
+    Enabled,
+    /// An administrator turned it off; it can be enabled again.
+    Disabled,
+    /// It is gone for everyone but who restores or purges it. No edit leads out of this state.
+    Uninstalled,
+}
+
+impl InstallState {
+    /// The state's name in JSON, the audit and the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enabled => "enabled",
+            Self::Disabled => "disabled",
+            Self::Uninstalled => "uninstalled",
+        }
+    }
+
+    /// The state with this name.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        [Self::Enabled, Self::Disabled, Self::Uninstalled]
+            .into_iter()
+            .find(|state| state.as_str() == name)
+    }
+}
+
+/// An install to make.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewInstall {
+    /// Who it is for.
+    pub tenant: TenantId,
+    /// The version to install.
+    pub version_id: Uuid,
+    /// Whether the config of a request's envelope counts.
+    pub allow_envelope_config: bool,
+    /// The settings.
+    pub config: Config,
+    /// What it may do. The registry doesn't compare this with what the manifest asks for.
+    pub grants: Grants,
+    /// Where its quotas differ from the defaults; at most 16 KiB of JSON.
+    pub quotas: Option<Value>,
+}
+
+impl NewInstall {
+    /// An install without settings, grants or overrides.
+    pub fn new(tenant: TenantId, version_id: Uuid) -> Self {
+        Self {
+            tenant,
+            version_id,
+            allow_envelope_config: false,
+            config: Config::default(),
+            grants: Grants::new(),
+            quotas: None,
+        }
+    }
+
+    pub(crate) fn ensure_valid(&self) -> Result<(), RegistryError> {
+        self.config.ensure_valid()?;
+        grant::ensure_valid(&self.grants)?;
+        ensure_quotas(self.quotas.as_ref())
+    }
+}
+
+/// One change of an install. What it names is replaced as a whole.
+#[derive(Debug, Clone, PartialEq)]
+pub enum InstallEdit {
+    /// Enables, disables or uninstalls it.
+    State(InstallState),
+    /// Replaces the grants.
+    Grants(Grants),
+    /// Replaces the settings.
+    Config(Config),
+    /// Says whether the config of a request's envelope counts.
+    AllowEnvelopeConfig(bool),
+    /// Replaces the quota overrides.
+    Quotas(Option<Value>),
+}
+
+impl InstallEdit {
+    pub(crate) fn ensure_valid(&self) -> Result<(), RegistryError> {
+        match self {
+            Self::State(_) | Self::AllowEnvelopeConfig(_) => Ok(()),
+            Self::Grants(grants) => grant::ensure_valid(grants),
+            Self::Config(config) => config.ensure_valid(),
+            Self::Quotas(quotas) => ensure_quotas(quotas.as_ref()),
+        }
+    }
+}
+
+/// Which installs to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InstallFilter {
+    /// Only those of this tenant.
+    pub tenant: Option<TenantId>,
+    /// Only those of this extension.
+    pub extension: Option<ExtensionKey>,
+    /// Also those that are uninstalled.
+    pub include_uninstalled: bool,
+}
+
+const MAX_QUOTAS_BYTES: usize = 16 * 1024;
+
+fn ensure_quotas(quotas: Option<&Value>) -> Result<(), RegistryError> {
+    let Some(quotas) = quotas else { return Ok(()) };
+    ensure_shallow("quotas", quotas)?;
+    ensure_json_size("quotas", "at most 16 KiB of JSON", quotas, MAX_QUOTAS_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_has_one_name() {
+        for state in [
+            InstallState::Enabled,
+            InstallState::Disabled,
+            InstallState::Uninstalled,
+        ] {
+            assert_eq!(InstallState::from_name(state.as_str()), Some(state));
+            assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+        }
+        assert_eq!(InstallState::from_name("Enabled"), None);
+    }
+}

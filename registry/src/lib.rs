@@ -1,0 +1,63 @@
+//! Which extensions there are, in which versions, and who has installed them.
+//!
+//! An [`Extension`] is a name that belongs to the publisher of its first [`Version`]; an
+//! [`Install`] is one version set up for one tenant, with its settings, [`Grants`] and quotas.
+//! [`Registry`] is what every backend does and promises; [`SqliteRegistry`] keeps it in a SQLite
+//! file or in memory.
+//!
+//! ```
+//! use alga_model::{Clock, ContentHash, SystemClock, TenantId};
+//! use alga_registry::{Change, NewInstall, NewVersion, Registry, SqliteOptions, SqliteRegistry};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let registry = SqliteRegistry::open(SqliteOptions::memory()).await?;
+//! let change = Change { actor: "admin", request_id: None, now: SystemClock::default().now() };
+//!
+//! let bundle = b"the bytes of a bundle";
+//! let notes = NewVersion {
+//!     name: "com.example.notes".parse()?,
+//!     publisher: "Example Inc.".to_owned(),
+//!     version: "1.0.0".to_owned(),
+//!     content_hash: ContentHash::of(bundle),
+//!     manifest: "{}".to_owned(),
+//!     size: bundle.len() as u64,
+//! };
+//! let registered = registry.register_version(&notes, change).await?;
+//!
+//! let new = NewInstall::new(TenantId::generate(), registered.version.id);
+//! let install = registry.create_install(&new, change).await?;
+//! assert_eq!(registry.install(install.id).await?, Some(install));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The crate knows no capability, no HTTP and no bundle format: a manifest, a grant and a quota are
+//! JSON that others understand. Time is a parameter of every mutation.
+
+mod audit;
+mod bounds;
+mod change;
+mod config;
+mod error;
+mod extension;
+mod grant;
+mod install;
+mod page;
+mod registry;
+mod sqlite;
+#[cfg(feature = "suite")]
+pub mod suite;
+mod version;
+
+pub use audit::{AuditAction, AuditFilter, AuditOrder, AuditRecord, ParseAuditActionError};
+pub use change::Change;
+pub use config::Config;
+pub use error::{RegistryError, Resource};
+pub use extension::{Extension, ExtensionKey};
+pub use grant::Grants;
+pub use install::{Install, InstallEdit, InstallFilter, InstallState, NewInstall};
+pub use page::{MAX_PAGE_ITEMS, Page, PageRequest};
+pub use registry::Registry;
+pub use sqlite::{MigrationStatus, SqliteLocation, SqliteOptions, SqliteRegistry};
+pub use version::{NewVersion, Registered, Version, VersionKey};

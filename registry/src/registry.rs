@@ -1,0 +1,157 @@
+//! What every backend does.
+
+use std::fmt;
+
+use alga_model::{ExtensionName, InstallId};
+use async_trait::async_trait;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::audit::{AuditFilter, AuditRecord};
+use crate::change::Change;
+use crate::config::Config;
+use crate::error::RegistryError;
+use crate::extension::{Extension, ExtensionKey};
+use crate::grant::Grants;
+use crate::install::{Install, InstallEdit, InstallFilter, InstallState, NewInstall};
+use crate::page::{Page, PageRequest};
+use crate::version::{NewVersion, Registered, Version, VersionKey};
+
+/// The extensions, versions and installs there are.
+///
+/// A mutation is durable when it returns, happens as a whole or not at all, and leaves exactly one
+/// audit record, committed together with it. A mutation that is refused, or that finds everything
+/// as it should be, leaves none. A read sees everything committed before it began.
+#[async_trait]
+pub trait Registry: fmt::Debug + Send + Sync {
+    /// Registers a version, and its extension when it is the first one.
+    ///
+    /// Registering the same version with the same content and manifest again succeeds and changes
+    /// nothing. Of registrations racing with one another exactly one decides, the others are judged
+    /// by what it left.
+    ///
+    /// # Errors
+    ///
+    /// [`PublisherMismatch`](RegistryError::PublisherMismatch) when the name belongs to somebody
+    /// else, [`DuplicateVersion`](RegistryError::DuplicateVersion) when the version has other
+    /// content, [`ManifestConflict`](RegistryError::ManifestConflict) when the content has another
+    /// manifest, or is another version's.
+    async fn register_version(
+        &self,
+        new: &NewVersion,
+        change: Change<'_>,
+    ) -> Result<Registered, RegistryError>;
+
+    /// The extension with this key.
+    async fn extension(&self, key: &ExtensionKey) -> Result<Option<Extension>, RegistryError>;
+
+    /// All extensions by name.
+    async fn extensions(
+        &self,
+        page: PageRequest<ExtensionName>,
+    ) -> Result<Page<Extension, ExtensionName>, RegistryError>;
+
+    /// The version with this key.
+    async fn version(&self, key: &VersionKey) -> Result<Option<Version>, RegistryError>;
+
+    /// The versions of an extension, the last registered first; none for an unknown extension.
+    async fn versions(
+        &self,
+        extension_id: Uuid,
+        page: PageRequest<Uuid>,
+    ) -> Result<Page<Version, Uuid>, RegistryError>;
+
+    /// Makes an install, enabled and of generation 1.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](RegistryError::NotFound) when there is no such version.
+    async fn create_install(
+        &self,
+        new: &NewInstall,
+        change: Change<'_>,
+    ) -> Result<Install, RegistryError>;
+
+    /// The install with this id, in whatever state, in one round trip to the database.
+    async fn install(&self, id: InstallId) -> Result<Option<Install>, RegistryError>;
+
+    /// The installs that match `filter`, the first made first.
+    async fn installs(
+        &self,
+        filter: &InstallFilter,
+        page: PageRequest<InstallId>,
+    ) -> Result<Page<Install, InstallId>, RegistryError>;
+
+    /// Changes an install and raises its generation by one.
+    ///
+    /// With `expected_generation`, only if the install is at that generation. An edit that finds
+    /// everything as it should be succeeds and changes nothing, the generation included.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](RegistryError::NotFound) when there is no such install,
+    /// [`Conflict`](RegistryError::Conflict) when it is at another generation than expected,
+    /// [`Uninstalled`](RegistryError::Uninstalled) when it is uninstalled.
+    async fn edit_install(
+        &self,
+        id: InstallId,
+        edit: InstallEdit,
+        expected_generation: Option<u64>,
+        change: Change<'_>,
+    ) -> Result<Install, RegistryError>;
+
+    /// Replaces an install's grants, as [`edit_install`](Self::edit_install) does.
+    async fn set_grants(
+        &self,
+        id: InstallId,
+        grants: Grants,
+        expected_generation: Option<u64>,
+        change: Change<'_>,
+    ) -> Result<Install, RegistryError> {
+        self.edit_install(id, InstallEdit::Grants(grants), expected_generation, change)
+            .await
+    }
+
+    /// Replaces an install's settings, as [`edit_install`](Self::edit_install) does.
+    async fn set_config(
+        &self,
+        id: InstallId,
+        config: Config,
+        expected_generation: Option<u64>,
+        change: Change<'_>,
+    ) -> Result<Install, RegistryError> {
+        self.edit_install(id, InstallEdit::Config(config), expected_generation, change)
+            .await
+    }
+
+    /// Replaces an install's quota overrides, as [`edit_install`](Self::edit_install) does.
+    async fn set_quotas(
+        &self,
+        id: InstallId,
+        quotas: Option<Value>,
+        expected_generation: Option<u64>,
+        change: Change<'_>,
+    ) -> Result<Install, RegistryError> {
+        self.edit_install(id, InstallEdit::Quotas(quotas), expected_generation, change)
+            .await
+    }
+
+    /// Enables, disables or uninstalls an install, as [`edit_install`](Self::edit_install) does.
+    async fn set_state(
+        &self,
+        id: InstallId,
+        state: InstallState,
+        expected_generation: Option<u64>,
+        change: Change<'_>,
+    ) -> Result<Install, RegistryError> {
+        self.edit_install(id, InstallEdit::State(state), expected_generation, change)
+            .await
+    }
+
+    /// The audit records that match `filter`.
+    async fn audit(
+        &self,
+        filter: &AuditFilter,
+        page: PageRequest<u64>,
+    ) -> Result<Page<AuditRecord, u64>, RegistryError>;
+}

@@ -1,0 +1,38 @@
+//! How SQLite would run a statement, for the tests of the statements.
+
+use sqlx::{AssertSqlSafe, Row};
+
+use super::{SqliteOptions, SqliteRegistry};
+
+/// Asserts that `sql` finds every row through an index and sorts nothing.
+pub(super) async fn assert_searches(sql: &str) {
+    let plan = plan_of(sql).await;
+    let is_direct = plan
+        .iter()
+        .all(|step| !step.contains("SCAN") && !step.contains("TEMP B-TREE"));
+    assert!(
+        is_direct && plan.iter().any(|step| step.contains("SEARCH")),
+        "{sql}\n{plan:#?}"
+    );
+}
+
+/// Asserts that `sql` finds every row through an index, the first ones through `index`, and sorts
+/// nothing.
+pub(super) async fn assert_uses(sql: &str, index: &str) {
+    assert_searches(sql).await;
+    let plan = plan_of(sql).await;
+    let is_used = plan
+        .first()
+        .is_some_and(|step| step.split(" (").next().unwrap_or(step).ends_with(index));
+    assert!(is_used, "{index}: {sql}\n{plan:#?}");
+}
+
+async fn plan_of(sql: &str) -> Vec<String> {
+    let registry = SqliteRegistry::open(SqliteOptions::memory()).await.unwrap();
+    let explain = AssertSqlSafe(["EXPLAIN QUERY PLAN ", sql].concat());
+    let steps = sqlx::query(explain)
+        .fetch_all(&registry.reader)
+        .await
+        .unwrap();
+    steps.iter().map(|step| step.get("detail")).collect()
+}

@@ -1,0 +1,363 @@
+//! From rows to types. Whatever a row holds that the registry would not have written is an
+//! inconsistency, with the table, column and row it was found in.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use alga_model::{ContentHash, ExtensionName, InstallId, TenantId, Timestamp};
+use serde::de::DeserializeOwned;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Decode, Row, Sqlite, Type};
+use uuid::Uuid;
+
+use super::error::SqliteError;
+use crate::audit::AuditRecord;
+use crate::config::Config;
+use crate::error::RegistryError;
+use crate::extension::Extension;
+use crate::install::{Install, InstallState};
+use crate::version::Version;
+
+const EXTENSIONS: &str = "registry_extensions";
+const VERSIONS: &str = "registry_versions";
+const INSTALLS: &str = "registry_installs";
+const AUDIT: &str = "registry_audit";
+
+/// A row's columns `id`, `name`, `publisher`, `created_at`.
+pub(super) fn extension(row: &SqliteRow) -> Result<Extension, SqliteError> {
+    let (columns, id) = Columns::keyed_by_id(row, EXTENSIONS)?;
+    Ok(Extension {
+        id,
+        name: columns.parsed("name")?,
+        publisher: columns.get("publisher")?,
+        created_at: columns.time("created_at")?,
+    })
+}
+
+/// A row's columns `id`, `extension_id`, `version`, `content_hash`, `manifest`, `size`, `created_at`.
+pub(super) fn version(row: &SqliteRow) -> Result<Version, SqliteError> {
+    let (columns, id) = Columns::keyed_by_id(row, VERSIONS)?;
+    Ok(Version {
+        id,
+        extension_id: columns.uuid("extension_id")?,
+        version: columns.get("version")?,
+        content_hash: columns.content_hash("content_hash")?,
+        manifest: columns.get("manifest")?,
+        size: columns.unsigned("size")?,
+        created_at: columns.time("created_at")?,
+    })
+}
+
+/// A row as the statements of the installs select it.
+pub(super) fn install(row: &SqliteRow) -> Result<Install, SqliteError> {
+    let (columns, id) = Columns::keyed_by_id(row, INSTALLS)?;
+    let extension_id = columns.uuid("extension_id")?;
+    let version_id = columns.uuid("version_id")?;
+    let extension = Columns {
+        row,
+        table: EXTENSIONS,
+        key: extension_id.to_string(),
+    };
+    let version = Columns {
+        row,
+        table: VERSIONS,
+        key: version_id.to_string(),
+    };
+    Ok(Install {
+        id: InstallId::new(id),
+        tenant: TenantId::new(columns.uuid("tenant_id")?),
+        extension_id,
+        extension_name: extension.parsed("name")?,
+        version_id,
+        version: version.get("version")?,
+        content_hash: version.content_hash("content_hash")?,
+        state: columns.state("state")?,
+        allow_envelope_config: columns.get("allow_envelope_config")?,
+        config: Config::from(columns.json::<BTreeMap<_, _>>("config")?),
+        grants: columns.json("grants")?,
+        quotas: columns.optional_json("quotas")?,
+        generation: columns.unsigned("generation")?,
+        created_at: columns.time("created_at")?,
+        updated_at: columns.time("updated_at")?,
+    })
+}
+
+/// A whole row of the audit.
+pub(super) fn audit_record(row: &SqliteRow) -> Result<AuditRecord, SqliteError> {
+    let seq: i64 = row.try_get("seq")?;
+    let columns = Columns {
+        row,
+        table: AUDIT,
+        key: seq.to_string(),
+    };
+    Ok(AuditRecord {
+        seq: columns.unsigned("seq")?,
+        at: columns.time("at")?,
+        actor: columns.get("actor")?,
+        request_id: columns.get("request_id")?,
+        action: columns.get("action")?,
+        tenant: columns.optional_uuid("tenant_id")?.map(TenantId::new),
+        install: columns.optional_uuid("install_id")?.map(InstallId::new),
+        extension: columns.optional_name("extension")?,
+        details: columns.json("details")?,
+    })
+}
+
+/// What it means that a version's extension is missing.
+pub(super) fn dangling_extension(version: &Version) -> RegistryError {
+    let key = version.id.to_string();
+    RegistryError::Inconsistency {
+        table: VERSIONS,
+        column: "extension_id",
+        key,
+    }
+}
+
+/// The columns of one row of one table.
+struct Columns<'r> {
+    row: &'r SqliteRow,
+    table: &'static str,
+    key: String,
+}
+
+impl<'r> Columns<'r> {
+    fn keyed_by_id(row: &'r SqliteRow, table: &'static str) -> Result<(Self, Uuid), SqliteError> {
+        let unkeyed = Self {
+            row,
+            table,
+            key: "without a valid id".to_owned(),
+        };
+        let id = unkeyed.uuid("id")?;
+        Ok((
+            Self {
+                key: id.to_string(),
+                ..unkeyed
+            },
+            id,
+        ))
+    }
+
+    fn get<T>(&self, column: &'static str) -> Result<T, SqliteError>
+    where
+        T: Decode<'r, Sqlite> + Type<Sqlite>,
+    {
+        self.row
+            .try_get(column)
+            .map_err(|_| self.inconsistency(column))
+    }
+
+    fn uuid(&self, column: &'static str) -> Result<Uuid, SqliteError> {
+        self.optional_uuid(column)?
+            .ok_or_else(|| self.inconsistency(column))
+    }
+
+    fn optional_uuid(&self, column: &'static str) -> Result<Option<Uuid>, SqliteError> {
+        let bytes = self.get::<Option<&[u8]>>(column)?;
+        bytes
+            .map(Uuid::from_slice)
+            .transpose()
+            .map_err(|_| self.inconsistency(column))
+    }
+
+    fn content_hash(&self, column: &'static str) -> Result<ContentHash, SqliteError> {
+        let digest = self
+            .get::<&[u8]>(column)?
+            .try_into()
+            .map_err(|_| self.inconsistency(column))?;
+        Ok(ContentHash::from_digest(digest))
+    }
+
+    fn unsigned(&self, column: &'static str) -> Result<u64, SqliteError> {
+        u64::try_from(self.get::<i64>(column)?).map_err(|_| self.inconsistency(column))
+    }
+
+    fn time(&self, column: &'static str) -> Result<Timestamp, SqliteError> {
+        Ok(Timestamp::from_millis(self.get(column)?))
+    }
+
+    fn state(&self, column: &'static str) -> Result<InstallState, SqliteError> {
+        InstallState::from_name(self.get(column)?).ok_or_else(|| self.inconsistency(column))
+    }
+
+    fn parsed<T: FromStr>(&self, column: &'static str) -> Result<T, SqliteError> {
+        self.get::<&str>(column)?
+            .parse()
+            .map_err(|_| self.inconsistency(column))
+    }
+
+    fn optional_name(&self, column: &'static str) -> Result<Option<ExtensionName>, SqliteError> {
+        let text = self.get::<Option<&str>>(column)?;
+        text.map(str::parse)
+            .transpose()
+            .map_err(|_| self.inconsistency(column))
+    }
+
+    fn json<T: DeserializeOwned>(&self, column: &'static str) -> Result<T, SqliteError> {
+        serde_json::from_str(self.get(column)?).map_err(|_| self.inconsistency(column))
+    }
+
+    fn optional_json<T: DeserializeOwned>(
+        &self,
+        column: &'static str,
+    ) -> Result<Option<T>, SqliteError> {
+        let text = self.get::<Option<&str>>(column)?;
+        text.map(serde_json::from_str)
+            .transpose()
+            .map_err(|_| self.inconsistency(column))
+    }
+
+    fn inconsistency(&self, column: &'static str) -> SqliteError {
+        RegistryError::Inconsistency {
+            table: self.table,
+            column,
+            key: self.key.clone(),
+        }
+        .into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alga_model::Timestamp;
+    use sqlx::SqlSafeStr;
+
+    use super::*;
+    use crate::audit::AuditFilter;
+    use crate::change::Change;
+    use crate::install::NewInstall;
+    use crate::page::PageRequest;
+    use crate::registry::Registry;
+    use crate::sqlite::{SqliteOptions, SqliteRegistry};
+    use crate::version::{NewVersion, VersionKey};
+
+    const NOTES: &str = "com.example.notes";
+
+    /// A registry with one install.
+    async fn registry() -> (SqliteRegistry, Install) {
+        let registry = SqliteRegistry::open(SqliteOptions::memory()).await.unwrap();
+        let change = Change {
+            actor: "admin",
+            request_id: None,
+            now: Timestamp::from_millis(0),
+        };
+        let new = NewVersion {
+            name: NOTES.parse().unwrap(),
+            publisher: "Example Inc.".to_owned(),
+            version: "1.0.0".to_owned(),
+            content_hash: ContentHash::of(b"notes"),
+            manifest: "{}".to_owned(),
+            size: 5,
+        };
+        let version = registry
+            .register_version(&new, change)
+            .await
+            .unwrap()
+            .version;
+        let install = NewInstall::new(TenantId::generate(), version.id);
+        let install = registry.create_install(&install, change).await.unwrap();
+        (registry, install)
+    }
+
+    async fn tamper(registry: &SqliteRegistry, sql: impl SqlSafeStr) {
+        assert_ne!(
+            sqlx::query(sql)
+                .execute(&registry.writer)
+                .await
+                .unwrap()
+                .rows_affected(),
+            0
+        );
+    }
+
+    fn assert_inconsistent<T>(
+        result: Result<T, RegistryError>,
+        table: &str,
+        column: &str,
+        key: &str,
+    ) {
+        match result {
+            Err(RegistryError::Inconsistency {
+                table: t,
+                column: c,
+                key: k,
+            }) => {
+                assert_eq!((t, c, k.as_str()), (table, column, key));
+            }
+            Err(other) => panic!("expected an inconsistency of {table}.{column}, got {other:?}"),
+            Ok(_) => panic!("expected an inconsistency of {table}.{column}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_damaged_install_is_named() {
+        for (sql, column) in [
+            ("UPDATE registry_installs SET grants = '[]'", "grants"),
+            (
+                "UPDATE registry_installs SET config = '{\"a\":1}'",
+                "config",
+            ),
+            ("UPDATE registry_installs SET quotas = '{'", "quotas"),
+        ] {
+            let (registry, install) = registry().await;
+            tamper(&registry, sql).await;
+            let found = registry.install(install.id).await;
+            assert_inconsistent(found, INSTALLS, column, &install.id.to_string());
+        }
+    }
+
+    #[tokio::test]
+    async fn an_install_names_the_extension_that_is_damaged() {
+        let (registry, install) = registry().await;
+        tamper(&registry, "UPDATE registry_extensions SET name = 'notes'").await;
+        let found = registry.install(install.id).await;
+        assert_inconsistent(found, EXTENSIONS, "name", &install.extension_id.to_string());
+    }
+
+    #[tokio::test]
+    async fn a_text_that_is_not_utf_8_is_an_inconsistency() {
+        let (registry, install) = registry().await;
+        tamper(
+            &registry,
+            "UPDATE registry_versions SET manifest = CAST(x'ff' AS TEXT)",
+        )
+        .await;
+        let found = registry.version(&VersionKey::Id(install.version_id)).await;
+        assert_inconsistent(found, VERSIONS, "manifest", &install.version_id.to_string());
+    }
+
+    #[tokio::test]
+    async fn a_damaged_audit_record_is_named() {
+        for (sql, column) in [
+            (
+                "UPDATE registry_audit SET details = '' WHERE seq = 1",
+                "details",
+            ),
+            (
+                "UPDATE registry_audit SET extension = '' WHERE seq = 1",
+                "extension",
+            ),
+        ] {
+            let (registry, _) = registry().await;
+            tamper(&registry, sql).await;
+            let found = registry
+                .audit(&AuditFilter::default(), PageRequest::first(10))
+                .await;
+            assert_inconsistent(found, AUDIT, column, "1");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_action_of_a_later_release_is_read() {
+        let (registry, _) = registry().await;
+        tamper(
+            &registry,
+            "UPDATE registry_audit SET action = 'install.purge' WHERE seq = 1",
+        )
+        .await;
+        let page = registry
+            .audit(&AuditFilter::default(), PageRequest::first(1))
+            .await
+            .unwrap();
+        assert_eq!(page.items[0].action, "install.purge");
+    }
+}

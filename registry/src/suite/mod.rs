@@ -1,0 +1,193 @@
+//! The behaviour every [`Registry`] must show, as functions.
+//!
+//! Each function is handed an empty registry and panics where it doesn't behave. A backend is
+//! finished when this is green in its tests:
+//!
+//! ```
+//! use alga_registry::{SqliteOptions, SqliteRegistry, registry_suite};
+//!
+//! registry_suite!(in_memory, Box::new(SqliteRegistry::open(SqliteOptions::memory()).await?));
+//! # fn main() {}
+//! ```
+
+mod audit;
+mod extensions;
+mod installs;
+mod versions;
+
+use alga_model::{ContentHash, ExtensionName, TenantId, Timestamp};
+use serde_json::json;
+
+pub use self::audit::*;
+pub use self::extensions::*;
+pub use self::installs::*;
+pub use self::versions::*;
+use crate::change::Change;
+use crate::config::Config;
+use crate::error::RegistryError;
+use crate::grant::Grants;
+use crate::install::{Install, NewInstall};
+use crate::registry::Registry;
+use crate::version::{NewVersion, Registered};
+
+/// Makes one test of every function of the suite, in a module named after the backend.
+///
+/// `$open` is an expression, evaluated in the async body of each test, for a guard that keeps the
+/// backend alive and derefs or coerces to a [`Registry`](crate::Registry) by `&*`. The tests use
+/// `tokio::test`.
+#[macro_export]
+macro_rules! registry_suite {
+    ($backend:ident, $open:expr) => {
+        $crate::registry_suite! {
+            @stamp $backend, $open,
+            a_registered_version_is_found_by_every_key
+            registering_a_version_again_changes_nothing
+            an_extension_belongs_to_its_first_publisher
+            a_version_is_not_registered_again_with_other_content
+            a_manifest_is_not_swapped_under_its_content
+            of_two_racing_registrations_one_wins
+            a_refused_registration_leaves_nothing
+            a_version_outside_its_bounds_is_refused
+            versions_are_paged_from_the_last_one_back
+            an_unknown_extension_or_version_is_not_found
+            extensions_are_paged_by_name
+            a_page_has_bounds
+            a_new_install_is_enabled_and_complete
+            an_install_of_an_unknown_version_is_refused
+            a_tenant_may_install_an_extension_twice
+            every_edit_raises_the_generation_and_touches_nothing_else
+            an_edit_that_changes_nothing_leaves_no_trace
+            a_stale_generation_is_a_conflict
+            of_two_edits_of_one_generation_one_wins
+            an_install_goes_on_and_off_and_away
+            an_uninstalled_install_is_not_changed
+            an_unknown_install_is_not_edited
+            grants_outside_their_bounds_are_refused
+            settings_outside_their_bounds_are_refused
+            quotas_outside_their_bounds_are_refused
+            installs_of_another_tenant_never_show
+            installs_are_found_by_extension
+            uninstalled_installs_show_only_when_asked_for
+            installs_are_paged_in_the_order_they_were_made
+            every_mutation_leaves_one_record
+            a_record_tells_what_changed
+            config_values_stay_out_of_the_audit
+            the_audit_is_filtered
+            the_audit_is_paged_in_both_directions
+            a_change_without_an_actor_is_refused
+        }
+    };
+    (@stamp $backend:ident, $open:expr, $($behaviour:ident)*) => {
+        mod $backend {
+            #[allow(unused_imports, reason = "what the expression needs is the caller's to say")]
+            use super::*;
+
+            $(
+                #[tokio::test]
+                async fn $behaviour() -> Result<(), $crate::RegistryError> {
+                    let registry = $open;
+                    $crate::suite::$behaviour(&*registry).await
+                }
+            )*
+        }
+    };
+}
+
+/// What every function of the suite returns: a failure nobody expected.
+type Outcome = Result<(), RegistryError>;
+
+/// The first instant of the suite's time.
+const START_MS: i64 = 1_795_286_981_000;
+
+/// A change by `admin`, `ms` after the start.
+fn at(ms: i64) -> Change<'static> {
+    Change {
+        actor: "admin",
+        request_id: Some("req-1"),
+        now: Timestamp::from_millis(START_MS + ms),
+    }
+}
+
+/// A version of `com.example.<extension>` by Example Inc., with content of its own.
+fn version(extension: &str, version: &str) -> NewVersion {
+    let content = format!("{extension} {version}");
+    NewVersion {
+        name: name(extension),
+        publisher: "Example Inc.".to_owned(),
+        version: version.to_owned(),
+        content_hash: ContentHash::of(content.as_bytes()),
+        manifest: json!({ "name": name(extension), "version": version }).to_string(),
+        size: 1_000,
+    }
+}
+
+fn name(extension: &str) -> ExtensionName {
+    format!("com.example.{extension}")
+        .parse()
+        .expect("the suite names its extensions validly")
+}
+
+/// An install that has something in every field.
+fn full_install(tenant: TenantId, registered: &Registered) -> NewInstall {
+    NewInstall {
+        allow_envelope_config: true,
+        config: config(&[("url", "https://example.com"), ("mode", "fast")]),
+        grants: grants("settings"),
+        quotas: Some(json!({ "keysPerNamespace": 10 })),
+        ..NewInstall::new(tenant, registered.version.id)
+    }
+}
+
+fn grants(namespace: &str) -> Grants {
+    let storage = json!({ "namespaces": [{ "name": namespace, "access": ["read"] }] });
+    Grants::from([("alga.storage".to_owned(), storage)])
+}
+
+fn config(settings: &[(&str, &str)]) -> Config {
+    let settings = settings
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+    Config::from(settings.collect::<std::collections::BTreeMap<_, _>>())
+}
+
+/// Registers version 1.0.0 of `extension` and installs it for `tenant`.
+async fn installed(
+    registry: &dyn Registry,
+    extension: &str,
+    tenant: TenantId,
+) -> Result<Install, RegistryError> {
+    let registered = registry
+        .register_version(&version(extension, "1.0.0"), at(0))
+        .await?;
+    registry
+        .create_install(&full_install(tenant, &registered), at(1))
+        .await
+}
+
+/// Asserts that a result is an error of this pattern.
+macro_rules! assert_refused {
+    ($result:expr, $error:pat $(if $guard:expr)?) => {
+        match $result {
+            Err($error) $(if $guard)? => {}
+            other => panic!("expected {}, got {other:?}", stringify!($error)),
+        }
+    };
+}
+use assert_refused;
+
+/// Reads a listing to its end in pages of `$limit`.
+macro_rules! all_pages {
+    ($limit:expr, |$page:ident| $list:expr) => {{
+        let mut $page = crate::page::PageRequest::first($limit);
+        let mut pages = Vec::new();
+        loop {
+            let found = $list.await?;
+            pages.push(found.items);
+            match found.next {
+                Some(next) => $page = crate::page::PageRequest::after(next, $limit),
+                None => break pages,
+            }
+        }
+    }};
+}
+use all_pages;

@@ -1,0 +1,14 @@
+//! How Alga Runner uses SQLite: one connection that writes, a few that read, and a schema that is
+//! brought up to date under a lock.
+//!
+//! Storage and registry each have a database of their own, with statements of their own; what they
+//! share is how it is opened, migrated, and what its failures mean. The crate knows no table but
+//! the one that holds the history of a schema.
+
+mod database;
+mod error;
+mod migrate;
+
+pub use database::{Database, Location, Options};
+pub use error::{SqliteError, is_passing};
+pub use migrate::{MigrationStatus, Schema};

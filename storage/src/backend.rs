@@ -1,0 +1,82 @@
+//! What a database must promise so that the contract holds over it.
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use crate::contract::{DeleteRequest, Key, KeyRange, Listed, Namespace, Record, Usage, Written};
+use crate::error::{BulkError, Error};
+use crate::service::{Put, Scope};
+
+/// A database that holds records, counters and audit.
+///
+/// One method is one transaction. Every operation sees each write that was answered before it was
+/// called, and no record that is expired at that moment. A future that is dropped may or may not
+/// have written; what it wrote is whole.
+#[async_trait]
+pub trait Backend: fmt::Debug + Send + Sync + 'static {
+    /// The live record of a key.
+    async fn get(
+        &self,
+        scope: &Scope,
+        namespace: &Namespace,
+        key: &Key,
+    ) -> Result<Option<Record>, Error>;
+
+    /// The live records of several keys, all as of one moment, in the order asked.
+    async fn get_many(
+        &self,
+        scope: &Scope,
+        namespace: &Namespace,
+        keys: &[Key],
+    ) -> Result<Vec<Option<Record>>, Error>;
+
+    /// Writes every item or none.
+    ///
+    /// All guards and quotas are judged against one state of the namespace. The first item that
+    /// fails is reported with its index; nothing is stored then and no counter moves. What is
+    /// answered is durable, and so are its audit records.
+    async fn put(&self, scope: &Scope, put: Put) -> Result<Vec<Written>, BulkError>;
+
+    /// Removes a record; true where a live one was there. The revision of what was removed never
+    /// occurs again in the namespace.
+    async fn delete(&self, scope: &Scope, request: DeleteRequest) -> Result<bool, Error>;
+
+    /// Live records in key order, all as of one moment.
+    async fn list(
+        &self,
+        scope: &Scope,
+        namespace: &Namespace,
+        query: ListQuery,
+    ) -> Result<ListedPage, Error>;
+
+    /// What the install holds, from counters.
+    async fn usage(&self, scope: &Scope) -> Result<Usage, Error>;
+}
+
+/// Which records to list and when to stop.
+#[derive(Debug, Clone)]
+pub struct ListQuery {
+    /// Which keys.
+    pub range: KeyRange,
+    /// Last key first.
+    pub reverse: bool,
+    /// The most records of a page.
+    pub limit: u32,
+    /// A page ends before the record that would bring it above this many bytes of keys, values and
+    /// metadata; it holds one record at least.
+    pub max_bytes: u64,
+    /// Read values.
+    pub include_values: bool,
+    /// Read metadata.
+    pub include_metadata: bool,
+}
+
+/// A page and whether it is the last one.
+#[derive(Debug, Clone)]
+pub struct ListedPage {
+    /// The records.
+    pub items: Vec<Listed>,
+    /// Whether the range holds records after these.
+    pub more: bool,
+}

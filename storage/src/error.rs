@@ -1,0 +1,237 @@
+//! Why an operation did not happen: the error table of the contract.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::contract::{JsonError, Key, Namespace, Record, Revision};
+
+/// Why an operation did not happen. A refused operation changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A bad name, key, guard or cursor, text that is not JSON, or a value its schema refuses.
+    #[error("the request is not valid: {}", Violations(.0))]
+    ValidationFailed(Vec<Violation>),
+    /// One request is too large, whatever is stored.
+    #[error("{0}")]
+    LimitExceeded(Limit),
+    /// No credentials, or wrong ones.
+    #[error("the credentials are missing or wrong")]
+    Unauthorized,
+    /// The install may not use storage at all, or not in this way.
+    #[error("the install does not grant this use of storage")]
+    CapabilityDenied,
+    /// The install may not use this namespace.
+    #[error("the install does not grant the namespace '{0}'")]
+    NamespaceDenied(Namespace),
+    /// There is no such record.
+    #[error("there is no such record")]
+    NotFound,
+    /// A guard failed.
+    #[error("the guard does not match the stored record")]
+    RevisionMismatch(Box<Conflict>),
+    /// A write would exceed a quota.
+    #[error("{0}")]
+    QuotaExceeded(Quota),
+    /// Too many operations.
+    #[error("too many operations; try again in {} ms", retry_after.as_millis())]
+    RateLimited {
+        /// When one more operation is allowed.
+        retry_after: Duration,
+    },
+    /// The store cannot be reached or did not answer in time.
+    #[error("the store cannot be reached")]
+    Unavailable(#[source] Cause),
+    /// A fault of ours.
+    #[error("the operation failed inside the host")]
+    Internal(#[source] Cause),
+}
+
+/// What lies behind an [`Error`]; for logs, never for a caller.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// The names that errors have in every door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the variants are those of `Error`")]
+pub enum ErrorCode {
+    ValidationFailed,
+    LimitExceeded,
+    Unauthorized,
+    CapabilityDenied,
+    NamespaceDenied,
+    NotFound,
+    RevisionMismatch,
+    QuotaExceeded,
+    RateLimited,
+    Unavailable,
+    Internal,
+}
+
+impl ErrorCode {
+    /// Every code, in the order of the contract's table.
+    pub const ALL: [Self; 11] = [
+        Self::ValidationFailed,
+        Self::LimitExceeded,
+        Self::Unauthorized,
+        Self::CapabilityDenied,
+        Self::NamespaceDenied,
+        Self::NotFound,
+        Self::RevisionMismatch,
+        Self::QuotaExceeded,
+        Self::RateLimited,
+        Self::Unavailable,
+        Self::Internal,
+    ];
+
+    /// The code as JSON bodies, logs and metrics spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ValidationFailed => "VALIDATION_FAILED",
+            Self::LimitExceeded => "LIMIT_EXCEEDED",
+            Self::Unauthorized => "UNAUTHORIZED",
+            Self::CapabilityDenied => "CAPABILITY_DENIED",
+            Self::NamespaceDenied => "NAMESPACE_DENIED",
+            Self::NotFound => "NOT_FOUND",
+            Self::RevisionMismatch => "REVISION_MISMATCH",
+            Self::QuotaExceeded => "QUOTA_EXCEEDED",
+            Self::RateLimited => "RATE_LIMITED",
+            Self::Unavailable => "UNAVAILABLE",
+            Self::Internal => "INTERNAL",
+        }
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Error {
+    /// The code of this error.
+    pub const fn code(&self) -> ErrorCode {
+        match self {
+            Self::ValidationFailed(_) => ErrorCode::ValidationFailed,
+            Self::LimitExceeded(_) => ErrorCode::LimitExceeded,
+            Self::Unauthorized => ErrorCode::Unauthorized,
+            Self::CapabilityDenied => ErrorCode::CapabilityDenied,
+            Self::NamespaceDenied(_) => ErrorCode::NamespaceDenied,
+            Self::NotFound => ErrorCode::NotFound,
+            Self::RevisionMismatch(_) => ErrorCode::RevisionMismatch,
+            Self::QuotaExceeded(_) => ErrorCode::QuotaExceeded,
+            Self::RateLimited { .. } => ErrorCode::RateLimited,
+            Self::Unavailable(_) => ErrorCode::Unavailable,
+            Self::Internal(_) => ErrorCode::Internal,
+        }
+    }
+
+    /// A guard that failed against `stored`.
+    pub(crate) fn conflict(current_revision: Option<Revision>, current: Option<Record>) -> Self {
+        Self::RevisionMismatch(Box::new(Conflict {
+            current_revision,
+            current,
+        }))
+    }
+}
+
+/// One reason why a request is not valid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// JSON pointer into the refused value, or the name of the argument.
+    pub instance_path: String,
+    /// JSON pointer into the schema that refused it; empty where none did.
+    pub schema_path: String,
+    /// For people.
+    pub message: String,
+}
+
+impl Violation {
+    /// A request refused for one of its arguments.
+    pub fn argument(name: &str, message: impl Into<String>) -> Error {
+        Error::ValidationFailed(vec![Self {
+            instance_path: name.to_owned(),
+            schema_path: String::new(),
+            message: message.into(),
+        }])
+    }
+
+    /// A request refused because an argument is not JSON.
+    pub(crate) fn json(name: &str, error: JsonError) -> Error {
+        Self::argument(name, error.to_string())
+    }
+}
+
+struct Violations<'a>(&'a [Violation]);
+
+impl fmt::Display for Violations<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, violation) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(
+                f,
+                "{separator}{}: {}",
+                violation.instance_path, violation.message
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// The limit that one request exceeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{name} may be at most {limit}, not {actual}")]
+pub struct Limit {
+    /// `value-bytes`, `metadata-bytes`, `ttl-seconds`, `limit`, `items`, `batch-bytes` or `keys`.
+    pub name: &'static str,
+    /// What is allowed.
+    pub limit: u64,
+    /// What was asked for.
+    pub actual: u64,
+}
+
+/// What a guard found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    /// The revision of the stored record; none where there is no record.
+    pub current_revision: Option<Revision>,
+    /// The stored record, where it was asked for.
+    pub current: Option<Record>,
+}
+
+/// The quota that a write would exceed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{name} may be at most {limit}; {used} are used and the write needs {attempted}")]
+pub struct Quota {
+    /// `namespaces`, `keys-per-namespace`, `bytes-per-install` or `bytes-per-tenant`.
+    pub name: &'static str,
+    /// What is allowed.
+    pub limit: u64,
+    /// What is used.
+    pub used: u64,
+    /// What would be used after the write.
+    pub attempted: u64,
+}
+
+/// Why a `bulkPut` did not happen.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct BulkError {
+    /// The item that failed; none where the request failed as a whole.
+    pub item: Option<FailedItem>,
+    /// How it failed.
+    pub error: Error,
+}
+
+/// The item of a `bulkPut` that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedItem {
+    /// Its position, from 0.
+    pub index: usize,
+    /// Its key.
+    pub key: Key,
+}
+
+impl From<Error> for BulkError {
+    fn from(error: Error) -> Self {
+        Self { item: None, error }
+    }
+}

@@ -1,0 +1,380 @@
+//! The gate: every check that comes before a database, in the order of the contract.
+//!
+//! Names were checked when the request was parsed. Then come capability, namespace, access, rate,
+//! and last the request's own limits and JSON. A caller learns nothing about limits or data it may
+//! not use, and nothing is counted against a rate that was not allowed in the first place.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use alga_model::{InstallId, TenantId};
+
+use crate::contract::{
+    BulkItem, BulkPutRequest, DeleteRequest, GetManyRequest, GetRequest, Guard, JsonText,
+    ListRequest, Namespace, Page, PutRequest, Record, RequestLimits, Usage, Written,
+};
+use crate::error::{BulkError, Error, FailedItem, Limit, Violation};
+use crate::grant::{Access, GrantSource, Snapshot};
+use crate::rate::RateLimiter;
+use crate::service::{CheckedItem, CheckedList, Put, Scope, StorageClient};
+
+/// Who calls, and for which install.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The install whose data is meant.
+    pub install: InstallId,
+    /// Whom the audit names.
+    pub actor: Actor,
+    /// The id that joins logs, audit and the caller's own records.
+    pub request_id: Arc<str>,
+    /// False where this call was narrowed to other capabilities than storage.
+    pub may_use_storage: bool,
+}
+
+/// Whom the audit names as the cause of a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Actor {
+    /// A guest, by the id of its invocation.
+    Invocation(Arc<str>),
+    /// An administrator or a command, by name.
+    Admin(Arc<str>),
+}
+
+impl std::fmt::Display for Actor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Invocation(id) => write!(f, "invocation:{id}"),
+            Self::Admin(name) => write!(f, "admin:{name}"),
+        }
+    }
+}
+
+/// Decides whether an operation may happen, and has it done.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    grants: Arc<dyn GrantSource>,
+    client: Arc<dyn StorageClient>,
+    rate: Arc<RateLimiter>,
+}
+
+impl Gate {
+    /// A gate before `client` that asks `grants` before every operation.
+    pub fn new(grants: Arc<dyn GrantSource>, client: Arc<dyn StorageClient>) -> Self {
+        Self {
+            grants,
+            client,
+            rate: Arc::default(),
+        }
+    }
+
+    /// Reads one record.
+    pub async fn get(&self, caller: &Caller, request: GetRequest) -> Result<Record, Error> {
+        observed("get", async {
+            let scope = self
+                .admit(caller, &request.namespace, Access::Read, 1)
+                .await?;
+            self.client.get(&scope, request).await
+        })
+        .await
+    }
+
+    /// Reads several records of one namespace; answers in the order asked.
+    pub async fn get_many(
+        &self,
+        caller: &Caller,
+        request: GetManyRequest,
+    ) -> Result<Vec<Option<Record>>, Error> {
+        observed("getMany", async {
+            let tokens = request.keys.len();
+            let scope = self
+                .admit(caller, &request.namespace, Access::Read, tokens)
+                .await?;
+            ensure_at_most("keys", scope.request_limits().keys, request.keys.len())?;
+            if request.keys.is_empty() {
+                return Err(Violation::argument("keys", "at least one key is needed"));
+            }
+            self.client.get_many(&scope, request).await
+        })
+        .await
+    }
+
+    /// Writes one record.
+    pub async fn put(&self, caller: &Caller, request: PutRequest) -> Result<Written, Error> {
+        observed("put", async {
+            let scope = self
+                .admit(caller, &request.namespace, Access::Write, 1)
+                .await?;
+            let put = Put {
+                items: vec![check_item(request.item, scope.request_limits())?],
+                namespace: request.namespace,
+                return_previous: request.return_previous,
+                return_current: request.return_current,
+            };
+            let written = self
+                .client
+                .put(&scope, put)
+                .await
+                .map_err(|failed| failed.error)?;
+            written
+                .into_iter()
+                .next()
+                .ok_or_else(|| Error::Internal("a put was answered with nothing".into()))
+        })
+        .await
+    }
+
+    /// Writes several records of one namespace, all or none.
+    pub async fn bulk_put(
+        &self,
+        caller: &Caller,
+        request: BulkPutRequest,
+    ) -> Result<Vec<Written>, BulkError> {
+        observed("bulkPut", async {
+            let tokens = request.items.len();
+            let scope = self
+                .admit(caller, &request.namespace, Access::Write, tokens)
+                .await?;
+            let put = Put {
+                items: check_items(request.items, scope.request_limits())?,
+                namespace: request.namespace,
+                return_previous: false,
+                return_current: false,
+            };
+            self.client.put(&scope, put).await
+        })
+        .await
+    }
+
+    /// Removes one record; true where there was one.
+    pub async fn delete(&self, caller: &Caller, request: DeleteRequest) -> Result<bool, Error> {
+        observed("delete", async {
+            let scope = self
+                .admit(caller, &request.namespace, Access::Write, 1)
+                .await?;
+            if request.guard == Guard::Absent {
+                return Err(Violation::argument(
+                    "ifRevision",
+                    "a delete can't ask for the absence of the record",
+                ));
+            }
+            self.client.delete(&scope, request).await
+        })
+        .await
+    }
+
+    /// Lists records in key order, a page at a time.
+    pub async fn list(&self, caller: &Caller, request: ListRequest) -> Result<Page, Error> {
+        observed("list", async {
+            let scope = self
+                .admit(caller, &request.namespace, Access::Read, 1)
+                .await?;
+            let limit = page_limit(request.limit, scope.request_limits())?;
+            self.client
+                .list(&scope, CheckedList { request, limit })
+                .await
+        })
+        .await
+    }
+
+    /// What the install holds and may hold.
+    pub async fn usage(&self, caller: &Caller) -> Result<Usage, Error> {
+        observed("usage", async {
+            let (scope, _) = self.granted(caller).await?;
+            self.take(&scope, Access::Read, 1)?;
+            self.client.usage(&scope).await
+        })
+        .await
+    }
+
+    /// The checks that don't look into the request: capability, namespace, access, rate.
+    async fn admit(
+        &self,
+        caller: &Caller,
+        namespace: &Namespace,
+        access: Access,
+        tokens: usize,
+    ) -> Result<Scope, Error> {
+        let (scope, install) = self.granted(caller).await?;
+        let grant = install.grant.as_ref().ok_or(Error::CapabilityDenied)?;
+        grant.ensure(namespace, access)?;
+        self.take(&scope, access, tokens)?;
+        Ok(scope)
+    }
+
+    async fn granted(&self, caller: &Caller) -> Result<(Scope, Arc<Snapshot>), Error> {
+        let install = self
+            .grants
+            .snapshot(caller.install)
+            .await?
+            .ok_or(Error::CapabilityDenied)?;
+        if !install.active || !caller.may_use_storage || install.grant.is_none() {
+            return Err(Error::CapabilityDenied);
+        }
+        let scope = Scope {
+            tenant: install.tenant,
+            install: caller.install,
+            extension: install.extension.clone(),
+            limits: install.limits,
+            actor: caller.actor.clone(),
+            request_id: Arc::clone(&caller.request_id),
+        };
+        Ok((scope, install))
+    }
+
+    fn take(&self, scope: &Scope, access: Access, tokens: usize) -> Result<(), Error> {
+        let ids: (TenantId, InstallId) = (scope.tenant, scope.install);
+        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
+        self.rate
+            .take(ids, access, tokens, &scope.limits.rates)
+            .map_err(|retry_after| Error::RateLimited { retry_after })
+    }
+}
+
+fn check_items(
+    items: Vec<BulkItem>,
+    limits: &RequestLimits,
+) -> Result<Vec<CheckedItem>, BulkError> {
+    ensure_at_most("items", limits.bulk_items, items.len())?;
+    if items.is_empty() {
+        return Err(Violation::argument("items", "at least one item is needed").into());
+    }
+    let mut keys = HashSet::new();
+    let mut bytes = 0;
+    let mut checked = Vec::with_capacity(items.len());
+    for (index, item) in items.into_iter().enumerate() {
+        let key = item.key.clone();
+        let failed = |error| BulkError {
+            item: Some(FailedItem {
+                index,
+                key: key.clone(),
+            }),
+            error,
+        };
+        if !keys.insert(key.clone()) {
+            return Err(failed(Violation::argument(
+                "key",
+                "the key occurs twice in this request",
+            )));
+        }
+        let item = check_item(item, limits).map_err(failed)?;
+        bytes += item.size();
+        checked.push(item);
+    }
+    if bytes > limits.bulk_bytes {
+        return Err(Error::LimitExceeded(Limit {
+            name: "batch-bytes",
+            limit: limits.bulk_bytes,
+            actual: bytes,
+        })
+        .into());
+    }
+    Ok(checked)
+}
+
+fn check_item(item: BulkItem, limits: &RequestLimits) -> Result<CheckedItem, Error> {
+    let ttl = item
+        .ttl_seconds
+        .map(|seconds| check_ttl(seconds, limits))
+        .transpose()?;
+    let value = JsonText::parse(&item.value).map_err(|error| Violation::json("value", error))?;
+    ensure_size("value-bytes", limits.value_bytes, &value)?;
+    let metadata = match item.metadata {
+        None => JsonText::empty_object(),
+        Some(text) => JsonText::parse(&text).map_err(|error| Violation::json("metadata", error))?,
+    };
+    if !metadata.is_object() {
+        return Err(Violation::argument("metadata", "metadata is a JSON object"));
+    }
+    ensure_size("metadata-bytes", limits.metadata_bytes, &metadata)?;
+    Ok(CheckedItem {
+        key: item.key,
+        value,
+        metadata,
+        ttl,
+        guard: item.guard,
+    })
+}
+
+fn check_ttl(seconds: u64, limits: &RequestLimits) -> Result<Duration, Error> {
+    let (shortest, longest) = limits.ttl;
+    let ttl = Duration::from_secs(seconds);
+    if (shortest..=longest).contains(&ttl) {
+        return Ok(ttl);
+    }
+    let broken = if ttl < shortest { shortest } else { longest };
+    Err(Error::LimitExceeded(Limit {
+        name: "ttl-seconds",
+        limit: broken.as_secs(),
+        actual: seconds,
+    }))
+}
+
+fn page_limit(asked: Option<u32>, limits: &RequestLimits) -> Result<u32, Error> {
+    let (most, default) = limits.page_items;
+    match asked {
+        None => Ok(default),
+        Some(0) => Err(Violation::argument(
+            "limit",
+            "a page has at least one record",
+        )),
+        Some(limit) if limit > most => Err(Error::LimitExceeded(Limit {
+            name: "limit",
+            limit: most.into(),
+            actual: limit.into(),
+        })),
+        Some(limit) => Ok(limit),
+    }
+}
+
+fn ensure_size(name: &'static str, limit: u64, json: &JsonText) -> Result<(), Error> {
+    let actual = json.size();
+    if actual > limit {
+        Err(Error::LimitExceeded(Limit {
+            name,
+            limit,
+            actual,
+        }))
+    } else {
+        Ok(())
+    }
+}
+
+fn ensure_at_most(name: &'static str, limit: usize, actual: usize) -> Result<(), Error> {
+    if actual > limit {
+        return Err(Error::LimitExceeded(Limit {
+            name,
+            limit: limit as u64,
+            actual: actual as u64,
+        }));
+    }
+    Ok(())
+}
+
+/// Counts and times an operation by what came of it.
+async fn observed<T, E: AsRef<Error>>(
+    operation: &'static str,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let start = Instant::now();
+    let answer = work.await;
+    let outcome = match &answer {
+        Ok(_) => "OK",
+        Err(error) => error.as_ref().code().as_str(),
+    };
+    metrics::histogram!("alga_storage_operation_duration_seconds", "operation" => operation, "outcome" => outcome)
+        .record(start.elapsed());
+    answer
+}
+
+impl AsRef<Error> for Error {
+    fn as_ref(&self) -> &Error {
+        self
+    }
+}
+
+impl AsRef<Error> for BulkError {
+    fn as_ref(&self) -> &Error {
+        &self.error
+    }
+}

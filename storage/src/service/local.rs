@@ -1,0 +1,123 @@
+//! The storage service in this process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{CheckedList, Put, Scope, StorageClient};
+use crate::backend::{Backend, ListQuery};
+use crate::contract::{
+    CursorKey, CursorScope, DeleteRequest, GetManyRequest, GetRequest, Page, Record, Usage, Written,
+};
+use crate::error::{BulkError, Error};
+
+/// Serves storage from a database of this process.
+#[derive(Debug)]
+pub struct LocalService {
+    backend: Arc<dyn Backend>,
+    cursor_key: CursorKey,
+    timeout: Duration,
+}
+
+impl LocalService {
+    /// How long an operation may take before it is answered as [`Error::Unavailable`]. Longer than
+    /// any healthy database needs, shorter than the deadline of most invocations.
+    pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+
+    /// A service over `backend` that authenticates cursors with `cursor_key`.
+    pub fn new(backend: Arc<dyn Backend>, cursor_key: CursorKey, timeout: Duration) -> Self {
+        Self {
+            backend,
+            cursor_key,
+            timeout,
+        }
+    }
+
+    async fn in_time<T, E: From<Error>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        tokio::time::timeout(self.timeout, work)
+            .await
+            .unwrap_or_else(|elapsed| Err(Error::Unavailable(elapsed.into()).into()))
+    }
+}
+
+#[async_trait]
+impl StorageClient for LocalService {
+    async fn get(&self, scope: &Scope, request: GetRequest) -> Result<Record, Error> {
+        let record = self
+            .in_time(self.backend.get(scope, &request.namespace, &request.key))
+            .await?
+            .ok_or(Error::NotFound)?;
+        match request.if_revision {
+            Some(expected) if expected != record.revision => {
+                Err(Error::conflict(Some(record.revision), None))
+            }
+            _ => Ok(record),
+        }
+    }
+
+    async fn get_many(
+        &self,
+        scope: &Scope,
+        request: GetManyRequest,
+    ) -> Result<Vec<Option<Record>>, Error> {
+        self.in_time(
+            self.backend
+                .get_many(scope, &request.namespace, &request.keys),
+        )
+        .await
+    }
+
+    async fn put(&self, scope: &Scope, put: Put) -> Result<Vec<Written>, BulkError> {
+        self.in_time(self.backend.put(scope, put)).await
+    }
+
+    async fn delete(&self, scope: &Scope, request: DeleteRequest) -> Result<bool, Error> {
+        self.in_time(self.backend.delete(scope, request)).await
+    }
+
+    async fn list(&self, scope: &Scope, list: CheckedList) -> Result<Page, Error> {
+        let request = list.request;
+        let cursor_scope = CursorScope {
+            tenant: scope.tenant,
+            install: scope.install,
+            namespace: &request.namespace,
+            range: &request.range,
+            reverse: request.reverse,
+        };
+        let range = match &request.cursor {
+            None => request.range.clone(),
+            Some(cursor) => {
+                let last = self.cursor_key.open(&cursor_scope, cursor)?;
+                request.range.clone().beyond(&last, request.reverse)
+            }
+        };
+        let query = ListQuery {
+            range,
+            reverse: request.reverse,
+            limit: list.limit,
+            max_bytes: scope.request_limits().page_bytes,
+            include_values: request.include_values,
+            include_metadata: request.include_metadata,
+        };
+        let listed = self
+            .in_time(self.backend.list(scope, &request.namespace, query))
+            .await?;
+        let next_cursor = listed
+            .items
+            .last()
+            .filter(|_| listed.more)
+            .map(|last| self.cursor_key.seal(&cursor_scope, &last.key));
+        Ok(Page {
+            items: listed.items,
+            next_cursor,
+        })
+    }
+
+    async fn usage(&self, scope: &Scope) -> Result<Usage, Error> {
+        self.in_time(self.backend.usage(scope)).await
+    }
+}

@@ -1,0 +1,50 @@
+//! The one place that says what a failure of SQLite means to the contract.
+
+use std::sync::Arc;
+
+use alga_sqlite::is_passing;
+
+use crate::error::{Cause, Error};
+
+/// Any failure inside this folder.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SqliteError {
+    /// A statement failed.
+    #[error("cannot run a statement on the storage database")]
+    Driver(#[from] sqlx::Error),
+    /// A row holds what this crate would not have written.
+    #[error("a row of {table} holds no valid {column}")]
+    Inconsistency {
+        table: &'static str,
+        column: &'static str,
+    },
+}
+
+impl SqliteError {
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Driver(error) => is_passing(error),
+            Self::Inconsistency { .. } => false,
+        }
+    }
+
+    /// The error of each write of a group that failed as one.
+    pub(super) fn shared(this: &Arc<Self>) -> Error {
+        let cause: Cause = Box::new(Arc::clone(this));
+        if this.is_passing() {
+            Error::Unavailable(cause)
+        } else {
+            Error::Internal(cause)
+        }
+    }
+}
+
+impl From<SqliteError> for Error {
+    fn from(error: SqliteError) -> Self {
+        if error.is_passing() {
+            Self::Unavailable(error.into())
+        } else {
+            Self::Internal(error.into())
+        }
+    }
+}

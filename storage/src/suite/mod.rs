@@ -1,0 +1,74 @@
+//! The behaviour that every backend must show, as functions over a [`Stage`].
+//!
+//! A backend is finished when [`contract_suite!`](crate::contract_suite) over it is green. Everything
+//! goes through the gate, as guests and pages do, and the time is moved by hand.
+
+pub mod guards;
+pub mod isolation;
+pub mod json;
+pub mod lifetime;
+pub mod listing;
+pub mod many;
+pub mod quotas;
+
+mod stage;
+
+pub use stage::{Install, Stage};
+
+/// Makes a test of every behaviour: `contract_suite!(sqlite, new_stage())`, where the expression is
+/// an `async` call that gives a new [`Stage`](crate::suite::Stage).
+#[macro_export]
+macro_rules! contract_suite {
+    ($backend:ident, $stage:expr) => {
+        mod $backend {
+            #[allow(unused_imports, reason = "the expression may need what its surroundings import")]
+            use super::*;
+            $crate::contract_suite!(@tests $stage;
+                guards::a_first_put_has_revision_one_and_the_next_one_more,
+                guards::each_guard_allows_what_it_says,
+                guards::a_failed_guard_tells_what_is_there,
+                guards::a_guard_taken_before_a_delete_never_matches_again,
+                guards::the_floor_holds_for_the_whole_namespace,
+                guards::deletes_obey_their_guards,
+                guards::a_get_with_another_revision_is_a_conflict,
+                guards::a_put_returns_what_it_replaced_where_asked,
+                guards::one_of_many_racing_creators_wins,
+                guards::racing_increments_lose_nothing,
+                isolation::another_install_and_another_tenant_see_nothing,
+                isolation::a_foreign_cursor_is_refused,
+                isolation::what_is_not_granted_is_refused_in_order,
+                isolation::a_revoked_grant_bites_on_the_next_call,
+                json::values_come_back_as_compact_text,
+                json::what_no_database_can_hold_is_refused_alike,
+                json::sizes_are_allowed_to_the_limit_and_no_further,
+                json::nasty_keys_are_only_keys,
+                lifetime::a_record_vanishes_at_the_instant_of_its_expiry,
+                lifetime::an_expired_record_is_absent_to_guards_and_raises_the_floor,
+                lifetime::an_overwrite_clears_expiry_and_metadata,
+                lifetime::times_to_live_are_allowed_to_the_limits,
+                listing::pages_give_every_record_once_in_byte_order,
+                listing::prefixes_are_literal,
+                listing::ranges_include_their_start_and_exclude_their_end,
+                listing::a_page_ends_at_its_bytes,
+                listing::values_and_metadata_come_where_asked,
+                listing::limits_and_cursors_at_their_edges,
+                many::get_many_answers_in_order_with_misses,
+                many::a_bulk_put_is_all_or_nothing_and_names_the_item,
+                many::sizes_and_counts_at_their_limits,
+                quotas::counters_follow_every_operation,
+                quotas::keys_bytes_and_namespaces_stop_at_their_quota,
+                quotas::racing_writers_stop_exactly_at_the_quota,
+                quotas::rates_refuse_with_the_time_to_wait,
+            );
+        }
+    };
+    (@tests $stage:expr; $($module:ident::$behaviour:ident,)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $behaviour() {
+                let stage = $stage.await;
+                $crate::suite::$module::$behaviour(&stage).await;
+            }
+        )*
+    };
+}

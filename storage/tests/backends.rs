@@ -1,0 +1,28 @@
+//! A backend is finished when its lines here are green.
+
+#![expect(clippy::unwrap_used, reason = "these are tests")]
+
+use std::sync::Arc;
+
+use alga_sqlite::Options;
+use alga_storage::suite::Stage;
+use alga_storage::{SqliteBackend, contract_suite};
+
+contract_suite!(sqlite_in_memory, stage(Options::memory()));
+contract_suite!(
+    sqlite_file,
+    stage(Options::file(new_folder().join("storage.sqlite3")))
+);
+
+async fn stage(options: Options) -> Stage {
+    let clock = Stage::clock();
+    let backend = SqliteBackend::open(options, Arc::clone(&clock) as _)
+        .await
+        .unwrap();
+    Stage::new(Arc::new(backend), clock)
+}
+
+fn new_folder() -> std::path::PathBuf {
+    // Left to the cleaning of the temporary folder: the database outlives this function.
+    tempfile::tempdir().unwrap().keep()
+}
