@@ -1,0 +1,95 @@
+//! Where a process puts what is not finished yet.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+/// A folder that belongs to one process, inside the cache so that a rename takes things out of it.
+///
+/// Its lock lives as long as the process does, whichever way that ends: a work folder that can be
+/// locked belongs to nobody.
+#[derive(Debug)]
+pub(super) struct WorkFolder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl WorkFolder {
+    const LOCK: &str = "lock";
+
+    /// Makes a work folder below `cache` and removes those of dead processes.
+    pub(super) fn open(cache: &Path) -> io::Result<Self> {
+        let all = cache.join(".work");
+        make(&all)?;
+        // Between making a folder and locking it, it looks like a dead one: one process at a time.
+        let turn = File::create(cache.join(".work.lock"))?;
+        turn.lock()?;
+        sweep(&all)?;
+        let path = all.join(Uuid::new_v4().to_string());
+        make(&path)?;
+        let lock = File::create_new(path.join(Self::LOCK))?;
+        lock.lock()?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A path in the folder that nothing has.
+    pub(super) fn new_path(&self) -> PathBuf {
+        self.path.join(Uuid::new_v4().to_string())
+    }
+}
+
+impl Drop for WorkFolder {
+    fn drop(&mut self) {
+        // What is left is removed at the next start.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+fn sweep(all: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(all)? {
+        let path = entry?.path();
+        let is_alive = File::open(path.join(WorkFolder::LOCK))
+            .is_ok_and(|lock| matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock)));
+        if !is_alive {
+            tracing::info!(path = %path.display(), "removing what a dead process left in the bundle cache");
+            fs::remove_dir_all(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn make(folder: &Path) -> io::Result<()> {
+    // Whoever can write here decides what runs.
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folders_of_the_dead_are_removed_and_those_of_the_living_are_not() {
+        let cache = tempfile::tempdir().unwrap();
+        let living = WorkFolder::open(cache.path()).unwrap();
+        fs::write(living.new_path(), b"half a bundle").unwrap();
+        let dead = cache.path().join(".work/dead");
+        fs::create_dir_all(dead.join("files")).unwrap();
+        fs::write(dead.join(WorkFolder::LOCK), b"").unwrap();
+        let stillborn = cache.path().join(".work/stillborn");
+        fs::create_dir(&stillborn).unwrap();
+
+        let next = WorkFolder::open(cache.path()).unwrap();
+        assert!(living.path().exists() && next.path().exists());
+        assert!(!dead.exists() && !stillborn.exists());
+        let path = living.path().to_owned();
+        drop(living);
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,416 @@
+//! Taking a bundle in: checked, stored under its hash, registered.
+//!
+//! Every step can be repeated. A crash between two of them leaves at worst an object that the next
+//! attempt finds and uses, so that publishing again repairs whatever was left.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+
+use alga_model::{ContentHash, ExtensionName};
+use async_trait::async_trait;
+use semver::Version;
+use serde::Serialize;
+use tokio::task::spawn_blocking;
+use uuid::Uuid;
+
+use crate::archive::{ArchiveError, Limits, Progress};
+use crate::collect::{Collected, Found, collect};
+use crate::manifest::{InvalidManifest, Issue, Manifest, Parsed};
+use crate::path::BundlePath;
+use crate::store::{BundleStore, Content, Created, ObjectKey, StoreError};
+
+/// Judges the component of a bundle; whoever runs components implements it.
+#[async_trait]
+pub trait ComponentCheck: Send + Sync {
+    /// Whether the component of the bundle `hash` can be run here. A good time to compile it.
+    async fn check(&self, hash: ContentHash, component: Vec<u8>) -> Result<(), InvalidComponent>;
+}
+
+/// A component that cannot be run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the component is invalid: {message}")]
+pub struct InvalidComponent {
+    /// What is wrong, such as which import is missing.
+    pub message: String,
+}
+
+/// Knows which versions there are, and decides between racing publishers.
+#[async_trait]
+pub trait VersionRegistry: Send + Sync {
+    /// Registers a version. Doing so again with equal values gives the same ids.
+    async fn register(&self, version: NewVersion) -> Result<RegisteredVersion, RegisterError>;
+}
+
+/// A version to be registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewVersion {
+    /// The name of the extension.
+    pub name: ExtensionName,
+    /// Who publishes it.
+    pub publisher: String,
+    /// Its version.
+    pub version: Version,
+    /// The bundle.
+    pub content_hash: ContentHash,
+    /// The manifest, as its author wrote it.
+    pub manifest_json: String,
+    /// The bytes of the bundle.
+    pub size: u64,
+    /// Who did it, for the audit.
+    pub actor: String,
+}
+
+/// Where a version is found in the registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RegisteredVersion {
+    /// The extension.
+    pub extension_id: Uuid,
+    /// The version of it.
+    pub version_id: Uuid,
+}
+
+/// Why a version was not registered.
+#[derive(Debug, thiserror::Error)]
+pub enum RegisterError {
+    /// The name belongs to another publisher.
+    #[error("the name belongs to another publisher")]
+    PublisherMismatch,
+    /// The version is there with other content.
+    #[error("this version is already there as {existing}")]
+    DuplicateVersion {
+        /// The content it has.
+        existing: ContentHash,
+    },
+    /// The content is there with another manifest.
+    #[error("this content is already there with another manifest")]
+    ManifestConflict,
+    /// The registry cannot be asked now.
+    #[error("the registry is unavailable")]
+    Unavailable {
+        /// What went wrong.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+/// What publishing works with.
+#[derive(Clone, Copy)]
+pub struct PublishContext<'a> {
+    /// Where the bundle is kept.
+    pub store: &'a dyn BundleStore,
+    /// Judges its component.
+    pub component_check: &'a dyn ComponentCheck,
+    /// Where its version is registered.
+    pub registry: &'a dyn VersionRegistry,
+    /// How large it may be.
+    pub limits: &'a Limits,
+    /// Who publishes, for the audit.
+    pub actor: &'a str,
+}
+
+/// What is to be published.
+pub struct PublishRequest<'a> {
+    /// The bundle.
+    pub file: &'a Path,
+    /// The hash it must have, if the sender named one.
+    pub declared_hash: Option<ContentHash>,
+    /// The manifest of a bundle that has none.
+    pub manifest_json: Option<Vec<u8>>,
+    /// Who wants to see progress.
+    pub progress: Option<Arc<Progress<'static>>>,
+}
+
+impl<'a> PublishRequest<'a> {
+    /// Publishes `file` by its own manifest, whatever its hash is.
+    pub fn new(file: &'a Path) -> Self {
+        Self {
+            file,
+            declared_hash: None,
+            manifest_json: None,
+            progress: None,
+        }
+    }
+}
+
+/// A version that is published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Published {
+    /// The extension.
+    pub extension: PublishedExtension,
+    /// The version of it.
+    pub version: PublishedVersion,
+    /// The bundle.
+    pub content_hash: ContentHash,
+    /// Where the store keeps it.
+    pub canonical_key: String,
+    /// What the author should look at.
+    pub warnings: Vec<Issue>,
+}
+
+/// An extension in the registry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PublishedExtension {
+    /// Its id.
+    pub id: Uuid,
+    /// Its name.
+    pub name: ExtensionName,
+    /// Whom the name belongs to.
+    pub publisher: String,
+}
+
+/// A version in the registry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PublishedVersion {
+    /// Its id.
+    pub id: Uuid,
+    /// The version.
+    pub version: Version,
+}
+
+/// Why a bundle was not published.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The archive is damaged, refused, too large, not the one that was declared, or unreadable.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// There is no manifest, neither in the archive nor beside it.
+    #[error("the bundle has no manifest.json and none was sent beside it")]
+    ManifestRequired,
+    /// The manifest is wrong, or names files that the bundle lacks.
+    #[error(transparent)]
+    Manifest(#[from] InvalidManifest),
+    /// The component cannot be run.
+    #[error(transparent)]
+    Component(#[from] InvalidComponent),
+    /// The store failed, or the file changed before it was stored.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store has an object under this key that cannot be the same.
+    #[error("{key} is there with {size} bytes instead of {expected}")]
+    StoreDamaged {
+        /// The object.
+        key: ObjectKey,
+        /// What it has.
+        size: u64,
+        /// What it should have.
+        expected: u64,
+    },
+    /// The content was published with another manifest.
+    #[error("this content is already there with another manifest")]
+    ManifestConflict,
+    /// The registry refuses the version, or cannot be asked.
+    #[error(transparent)]
+    Registry(RegisterError),
+    /// The check was interrupted from inside; says nothing about the bundle.
+    #[error("cannot finish checking the bundle")]
+    Interrupted(#[source] tokio::task::JoinError),
+}
+
+impl PublishError {
+    /// The code that the HTTP interface gives for it.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Archive(error) => match error {
+                ArchiveError::Damaged(_) => "BAD_ARCHIVE",
+                ArchiveError::Rejected { .. } => "ARCHIVE_REJECTED",
+                ArchiveError::TooLarge { .. } => "TOO_LARGE",
+                ArchiveError::HashMismatch { .. } => "HASH_MISMATCH",
+                ArchiveError::Read(_) | ArchiveError::Write { .. } => "INTERNAL_ERROR",
+            },
+            Self::ManifestRequired => "MANIFEST_REQUIRED",
+            Self::Manifest(_) => "INVALID_MANIFEST",
+            Self::Component(_) => "INVALID_COMPONENT",
+            Self::Store(StoreError::WrongContent { .. }) => "HASH_MISMATCH",
+            Self::Store(StoreError::Unavailable { .. }) => "STORE_UNAVAILABLE",
+            Self::Store(
+                StoreError::NotFound { .. }
+                | StoreError::TooLarge { .. }
+                | StoreError::Failed { .. },
+            )
+            | Self::StoreDamaged { .. } => "STORE_FAILED",
+            Self::ManifestConflict => "MANIFEST_CONFLICT",
+            Self::Registry(error) => match error {
+                RegisterError::PublisherMismatch => "PUBLISHER_MISMATCH",
+                RegisterError::DuplicateVersion { .. } => "DUPLICATE_VERSION",
+                RegisterError::ManifestConflict => "MANIFEST_CONFLICT",
+                RegisterError::Unavailable { .. } => "REGISTRY_UNAVAILABLE",
+            },
+            Self::Interrupted(_) => "INTERNAL_ERROR",
+        }
+    }
+}
+
+impl From<RegisterError> for PublishError {
+    fn from(error: RegisterError) -> Self {
+        match error {
+            RegisterError::ManifestConflict => Self::ManifestConflict,
+            RegisterError::PublisherMismatch
+            | RegisterError::DuplicateVersion { .. }
+            | RegisterError::Unavailable { .. } => Self::Registry(error),
+        }
+    }
+}
+
+/// Publishes a bundle: checks it, stores it under its hash and registers its version.
+///
+/// Nothing is stored before everything was checked. Publishing the same bundle again succeeds with
+/// the same answer, also after a failure or a crash half-way.
+pub async fn publish(
+    request: PublishRequest<'_>,
+    context: PublishContext<'_>,
+) -> Result<Published, PublishError> {
+    let PublishRequest {
+        file,
+        declared_hash,
+        manifest_json,
+        progress,
+    } = request;
+    let collected = collect_apart(file, declared_hash, context.limits, progress).await?;
+    let Collected {
+        walked,
+        files,
+        manifest,
+        components,
+    } = collected;
+
+    let Chosen {
+        manifest,
+        warnings,
+        bytes,
+    } = choose_manifest(manifest, manifest_json)?;
+    let issues = manifest.missing_files(|file| files.contains_key(file));
+    if !issues.is_empty() {
+        return Err(InvalidManifest { issues }.into());
+    }
+    let component = take_component(components, manifest.entry())?;
+    context
+        .component_check
+        .check(walked.hash, component)
+        .await?;
+
+    let bundle = ObjectKey::Bundle(walked.hash);
+    store_bundle(context.store, bundle, file, walked.size).await?;
+    store_manifest(context.store, ObjectKey::Manifest(walked.hash), &bytes).await?;
+
+    let registered = context.registry.register(NewVersion {
+        name: manifest.name.clone(),
+        publisher: manifest.publisher.clone(),
+        version: manifest.version.clone(),
+        content_hash: walked.hash,
+        manifest_json: String::from_utf8_lossy(&bytes).into_owned(),
+        size: walked.size,
+        actor: context.actor.to_owned(),
+    });
+    let RegisteredVersion {
+        extension_id,
+        version_id,
+    } = registered.await?;
+    Ok(Published {
+        extension: PublishedExtension {
+            id: extension_id,
+            name: manifest.name,
+            publisher: manifest.publisher,
+        },
+        version: PublishedVersion {
+            id: version_id,
+            version: manifest.version,
+        },
+        content_hash: walked.hash,
+        canonical_key: bundle.to_string(),
+        warnings,
+    })
+}
+
+async fn collect_apart(
+    file: &Path,
+    declared_hash: Option<ContentHash>,
+    limits: &Limits,
+    progress: Option<Arc<Progress<'static>>>,
+) -> Result<Collected, PublishError> {
+    let (file, limits) = (file.to_owned(), limits.clone());
+    let collected =
+        spawn_blocking(move || collect(&file, declared_hash, &limits, progress.as_deref())).await;
+    Ok(collected.map_err(PublishError::Interrupted)??)
+}
+
+struct Chosen {
+    manifest: Manifest,
+    warnings: Vec<Issue>,
+    bytes: Vec<u8>,
+}
+
+/// The manifest in the archive counts; the one beside it only where there is none.
+fn choose_manifest(inside: Option<Found>, beside: Option<Vec<u8>>) -> Result<Chosen, PublishError> {
+    let ignored = inside
+        .as_ref()
+        .zip(beside.as_ref())
+        .is_some_and(|(inside, beside)| inside.bytes != *beside);
+    let Found { bytes, parsed } = match (inside, beside) {
+        (Some(found), _) => found,
+        (None, Some(bytes)) => Found {
+            parsed: Manifest::parse(&bytes),
+            bytes,
+        },
+        (None, None) => return Err(PublishError::ManifestRequired),
+    };
+    let Parsed {
+        manifest,
+        mut warnings,
+    } = parsed?;
+    if ignored {
+        let message =
+            "the bundle has a manifest of its own, the other one sent beside it was not used";
+        warnings.push(Issue {
+            path: String::new(),
+            message: message.to_owned(),
+        });
+    }
+    Ok(Chosen {
+        manifest,
+        warnings,
+        bytes,
+    })
+}
+
+fn take_component(
+    mut components: BTreeMap<BundlePath, Vec<u8>>,
+    entry: &BundlePath,
+) -> Result<Vec<u8>, InvalidComponent> {
+    components.remove(entry).ok_or_else(|| InvalidComponent {
+        message: format!("{entry} is not a WebAssembly binary"),
+    })
+}
+
+async fn store_bundle(
+    store: &dyn BundleStore,
+    key: ObjectKey,
+    file: &Path,
+    expected: u64,
+) -> Result<(), PublishError> {
+    match store.create(key, Content::File(file)).await? {
+        Created::Existing { size } if size != expected => Err(PublishError::StoreDamaged {
+            key,
+            size,
+            expected,
+        }),
+        // The key is the hash: an object of this size is the same bytes.
+        Created::Existing { .. } | Created::Written => Ok(()),
+    }
+}
+
+async fn store_manifest(
+    store: &dyn BundleStore,
+    key: ObjectKey,
+    bytes: &[u8],
+) -> Result<(), PublishError> {
+    match store.create(key, Content::Bytes(bytes)).await? {
+        Created::Written => Ok(()),
+        Created::Existing { .. } => match store.read(key, Manifest::MAX_BYTES as u64).await? {
+            existing if existing == bytes => Ok(()),
+            _ => Err(PublishError::ManifestConflict),
+        },
+    }
+}

@@ -1,0 +1,14 @@
+//! Bundles from the outside: hostile archives, packing, stores, publishing and fetching.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "the helpers of tests may fail like the tests themselves"
+)]
+
+mod archive;
+mod fetch;
+mod pack;
+mod publish;
+mod store;
+mod support;

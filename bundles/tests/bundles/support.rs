@@ -1,0 +1,367 @@
+//! Bundles made by hand, and a store and a registry that do as they are told.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use alga_bundles::{
+    BundleStore, ComponentCheck, Content, Created, InvalidComponent, LocalStore, NewVersion,
+    ObjectKey, RegisterError, RegisteredVersion, StoreError, StoredObject, VersionRegistry,
+};
+use alga_model::ContentHash;
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::AsyncReadExt;
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+/// The smallest thing that begins like WebAssembly.
+pub(crate) const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
+
+pub(crate) fn manifest() -> Value {
+    json!({
+        "name": "com.example.notes",
+        "publisher": "Example Ltd",
+        "version": "1.2.0",
+        "runtime": "wasm-component@1",
+    })
+}
+
+/// A tar archive written byte by byte, so that it can be wrong.
+#[derive(Clone, Default)]
+pub(crate) struct Tar(Vec<u8>);
+
+impl Tar {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// An archive that holds nothing wrong.
+    pub(crate) fn valid() -> Self {
+        Self::new()
+            .file("manifest.json", manifest().to_string().as_bytes())
+            .file("dist/main.wasm", COMPONENT)
+    }
+
+    pub(crate) fn file(self, name: &str, content: &[u8]) -> Self {
+        self.entry(
+            Header::new(name.as_bytes(), b'0', content.len() as u64),
+            content,
+        )
+    }
+
+    pub(crate) fn folder(self, name: &str) -> Self {
+        self.entry(Header::new(name.as_bytes(), b'5', 0), b"")
+    }
+
+    pub(crate) fn pax(self, records: &[(&str, &str)]) -> Self {
+        self.extension(b'x', &pax_records(records))
+    }
+
+    pub(crate) fn extension(self, kind: u8, content: &[u8]) -> Self {
+        self.entry(
+            Header::new(b"extension", kind, content.len() as u64),
+            content,
+        )
+    }
+
+    pub(crate) fn entry(mut self, header: Header, content: &[u8]) -> Self {
+        self.0.extend(header.finish());
+        self.0.extend(content);
+        self.0.resize(self.0.len().next_multiple_of(512), 0);
+        self
+    }
+
+    pub(crate) fn raw(mut self, bytes: &[u8]) -> Self {
+        self.0.extend(bytes);
+        self
+    }
+
+    /// The archive with its end.
+    pub(crate) fn tar(mut self) -> Vec<u8> {
+        self.0.resize(self.0.len() + 1024, 0);
+        self.0
+    }
+
+    /// The archive as it stands, without an end.
+    pub(crate) fn unfinished(self) -> Vec<u8> {
+        self.0
+    }
+
+    pub(crate) fn zst(self) -> Vec<u8> {
+        compress(&self.tar())
+    }
+}
+
+pub(crate) fn compress(tar: &[u8]) -> Vec<u8> {
+    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
+    encoder.include_checksum(true).unwrap();
+    encoder.write_all(tar).unwrap();
+    encoder.finish().unwrap()
+}
+
+pub(crate) fn pax_records(records: &[(&str, &str)]) -> Vec<u8> {
+    let mut text = Vec::new();
+    for (key, value) in records {
+        let rest = key.len() + value.len() + 3;
+        let len = (1..9)
+            .map(|digits| rest + digits)
+            .find(|len| len.to_string().len() == len - rest)
+            .unwrap();
+        writeln!(text, "{len} {key}={value}").unwrap();
+    }
+    text
+}
+
+/// A tar header to be spoilt.
+pub(crate) struct Header([u8; 512]);
+
+impl Header {
+    pub(crate) fn new(name: &[u8], kind: u8, size: u64) -> Self {
+        let mut block = [0; 512];
+        block[..name.len()].copy_from_slice(name);
+        block[100..108].copy_from_slice(b"0000644\0");
+        block[124..136].copy_from_slice(format!("{size:011o}\0").as_bytes());
+        block[156] = kind;
+        block[257..265].copy_from_slice(b"ustar\x0000");
+        Self(block)
+    }
+
+    pub(crate) fn with(mut self, at: usize, bytes: &[u8]) -> Self {
+        self.0[at..at + bytes.len()].copy_from_slice(bytes);
+        self
+    }
+
+    fn finish(mut self) -> [u8; 512] {
+        if self.0[148..156] == [0; 8] {
+            self.0[148..156].fill(b' ');
+            let sum: u32 = self.0.iter().map(|byte| u32::from(*byte)).sum();
+            self.0[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        }
+        self.0
+    }
+}
+
+/// A folder that is gone after the test, with bundles, a store and a cache in it.
+pub(crate) struct Room(TempDir);
+
+impl Room {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    pub(crate) fn store(&self) -> LocalStore {
+        LocalStore::open(self.path("store")).unwrap()
+    }
+
+    /// Puts bytes into the store behind its back.
+    pub(crate) fn plant(&self, key: ObjectKey, bytes: &[u8]) {
+        self.write(&format!("store/{key}"), bytes);
+    }
+}
+
+/// Every file and folder below `folder`, hidden ones too, by relative path.
+pub(crate) fn listing(folder: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            names.push(
+                path.strip_prefix(folder)
+                    .unwrap()
+                    .to_str()
+                    .unwrap()
+                    .to_owned(),
+            );
+            if path.symlink_metadata().unwrap().is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    names.sort();
+    names
+}
+
+/// A local store that counts, waits and fails as it is told.
+#[derive(Debug)]
+pub(crate) struct TestStore {
+    pub(crate) inner: LocalStore,
+    pub(crate) opens: AtomicUsize,
+    /// Opens that fail as unavailable before one succeeds.
+    pub(crate) unavailable: AtomicUsize,
+    /// Opens whose body breaks off half-way before one is whole.
+    pub(crate) broken_bodies: AtomicUsize,
+    /// Opens whose body ends half-way before one is whole.
+    pub(crate) short_bodies: AtomicUsize,
+    /// An open takes one permit and waits for it.
+    pub(crate) gate: Semaphore,
+}
+
+impl TestStore {
+    pub(crate) fn new(inner: LocalStore) -> Self {
+        Self {
+            inner,
+            opens: AtomicUsize::new(0),
+            unavailable: AtomicUsize::new(0),
+            broken_bodies: AtomicUsize::new(0),
+            short_bodies: AtomicUsize::new(0),
+            gate: Semaphore::new(Semaphore::MAX_PERMITS),
+        }
+    }
+
+    pub(crate) fn closed(inner: LocalStore) -> Self {
+        Self {
+            gate: Semaphore::new(0),
+            ..Self::new(inner)
+        }
+    }
+
+    pub(crate) fn opens(&self) -> usize {
+        self.opens.load(Ordering::SeqCst)
+    }
+}
+
+fn take_one(count: &AtomicUsize) -> bool {
+    count
+        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| {
+            count.checked_sub(1)
+        })
+        .is_ok()
+}
+
+#[async_trait]
+impl BundleStore for TestStore {
+    async fn size(&self, key: ObjectKey) -> Result<Option<u64>, StoreError> {
+        self.inner.size(key).await
+    }
+
+    async fn open(&self, key: ObjectKey) -> Result<StoredObject, StoreError> {
+        self.opens.fetch_add(1, Ordering::SeqCst);
+        self.gate.acquire().await.unwrap().forget();
+        if take_one(&self.unavailable) {
+            return Err(StoreError::Unavailable {
+                key,
+                source: "told to fail".into(),
+            });
+        }
+        let StoredObject { size, body } = self.inner.open(key).await?;
+        if take_one(&self.broken_bodies) {
+            let broken = cut::Broken;
+            return Ok(StoredObject {
+                size,
+                body: Box::pin(body.take(size / 2).chain(broken)),
+            });
+        }
+        if take_one(&self.short_bodies) {
+            return Ok(StoredObject {
+                size,
+                body: Box::pin(body.take(size / 2)),
+            });
+        }
+        Ok(StoredObject { size, body })
+    }
+
+    async fn create(&self, key: ObjectKey, content: Content<'_>) -> Result<Created, StoreError> {
+        self.inner.create(key, content).await
+    }
+}
+
+mod cut {
+    use std::io;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use tokio::io::{AsyncRead, ReadBuf};
+
+    /// A connection that is cut.
+    pub(crate) struct Broken;
+
+    impl AsyncRead for Broken {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+        }
+    }
+}
+
+/// Takes every component, or none.
+pub(crate) struct Verdict(pub(crate) Result<(), &'static str>);
+
+#[async_trait]
+impl ComponentCheck for Verdict {
+    async fn check(&self, _: ContentHash, component: Vec<u8>) -> Result<(), InvalidComponent> {
+        assert!(component.starts_with(b"\0asm"));
+        self.0.map_err(|message| InvalidComponent {
+            message: message.to_owned(),
+        })
+    }
+}
+
+/// A registry in memory with the rules of the real one.
+#[derive(Default)]
+pub(crate) struct MemoryRegistry {
+    pub(crate) versions: Mutex<HashMap<(String, String), (NewVersion, RegisteredVersion)>>,
+    /// Calls that fail before one succeeds.
+    pub(crate) unavailable: AtomicUsize,
+}
+
+#[async_trait]
+impl VersionRegistry for MemoryRegistry {
+    async fn register(&self, new: NewVersion) -> Result<RegisteredVersion, RegisterError> {
+        if take_one(&self.unavailable) {
+            return Err(RegisterError::Unavailable {
+                source: "told to fail".into(),
+            });
+        }
+        let mut versions = self.versions.lock().unwrap();
+        let name = new.name.to_string();
+        let of_name = versions
+            .values()
+            .find(|(version, _)| version.name == new.name);
+        if of_name.is_some_and(|(version, _)| version.publisher != new.publisher) {
+            return Err(RegisterError::PublisherMismatch);
+        }
+        let extension_id = of_name.map_or_else(Uuid::now_v7, |(_, ids)| ids.extension_id);
+        let of_content = versions
+            .values()
+            .find(|(version, _)| version.content_hash == new.content_hash);
+        if of_content.is_some_and(|(version, _)| version.manifest_json != new.manifest_json) {
+            return Err(RegisterError::ManifestConflict);
+        }
+        let key = (name, new.version.to_string());
+        match versions.get(&key) {
+            Some((version, _)) if version.content_hash != new.content_hash => {
+                Err(RegisterError::DuplicateVersion {
+                    existing: version.content_hash,
+                })
+            }
+            Some((_, ids)) => Ok(*ids),
+            None => {
+                let ids = RegisteredVersion {
+                    extension_id,
+                    version_id: Uuid::now_v7(),
+                };
+                versions.insert(key, (new, ids));
+                Ok(ids)
+            }
+        }
+    }
+}
