@@ -67,24 +67,6 @@ pub enum RegistryError {
         /// The row's key.
         key: String,
     },
-    /// The database was migrated by a newer release; only that one or a later one can use it.
-    #[error(
-        "cannot use a registry database with schema version {applied}: this release knows versions up to {known}"
-    )]
-    SchemaTooNew {
-        /// The newest migration applied to the database.
-        applied: i64,
-        /// The newest migration of this release.
-        known: i64,
-    },
-    /// A migration applied to the database is not the one this release has under that version.
-    #[error(
-        "cannot use a registry database whose migration {version} is not the one of this release"
-    )]
-    SchemaDiverged {
-        /// The migration's version.
-        version: i64,
-    },
     /// A defect of the registry or a damaged database.
     #[error("cannot complete the registry operation")]
     Internal {

@@ -7,11 +7,11 @@
 //!
 //! ```
 //! use alga_model::{Clock, ContentHash, SystemClock, TenantId};
-//! use alga_registry::{Change, NewInstall, NewVersion, Registry, SqliteOptions, SqliteRegistry};
+//! use alga_registry::{Change, NewInstall, NewVersion, Registry, SqliteRegistry};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let registry = SqliteRegistry::open(SqliteOptions::memory()).await?;
+//! let registry = SqliteRegistry::open(alga_sqlite::Options::memory()).await?;
 //! let change = Change { actor: "admin", request_id: None, now: SystemClock::default().now() };
 //!
 //! let bundle = b"the bytes of a bundle";
@@ -59,5 +59,5 @@ pub use grant::Grants;
 pub use install::{Install, InstallEdit, InstallFilter, InstallState, NewInstall};
 pub use page::{MAX_PAGE_ITEMS, Page, PageRequest};
 pub use registry::Registry;
-pub use sqlite::{MigrationStatus, SqliteLocation, SqliteOptions, SqliteRegistry};
+pub use sqlite::SqliteRegistry;
 pub use version::{NewVersion, Registered, Version, VersionKey};

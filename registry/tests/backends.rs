@@ -2,12 +2,13 @@
 
 use std::ops::Deref;
 
-use alga_registry::{Registry, RegistryError, SqliteOptions, SqliteRegistry, registry_suite};
+use alga_registry::{Registry, SqliteRegistry, registry_suite};
+use alga_sqlite::{Options, SqliteError};
 use tempfile::TempDir;
 
 registry_suite!(
     sqlite_in_memory,
-    Box::new(SqliteRegistry::open(SqliteOptions::memory()).await?)
+    Box::new(SqliteRegistry::open(Options::memory()).await?)
 );
 registry_suite!(sqlite_file, FileRegistry::open().await?);
 
@@ -18,10 +19,10 @@ struct FileRegistry {
 }
 
 impl FileRegistry {
-    async fn open() -> Result<Self, RegistryError> {
+    async fn open() -> Result<Self, SqliteError> {
         let folder = TempDir::new().expect("the system has room for a folder");
         let registry =
-            SqliteRegistry::open(SqliteOptions::file(folder.path().join("registry.db"))).await?;
+            SqliteRegistry::open(Options::file(folder.path().join("registry.db"))).await?;
         Ok(Self {
             registry,
             _folder: folder,

@@ -1,7 +1,7 @@
 //! An open database.
 
 use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -74,14 +74,16 @@ impl Database {
     /// Any number of processes may open the same new file at once.
     ///
     /// # Errors
-    /// [`SchemaTooNew`](SqliteError::SchemaTooNew) when a newer release has migrated the database.
+    /// [`SchemaTooNew`](SqliteError::SchemaTooNew) when a newer release has migrated the database,
+    /// [`SchemaDiverged`](SqliteError::SchemaDiverged) when a migration it has was changed since.
+    /// Nothing is done to the schema of such a database, here or by the other methods.
     pub async fn open(schema: Schema, options: Options) -> Result<Self, SqliteError> {
         let migrate = options.migrate_on_open;
         let (database, _lock) = Self::connect(schema, options).await?;
         if migrate {
             database.schema.up(&database.writer).await?;
         } else {
-            database.schema.ensure_known(&database.writer).await?;
+            database.schema.applied(&database.writer).await?;
         }
         Ok(database)
     }
@@ -101,6 +103,15 @@ impl Database {
     /// first. Rolled back when it is dropped.
     pub async fn begin(&self) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
         self.writer.begin_with("BEGIN IMMEDIATE").await
+    }
+
+    /// Fails unless the database answers.
+    pub async fn ping(&self) -> Result<(), sqlx::Error> {
+        // A statement without a table would not touch the file.
+        sqlx::query("SELECT EXISTS (SELECT 1 FROM sqlite_schema)")
+            .execute(&self.reader)
+            .await?;
+        Ok(())
     }
 
     /// Applies the migrations that are missing. Safe from several processes at once.
@@ -192,19 +203,14 @@ impl Database {
     }
 
     async fn lock(&self) -> Result<Option<MigrationLock>, SqliteError> {
-        let Some(path) = self.file.as_deref() else {
+        let Some(path) = &self.file else {
             return Ok(None);
         };
-        self.acquire(path).await.map(Some)
-    }
-
-    async fn acquire(&self, path: &Path) -> Result<MigrationLock, SqliteError> {
-        MigrationLock::acquire(path)
-            .await
-            .map_err(|source| SqliteError::File {
-                schema: self.schema.name(),
-                source,
-            })
+        let lock = MigrationLock::acquire(path).await;
+        lock.map(Some).map_err(|source| SqliteError::File {
+            schema: self.schema.name(),
+            source,
+        })
     }
 }
 

@@ -56,6 +56,16 @@ pub enum SqliteError {
         /// The newest version this release knows.
         known: i64,
     },
+    /// A migration the database has is not the one this release has under that version.
+    #[error(
+        "cannot use a {schema} database whose migration {version} is not the one of this release"
+    )]
+    SchemaDiverged {
+        /// Whose database.
+        schema: &'static str,
+        /// The migration's version.
+        version: i64,
+    },
     /// There is no migration of this version.
     #[error("the {schema} database has no migration {version}")]
     UnknownVersion {
@@ -80,9 +90,10 @@ impl SqliteError {
                 ..
             } => is_passing(error),
             Self::File { .. } => true,
-            Self::Migration { .. } | Self::SchemaTooNew { .. } | Self::UnknownVersion { .. } => {
-                false
-            }
+            Self::Migration { .. }
+            | Self::SchemaTooNew { .. }
+            | Self::SchemaDiverged { .. }
+            | Self::UnknownVersion { .. } => false,
         }
     }
 }
@@ -123,7 +134,7 @@ mod tests {
     fn a_busy_database_passes_and_a_broken_statement_does_not() {
         const SQLITE_BUSY_SNAPSHOT: &str = "517";
         const SQLITE_CONSTRAINT_UNIQUE: &str = "2067";
-        for code in ["5", SQLITE_BUSY_SNAPSHOT, "6", "10", "13", "14"] {
+        for code in ["5", SQLITE_BUSY_SNAPSHOT, "6", "7", "8", "10", "13", "14"] {
             assert!(is_passing_code(code), "{code}");
         }
         for code in ["1", SQLITE_CONSTRAINT_UNIQUE, "11", "26", ""] {

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use sqlx::SqlitePool;
-use sqlx::migrate::{Migrate as _, Migration, Migrator};
+use sqlx::migrate::{AppliedMigration, Migrate as _, MigrateError, Migration, Migrator};
 use tokio::task::spawn_blocking;
 
 use crate::error::SqliteError;
@@ -45,14 +45,14 @@ impl Schema {
         self.name
     }
 
-    /// Applies the migrations that are missing.
+    /// Applies the migrations that are missing. Writes nothing when none is.
     pub(crate) async fn up(&self, pool: &SqlitePool) -> Result<(), SqliteError> {
         let pending: Vec<i64> = self
             .status(pool)
             .await?
             .iter()
-            .filter(|m| !m.applied)
-            .map(|m| m.version)
+            .filter(|migration| !migration.applied)
+            .map(|migration| migration.version)
             .collect();
         if !pending.is_empty() {
             self.migrator
@@ -66,7 +66,7 @@ impl Schema {
 
     /// Reverts the migrations after `version`.
     pub(crate) async fn down_to(&self, pool: &SqlitePool, version: i64) -> Result<(), SqliteError> {
-        self.ensure_known(pool).await?;
+        self.applied(pool).await?;
         if version != 0 && !self.migrator.version_exists(version) {
             return Err(SqliteError::UnknownVersion {
                 schema: self.name,
@@ -86,61 +86,83 @@ impl Schema {
         &self,
         pool: &SqlitePool,
     ) -> Result<Vec<MigrationStatus>, SqliteError> {
-        let applied = self.ensure_known(pool).await?;
+        let applied = self.applied(pool).await?;
         let of_migration = |migration: &Migration| MigrationStatus {
             version: migration.version,
             name: migration.description.clone().into_owned(),
             applied: applied.contains(&migration.version),
         };
-        Ok(self
-            .migrator
-            .iter()
-            .filter(|m| m.migration_type.is_up_migration())
-            .map(of_migration)
-            .collect())
+        Ok(self.migrations().map(of_migration).collect())
     }
 
-    /// The versions that are applied to the database, unless one is newer than this release.
-    pub(crate) async fn ensure_known(&self, pool: &SqlitePool) -> Result<Vec<i64>, SqliteError> {
-        const FIND_HISTORY: &str =
+    /// The versions the database has, unless one is not as this release has it.
+    pub(crate) async fn applied(&self, pool: &SqlitePool) -> Result<Vec<i64>, SqliteError> {
+        let history = self.history(pool).await?;
+        self.ensure_not_newer(&history)?;
+        self.ensure_same(&history)?;
+        Ok(history.iter().map(|applied| applied.version).collect())
+    }
+
+    /// What is written in the table of the history, by version; nothing while there is no table.
+    async fn history(&self, pool: &SqlitePool) -> Result<Vec<AppliedMigration>, SqliteError> {
+        const FIND: &str =
             "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1)";
         let statement = |source| SqliteError::Statement {
             schema: self.name,
             source,
         };
         let mut connection = pool.acquire().await.map_err(statement)?;
-        let has_history: bool = sqlx::query_scalar(FIND_HISTORY)
+        let exists: bool = sqlx::query_scalar(FIND)
             .bind(self.history)
             .fetch_one(&mut *connection)
             .await
             .map_err(statement)?;
-        if !has_history {
+        if !exists {
             return Ok(Vec::new());
         }
-        let applied: Vec<i64> = connection
+        connection
             .list_applied_migrations(self.history)
             .await
-            .map_err(|source| self.migration(source))?
-            .iter()
-            .map(|migration| migration.version)
-            .collect();
-        let known = self
-            .migrator
-            .iter()
-            .map(|migration| migration.version)
-            .max()
-            .unwrap_or_default();
-        match applied.iter().max() {
-            Some(&applied) if applied > known => Err(SqliteError::SchemaTooNew {
+            .map_err(|source| self.migration(source))
+    }
+
+    fn ensure_not_newer(&self, history: &[AppliedMigration]) -> Result<(), SqliteError> {
+        let known = self.migrations().map(|migration| migration.version).max();
+        let known = known.unwrap_or_default();
+        match history.last() {
+            Some(newest) if newest.version > known => Err(SqliteError::SchemaTooNew {
                 schema: self.name,
-                applied,
+                applied: newest.version,
                 known,
             }),
-            _ => Ok(applied),
+            _ => Ok(()),
         }
     }
 
-    fn migration(&self, source: sqlx::migrate::MigrateError) -> SqliteError {
+    /// The migrator compares too, but not before it reverts, and is not run when none is missing.
+    fn ensure_same(&self, history: &[AppliedMigration]) -> Result<(), SqliteError> {
+        let is_ours = |applied: &AppliedMigration| {
+            self.migrations().any(|migration| {
+                migration.version == applied.version && migration.checksum == applied.checksum
+            })
+        };
+        match history.iter().find(|applied| !is_ours(applied)) {
+            Some(other) => Err(SqliteError::SchemaDiverged {
+                schema: self.name,
+                version: other.version,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// The migrations that go up, by version.
+    fn migrations(&self) -> impl Iterator<Item = &Migration> {
+        self.migrator
+            .iter()
+            .filter(|migration| migration.migration_type.is_up_migration())
+    }
+
+    fn migration(&self, source: MigrateError) -> SqliteError {
         SqliteError::Migration {
             schema: self.name,
             source,

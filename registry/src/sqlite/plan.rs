@@ -1,8 +1,9 @@
 //! How SQLite would run a statement, for the tests of the statements.
 
+use alga_sqlite::Options;
 use sqlx::{AssertSqlSafe, Row};
 
-use super::{SqliteOptions, SqliteRegistry};
+use super::SqliteRegistry;
 
 /// Asserts that `sql` finds every row through an index and sorts nothing.
 pub(super) async fn assert_searches(sql: &str) {
@@ -28,10 +29,10 @@ pub(super) async fn assert_uses(sql: &str, index: &str) {
 }
 
 async fn plan_of(sql: &str) -> Vec<String> {
-    let registry = SqliteRegistry::open(SqliteOptions::memory()).await.unwrap();
+    let registry = SqliteRegistry::open(Options::memory()).await.unwrap();
     let explain = AssertSqlSafe(["EXPLAIN QUERY PLAN ", sql].concat());
     let steps = sqlx::query(explain)
-        .fetch_all(&registry.reader)
+        .fetch_all(registry.database.reader())
         .await
         .unwrap();
     steps.iter().map(|step| step.get("detail")).collect()

@@ -219,6 +219,7 @@ impl<'r> Columns<'r> {
 #[cfg(test)]
 mod tests {
     use alga_model::Timestamp;
+    use alga_sqlite::Options;
     use sqlx::SqlSafeStr;
 
     use super::*;
@@ -227,14 +228,14 @@ mod tests {
     use crate::install::NewInstall;
     use crate::page::PageRequest;
     use crate::registry::Registry;
-    use crate::sqlite::{SqliteOptions, SqliteRegistry};
+    use crate::sqlite::SqliteRegistry;
     use crate::version::{NewVersion, VersionKey};
 
     const NOTES: &str = "com.example.notes";
 
     /// A registry with one install.
     async fn registry() -> (SqliteRegistry, Install) {
-        let registry = SqliteRegistry::open(SqliteOptions::memory()).await.unwrap();
+        let registry = SqliteRegistry::open(Options::memory()).await.unwrap();
         let change = Change {
             actor: "admin",
             request_id: None,
@@ -261,7 +262,7 @@ mod tests {
     async fn tamper(registry: &SqliteRegistry, sql: impl SqlSafeStr) {
         assert_ne!(
             sqlx::query(sql)
-                .execute(&registry.writer)
+                .execute(registry.database.writer())
                 .await
                 .unwrap()
                 .rows_affected(),

@@ -4,9 +4,10 @@
 //! finished when this is green in its tests:
 //!
 //! ```
-//! use alga_registry::{SqliteOptions, SqliteRegistry, registry_suite};
+//! use alga_registry::{SqliteRegistry, registry_suite};
+//! use alga_sqlite::Options;
 //!
-//! registry_suite!(in_memory, Box::new(SqliteRegistry::open(SqliteOptions::memory()).await?));
+//! registry_suite!(in_memory, Box::new(SqliteRegistry::open(Options::memory()).await?));
 //! # fn main() {}
 //! ```
 
@@ -84,9 +85,9 @@ macro_rules! registry_suite {
 
             $(
                 #[tokio::test]
-                async fn $behaviour() -> Result<(), $crate::RegistryError> {
+                async fn $behaviour() -> Result<(), Box<dyn std::error::Error>> {
                     let registry = $open;
-                    $crate::suite::$behaviour(&*registry).await
+                    Ok($crate::suite::$behaviour(&*registry).await?)
                 }
             )*
         }

@@ -1,0 +1,151 @@
+//! Puts the parts together. The only place that opens databases and makes the engine.
+
+use std::sync::Arc;
+
+use alga_bundles::{BundleCache, FetchOptions, LocalStore};
+use alga_host_api::LogLimits;
+use alga_model::{Clock, SystemClock};
+use alga_registry::{Registry, SqliteRegistry};
+use alga_sqlite::Options;
+use alga_storage::{CursorKey, Gate, LocalService, SqliteBackend};
+use anyhow::Context as _;
+
+use crate::config::Config;
+use crate::engine::{Engine, EngineError, EngineOptions};
+use crate::execute::Executor;
+use crate::installs::Installs;
+use crate::keys::{KeyUse, MasterKeys};
+
+/// What outlives the process, open.
+#[derive(Debug)]
+pub struct Stores {
+    /// Tells the time everywhere.
+    pub clock: Arc<dyn Clock>,
+    /// The keys of this deployment.
+    pub keys: MasterKeys,
+    /// Records, counters and audit.
+    pub storage: Arc<SqliteBackend>,
+    /// Extensions, installs and grants.
+    pub registry: Arc<SqliteRegistry>,
+    /// Published bundles.
+    pub bundles: Arc<LocalStore>,
+}
+
+impl Stores {
+    /// Opens what `config` names and brings its schemas up to date. What is missing is made.
+    pub async fn open(config: &Config) -> anyhow::Result<Self> {
+        Self::open_with(config, true).await
+    }
+
+    /// Opens what `config` names as it is, for the commands that migrate.
+    pub async fn open_unmigrated(config: &Config) -> anyhow::Result<Self> {
+        Self::open_with(config, false).await
+    }
+
+    async fn open_with(config: &Config, migrate_on_open: bool) -> anyhow::Result<Self> {
+        let data = &config.data;
+        data.create()
+            .with_context(|| format!("cannot make the data folder {}", data.dir.display()))?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let storage = Options {
+            read_connections: config.storage.read_connections,
+            migrate_on_open,
+            ..Options::file(data.storage_database())
+        };
+        let registry = Options {
+            migrate_on_open,
+            ..Options::file(data.registry_database())
+        };
+        Ok(Self {
+            keys: MasterKeys::open(&config.keys, &data.master_key())?,
+            storage: Arc::new(SqliteBackend::open(storage, Arc::clone(&clock)).await?),
+            registry: Arc::new(SqliteRegistry::open(registry).await?),
+            bundles: Arc::new(LocalStore::open(data.bundles())?),
+            clock,
+        })
+    }
+
+    /// What is known of installs, and the storage behind its gate.
+    pub fn gate(&self, config: &Config) -> (Arc<Installs>, Gate) {
+        let registry = Arc::clone(&self.registry) as Arc<dyn Registry>;
+        let installs = Arc::new(Installs::new(registry, config.storage_limits()));
+        let former = self.keys.former().map(|key| key.derive(KeyUse::Cursor));
+        let cursor_key = CursorKey::new(self.keys.current().derive(KeyUse::Cursor), former);
+        let service = LocalService::new(
+            Arc::clone(&self.storage) as _,
+            cursor_key,
+            config.storage.timeout,
+        );
+        let gate = Gate::new(Arc::clone(&installs) as _, Arc::new(service));
+        (installs, gate)
+    }
+
+    /// An engine that keeps compiled code in the data folder.
+    pub fn engine(&self, config: &Config) -> Result<Engine, EngineError> {
+        let code_cache = (
+            config.data.code_cache(),
+            self.keys.current().derive(KeyUse::CodeCache),
+        );
+        Engine::new(EngineOptions {
+            code_cache: Some(code_cache),
+            ..engine_options(config)
+        })
+    }
+
+    /// Writes out what is under way and closes the databases.
+    pub async fn close(&self) {
+        self.storage.database().close().await;
+        self.registry.database().close().await;
+    }
+}
+
+/// Everything that serves requests.
+#[derive(Debug)]
+pub struct App {
+    /// What outlives the process.
+    pub stores: Stores,
+    /// What is known of installs.
+    pub installs: Arc<Installs>,
+    /// Has extensions answer.
+    pub executor: Executor,
+}
+
+impl App {
+    /// Opens and connects everything that `config` describes.
+    pub async fn build(config: &Config) -> anyhow::Result<Self> {
+        let stores = Stores::open(config).await?;
+        let (installs, gate) = stores.gate(config);
+        let engine = stores.engine(config)?;
+        let store = Arc::clone(&stores.bundles) as _;
+        let bundles = BundleCache::new(config.data.bundle_cache(), store, FetchOptions::default())?;
+        let executor = Executor::new(Arc::new(bundles), engine, gate);
+        Ok(Self {
+            stores,
+            installs,
+            executor,
+        })
+    }
+}
+
+/// The engine as `config` describes it, without a code cache.
+pub fn engine_options(config: &Config) -> EngineOptions {
+    let engine = &config.engine;
+    EngineOptions {
+        max_instances: engine.max_instances,
+        timeout: engine.timeout,
+        memory_bytes: size(engine.memory_bytes),
+        fuel: engine.fuel,
+        response_bytes: size(engine.response_bytes),
+        log: LogLimits {
+            lines: size(engine.log_lines.into()),
+            bytes: size(engine.log_bytes),
+            line_bytes: size(engine.log_line_bytes),
+        },
+        component_bytes: engine.components_bytes,
+        code_cache: None,
+    }
+}
+
+fn size(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,88 @@
+//! `alga-runner migrate`.
+
+use std::process::ExitCode;
+
+use alga_sqlite::Database;
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::output;
+use crate::app::Stores;
+use crate::config::Config;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Apply the migrations that are missing
+    Up,
+    /// Revert the migrations after a version, and lose what only they can store
+    Down(Down),
+    /// Show which migrations there are and which are applied
+    Status,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Down {
+    /// Which database
+    database: Name,
+    /// The version to return to; 0 reverts everything
+    #[arg(long, value_name = "VERSION")]
+    to: i64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Name {
+    Storage,
+    Registry,
+}
+
+impl Command {
+    pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+        let stores = Stores::open_unmigrated(config).await?;
+        let databases = [
+            ("storage", stores.storage.database()),
+            ("registry", stores.registry.database()),
+        ];
+        match self {
+            Self::Status => status(databases).await?,
+            Self::Up => {
+                for (_, database) in databases {
+                    database.migrate_up().await?;
+                }
+                status(databases).await?;
+            }
+            Self::Down(down) => {
+                let [(_, storage), (_, registry)] = databases;
+                let database = match down.database {
+                    Name::Storage => storage,
+                    Name::Registry => registry,
+                };
+                database.migrate_down_to(down.to).await?;
+                status(databases).await?;
+            }
+        }
+        stores.close().await;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+async fn status(databases: [(&str, &Database); 2]) -> anyhow::Result<()> {
+    let mut rows = Vec::new();
+    for (name, database) in databases {
+        for migration in database.migration_status().await? {
+            let applied = if migration.applied {
+                "applied"
+            } else {
+                "missing"
+            };
+            rows.push([
+                name.to_owned(),
+                migration.version.to_string(),
+                migration.name,
+                applied.to_owned(),
+            ]);
+        }
+    }
+    Ok(output::table(
+        ["DATABASE", "VERSION", "NAME", "STATE"],
+        &rows,
+    )?)
+}

@@ -1,0 +1,149 @@
+//! The command line.
+//!
+//! Results go to standard output, in a form that other programs can read; everything said besides
+//! goes to standard error.
+
+mod bundle;
+mod config;
+mod install;
+mod invoke;
+mod migrate;
+mod output;
+mod serve;
+mod storage;
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, ConfigSources, Overrides};
+use crate::telemetry;
+
+/// Runs third-party extensions: WebAssembly components with a durable store
+#[derive(Debug, Parser)]
+#[command(name = "alga-runner", bin_name = "alga-runner", version)]
+struct Cli {
+    /// Read settings from this file instead of alga.toml in the working folder
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    #[command(flatten)]
+    settings: Settings,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Settings that matter to every command.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Settings")]
+struct Settings {
+    /// Keep databases, bundles and caches in this folder
+    #[arg(long, global = true, value_name = "FOLDER")]
+    data_dir: Option<String>,
+
+    /// Write the log as auto, text or json
+    #[arg(long, global = true, value_name = "FORMAT")]
+    log_format: Option<String>,
+
+    /// Write log events of this level, or of these levels by module
+    #[arg(long, global = true, value_name = "FILTER")]
+    log_filter: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the HTTP API until SIGTERM or SIGINT
+    Serve(serve::Serve),
+    /// Pack, check and publish bundles
+    #[command(subcommand)]
+    Bundle(bundle::Command),
+    /// Install extensions for tenants and grant them what they may use
+    #[command(subcommand)]
+    Install(install::Command),
+    /// Run a component or a bundle once, here, with a store of its own that is gone afterwards
+    Invoke(invoke::Invoke),
+    /// Read and write the records of an install
+    #[command(subcommand)]
+    Storage(storage::Command),
+    /// Bring the databases up to date, or back to an older schema
+    #[command(subcommand)]
+    Migrate(migrate::Command),
+    /// Look at the settings
+    #[command(subcommand)]
+    Config(config::Command),
+}
+
+/// Reads the command line and does what it says.
+pub async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli).await {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let overrides = overrides(cli.settings, &cli.command);
+    let config = Config::load(ConfigSources::of_process(cli.config, overrides))?;
+    if let Command::Config(command) = cli.command {
+        return command.run(&config);
+    }
+    telemetry::init(&config.log)?;
+    match cli.command {
+        Command::Serve(_) => serve::run(&config).await,
+        Command::Bundle(command) => command.run(&config).await,
+        Command::Install(command) => command.run(&config).await,
+        Command::Invoke(invoke) => invoke.run(config).await,
+        Command::Storage(command) => command.run(&config).await,
+        Command::Migrate(command) => command.run(&config).await,
+        Command::Config(command) => command.run(&config),
+    }
+}
+
+fn overrides(settings: Settings, command: &Command) -> Overrides {
+    let Settings {
+        data_dir,
+        log_format,
+        log_filter,
+    } = settings;
+    let everywhere = Overrides {
+        data_dir,
+        log_format,
+        log_filter,
+        ..Overrides::default()
+    };
+    match command {
+        Command::Serve(serve) => Overrides {
+            listen: serve.listen.clone(),
+            insecure_dev: serve.insecure_dev,
+            ..everywhere
+        },
+        _ => everywhere,
+    }
+}
+
+/// Whoever read our output, `head` for instance, has had enough.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,82 @@
+//! What commands print.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Prints one line of a result.
+pub(super) fn line(text: impl std::fmt::Display) -> io::Result<()> {
+    writeln!(io::stdout().lock(), "{text}")
+}
+
+/// Says something to a person, beside the result.
+pub(super) fn note(text: impl std::fmt::Display) {
+    // Nobody listens: not a reason to fail.
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Says why a command failed, with every cause on a line of its own.
+pub(super) fn error(error: &anyhow::Error) {
+    note(format_args!("error: {error}"));
+    for cause in error.chain().skip(1) {
+        note(format_args!("  because: {cause}"));
+    }
+}
+
+/// Rows under a heading, in columns as wide as their widest cell.
+pub(super) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> io::Result<()> {
+    let mut widths = heading.map(str::len);
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let format = |cells: [&str; N]| {
+        let cells: Vec<_> = cells
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    line(format(heading))?;
+    for row in rows {
+        line(format(row.each_ref().map(String::as_str)))?;
+    }
+    Ok(())
+}
+
+/// Shows on a terminal how far a long piece of work has come; elsewhere it is silent.
+#[derive(Debug, Clone)]
+pub(super) struct Progress {
+    what: &'static str,
+    total: u64,
+    shown: Arc<AtomicU64>,
+}
+
+impl Progress {
+    /// Work of `total` bytes.
+    pub(super) fn new(what: &'static str, total: u64) -> Self {
+        Self {
+            what,
+            total,
+            shown: Arc::new(AtomicU64::new(u64::MAX)),
+        }
+    }
+
+    /// `done` bytes are done.
+    pub(super) fn show(&self, done: u64) {
+        if !io::stderr().is_terminal() {
+            return;
+        }
+        let percent = done
+            .saturating_mul(100)
+            .checked_div(self.total)
+            .unwrap_or(100)
+            .min(100);
+        if self.shown.swap(percent, Ordering::Relaxed) != percent {
+            let end = if percent == 100 { "\n" } else { "" };
+            let _ = write!(io::stderr().lock(), "\r{} {percent:>3} %{end}", self.what);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Settings that are fine one by one and make no sense together.
+
+use std::collections::BTreeMap;
+
+use super::error::{Mistake, Origin, Problem};
+use super::{Config, TokenConfig};
+
+/// Everything in `config` that contradicts itself.
+pub(super) fn contradictions(config: &Config) -> Vec<Mistake> {
+    let mut checks = Checks {
+        config,
+        mistakes: Vec::new(),
+    };
+    checks.insecure_mode();
+    checks.tokens();
+    checks.keys();
+    checks.engine();
+    checks.storage();
+    checks.mistakes
+}
+
+struct Checks<'a> {
+    config: &'a Config,
+    mistakes: Vec<Mistake>,
+}
+
+impl<'a> Checks<'a> {
+    fn insecure_mode(&mut self) {
+        let server = &self.config.server;
+        // An IPv4 loopback address may be written as an IPv6 one.
+        let is_loopback = server.listen.ip().to_canonical().is_loopback();
+        self.refuse(
+            server.insecure_dev && !is_loopback,
+            ["server.listen", "server.insecure_dev"],
+            "must be a loopback address in the insecure development mode, which lets everybody do everything",
+        );
+        for (key, tokens) in self.tokens_by_key() {
+            self.refuse(
+                server.insecure_dev && !tokens.is_empty(),
+                [key, "server.insecure_dev"],
+                "must not be set in the insecure development mode, which asks for no token",
+            );
+        }
+    }
+
+    fn tokens(&mut self) {
+        let mut ids = BTreeMap::new();
+        let mut secrets = BTreeMap::new();
+        for (key, tokens) in self.tokens_by_key() {
+            for token in tokens {
+                if let Some(other) = ids.insert(&token.id, key) {
+                    let text = format!("must not use the id `{}` twice", token.id);
+                    self.refuse(true, [key, other], &text);
+                }
+                if let Some(other) = secrets.insert(token.token.expose(), key) {
+                    let text = format!("must not use the token of `{}` twice", token.id);
+                    self.refuse(true, [key, other], &text);
+                }
+            }
+        }
+    }
+
+    fn keys(&mut self) {
+        let keys = &self.config.keys;
+        self.refuse(
+            keys.master_key.is_some() && keys.master_key_file.is_some(),
+            ["keys.master_key", "keys.master_key_file"],
+            "must not be set together with its file",
+        );
+        self.refuse(
+            keys.former_master_key.is_some() && keys.former_master_key_file.is_some(),
+            ["keys.former_master_key", "keys.former_master_key_file"],
+            "must not be set together with its file",
+        );
+    }
+
+    fn engine(&mut self) {
+        let engine = &self.config.engine;
+        self.refuse(
+            engine.log_line_bytes > engine.log_bytes && engine.log_bytes > 0,
+            ["engine.log_line_bytes", "engine.log_bytes"],
+            "must not be more than all lines together may have",
+        );
+    }
+
+    fn storage(&mut self) {
+        let (limits, rates) = (&self.config.request_limits, &self.config.rates);
+        self.refuse(
+            limits.min_ttl > limits.max_ttl,
+            [
+                "storage.limits.min_ttl_seconds",
+                "storage.limits.max_ttl_seconds",
+            ],
+            "must not be longer than the longest life",
+        );
+        self.refuse(
+            limits.default_page_items > limits.max_page_items,
+            [
+                "storage.limits.default_page_items",
+                "storage.limits.max_page_items",
+            ],
+            "must not be more than the most",
+        );
+        self.refuse(
+            rates.read_burst < limits.get_many_keys,
+            ["storage.rates.read_burst", "storage.limits.get_many_keys"],
+            "must be enough for the largest getMany, or it never succeeds",
+        );
+        self.refuse(
+            rates.write_burst < limits.bulk_items,
+            ["storage.rates.write_burst", "storage.limits.bulk_items"],
+            "must be enough for the largest bulkPut, or it never succeeds",
+        );
+    }
+
+    fn tokens_by_key(&self) -> [(&'static str, &'a [TokenConfig]); 2] {
+        let auth = &self.config.auth;
+        [
+            ("auth.service_tokens", &auth.service_tokens),
+            ("auth.admin_tokens", &auth.admin_tokens),
+        ]
+    }
+
+    /// Reports `text` about the first of two settings if they are `wrong` together.
+    fn refuse(&mut self, wrong: bool, [key, other]: [&'static str; 2], text: &str) {
+        if wrong {
+            let text = if key == other {
+                text.to_owned()
+            } else {
+                format!("{text} (see {})", self.config.origin(other))
+            };
+            self.mistakes.push(Mistake::new(
+                self.config.origin(key),
+                Problem::Contradiction(text),
+            ));
+        }
+    }
+}
+
+impl Config {
+    fn origin(&self, key: &str) -> Origin {
+        self.origins
+            .get(key)
+            .cloned()
+            .unwrap_or_else(|| Origin::Default {
+                key: key.to_owned(),
+            })
+    }
+}

@@ -1,0 +1,31 @@
+//! Settings of the engine that runs extensions.
+
+use std::time::Duration;
+
+use super::kind::{Optional, bytes, count, mebibytes, millis};
+use super::setting::section;
+
+section! {
+    /// What one invocation may use, and all of them together. A request may ask for less.
+    pub struct EngineConfig {
+        /// How long an invocation may take.
+        timeout: Duration = Duration::from_secs(10), "engine.timeout_ms": millis(1..=600_000);
+        /// The linear memory of an invocation.
+        memory_bytes: u64 = 128 << 20, "engine.memory_mb": mebibytes(1..=4_096);
+        /// How many invocations the process runs at once.
+        max_instances: u32 = 256, "engine.max_instances": count(1..=10_000);
+        /// The fuel of an invocation, about one unit an instruction. Not set, none is counted,
+        /// which is faster.
+        fuel: Option<u64> = None, "engine.fuel": Optional(count(1..=i64::MAX.unsigned_abs()));
+        /// How many lines an invocation may log; more are dropped and counted.
+        log_lines: u32 = 256, "engine.log_lines": count(0..=100_000);
+        /// How many bytes the lines of an invocation may have together.
+        log_bytes: u64 = 64 << 10, "engine.log_bytes": bytes(0..=16 << 20);
+        /// How many bytes a line may have; the rest of it is cut off.
+        log_line_bytes: u64 = 8 << 10, "engine.log_line_bytes": bytes(16..=1 << 20);
+        /// The most bytes of the body that an invocation answers with.
+        response_bytes: u64 = 10 << 20, "engine.response_bytes": bytes(1..=256 << 20);
+        /// The memory for compiled components that are kept ready.
+        components_bytes: u64 = 512 << 20, "engine.components_mb": mebibytes(1..=65_536);
+    }
+}

@@ -1,0 +1,289 @@
+//! Reads settings from their sources, and keeps account of what was said where.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+use super::error::{Mistake, Origin, Problem};
+use super::kind::{Kind, Raw};
+use super::setting::Setting;
+
+/// Variables with our prefix that are no settings: the command line reads them.
+const OTHER_VARIABLES: [&str; 2] = ["ALGA_CONFIG", "ALGA_SERVER"];
+
+/// Where the value of each setting that isn't the default comes from.
+pub(super) type Origins = BTreeMap<&'static str, Origin>;
+
+/// A file of settings.
+pub(super) struct SettingsFile {
+    /// How the user named it.
+    pub name: String,
+    /// What it says.
+    pub table: toml::Table,
+}
+
+/// A setting given on the command line.
+pub(super) struct FlagValue {
+    pub key: &'static str,
+    pub flag: &'static str,
+    pub value: String,
+}
+
+/// Hands out what the sources say about each setting; what nobody asked for in the end is a
+/// mistake of the user.
+pub(super) struct Reader {
+    file: String,
+    in_file: BTreeMap<String, toml::Value>,
+    environment: BTreeMap<String, OsString>,
+    flags: Vec<FlagValue>,
+    asked: Vec<Setting>,
+    origins: Origins,
+    mistakes: Vec<Mistake>,
+}
+
+impl Reader {
+    /// A reader of these sources, later ones stronger.
+    pub(super) fn new(
+        file: Option<SettingsFile>,
+        environment: BTreeMap<String, OsString>,
+        flags: Vec<FlagValue>,
+    ) -> Self {
+        let mut in_file = BTreeMap::new();
+        let mut name = String::new();
+        if let Some(file) = file {
+            name = file.name;
+            flatten("", file.table, &mut in_file);
+        }
+        Self {
+            file: name,
+            in_file,
+            environment,
+            flags,
+            asked: Vec::new(),
+            origins: Origins::new(),
+            mistakes: Vec::new(),
+        }
+    }
+
+    /// The value of `setting` from the strongest source that says one. Every source that does is
+    /// checked, since a mistake that is hidden today shows when the stronger source goes away.
+    pub(super) fn read<K: Kind>(
+        &mut self,
+        setting: &Setting,
+        kind: &K,
+        default: K::Value,
+    ) -> K::Value {
+        self.asked.push(*setting);
+        let said = [
+            self.take_from_file(setting),
+            self.take_from_environment(setting),
+            self.take_from_flags(setting),
+        ];
+        let mut value = default;
+        for (origin, raw) in said.into_iter().flatten() {
+            match kind.parse(&raw) {
+                Ok(parsed) => {
+                    value = parsed;
+                    self.origins.insert(setting.key, origin);
+                }
+                Err(problems) => self.mistakes.extend(
+                    problems
+                        .into_iter()
+                        .map(|problem| Mistake::new(origin.clone(), Problem::Invalid(problem))),
+                ),
+            }
+        }
+        value
+    }
+
+    /// Where the values come from, and all mistakes, to which whatever no setting asked for adds.
+    pub(super) fn finish(mut self) -> (Origins, Vec<Mistake>) {
+        let keys: Vec<String> = self.asked.iter().map(|it| it.key.to_owned()).collect();
+        for (key, value) in std::mem::take(&mut self.in_file) {
+            let section = format!("{key}.");
+            let is_empty_section = value.as_table().is_some_and(toml::Table::is_empty)
+                && keys.iter().any(|known| known.starts_with(&section));
+            if !is_empty_section {
+                let nearest = nearest(&key, &keys);
+                let origin = self.origin_in_file(&key);
+                self.mistakes
+                    .push(Mistake::new(origin, Problem::Unknown { nearest }));
+            }
+        }
+        let variables: Vec<String> = self.asked.iter().map(Setting::variable).collect();
+        for variable in self.environment.into_keys() {
+            if is_ours(&variable) && !is_no_setting(&variable) {
+                let nearest = nearest(&variable, &variables);
+                let origin = Origin::Environment { variable };
+                self.mistakes
+                    .push(Mistake::new(origin, Problem::Unknown { nearest }));
+            }
+        }
+        (self.origins, self.mistakes)
+    }
+
+    fn take_from_file(&mut self, setting: &Setting) -> Option<(Origin, Raw)> {
+        let value = self.in_file.remove(setting.key)?;
+        Some((self.origin_in_file(setting.key), Raw::Toml(value)))
+    }
+
+    fn take_from_environment(&mut self, setting: &Setting) -> Option<(Origin, Raw)> {
+        let variable = setting.variable();
+        let value = self.environment.remove(&variable)?;
+        // Names that others chose come with their custom: empty means not set.
+        if value.is_empty() && !is_ours(&variable) {
+            return None;
+        }
+        let origin = Origin::Environment { variable };
+        let problem = match value.into_string() {
+            Ok(text) if text.is_empty() => "is empty; unset it to get the default",
+            Ok(text) => return Some((origin, Raw::Text(text))),
+            Err(_) => "must be UTF-8",
+        };
+        self.mistakes
+            .push(Mistake::new(origin, Problem::Invalid(problem.into())));
+        None
+    }
+
+    fn take_from_flags(&mut self, setting: &Setting) -> Option<(Origin, Raw)> {
+        let index = self.flags.iter().position(|it| it.key == setting.key)?;
+        let FlagValue { flag, value, .. } = self.flags.swap_remove(index);
+        Some((Origin::Flag { flag }, Raw::Text(value)))
+    }
+
+    fn origin_in_file(&self, key: &str) -> Origin {
+        Origin::File {
+            file: self.file.clone(),
+            key: Some(key.to_owned()),
+        }
+    }
+}
+
+/// Puts the values of `table` into `into` under dotted keys. An empty table counts as a value, so
+/// that a misspelt section is seen even if nothing is in it.
+fn flatten(section: &str, table: toml::Table, into: &mut BTreeMap<String, toml::Value>) {
+    for (name, value) in table {
+        // A quoted key with a dot in it is another key than the dotted one.
+        let name = if name.contains('.') {
+            format!("{name:?}")
+        } else {
+            name
+        };
+        let key = if section.is_empty() {
+            name
+        } else {
+            format!("{section}.{name}")
+        };
+        match value {
+            toml::Value::Table(table) if !table.is_empty() => flatten(&key, table, into),
+            value => {
+                into.insert(key, value);
+            }
+        }
+    }
+}
+
+fn is_ours(variable: &str) -> bool {
+    variable.starts_with(Setting::PREFIX)
+}
+
+fn is_no_setting(variable: &str) -> bool {
+    OTHER_VARIABLES.contains(&variable) || is_service_link(variable)
+}
+
+/// Whether Kubernetes or Docker set the variable: for a service called `alga-runner` they put
+/// `ALGA_RUNNER_PORT_7410_TCP_ADDR` and its kind into the environment of every container.
+fn is_service_link(variable: &str) -> bool {
+    let port = |text: &str| {
+        let mut parts = text.split('_');
+        let number = parts.next().is_some_and(|part| part.parse::<u16>().is_ok());
+        let protocol = matches!(parts.next(), Some("TCP" | "UDP" | "SCTP"));
+        let what = matches!(parts.next(), None | Some("PROTO" | "PORT" | "ADDR"));
+        number && protocol && what && parts.next().is_none()
+    };
+    variable.ends_with("_SERVICE_HOST")
+        || variable.ends_with("_SERVICE_PORT")
+        || variable.contains("_SERVICE_PORT_")
+        || variable.ends_with("_PORT")
+        || variable
+            .split_once("_PORT_")
+            .is_some_and(|(_, rest)| port(rest))
+}
+
+/// The name among `known` that is most like `name`, if one is like it at all.
+fn nearest(name: &str, known: &[String]) -> Option<String> {
+    // A slip changes a few letters; beyond that a suggestion misleads.
+    const FARTHEST: usize = 4;
+    const LONGEST: usize = 128;
+    if name.len() > LONGEST {
+        return None;
+    }
+    let (distance, nearest) = known
+        .iter()
+        .map(|known| (distance(name, known), known))
+        .min()?;
+    (distance <= FARTHEST).then(|| nearest.clone())
+}
+
+/// How many bytes must be added, removed or replaced to turn `a` into `b` (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    // The distances of a growing beginning of `a` to all beginnings of `b`.
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (index, a) in a.bytes().enumerate() {
+        let mut diagonal = index;
+        let mut left = index + 1;
+        if let Some(nothing_of_b) = row.first_mut() {
+            *nothing_of_b = left;
+        }
+        for (above, b) in row.iter_mut().skip(1).zip(b.bytes()) {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = *above;
+            left = replaced.min(left + 1).min(diagonal + 1);
+            *above = left;
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_distance_counts_added_removed_and_replaced_letters() {
+        for (a, b, expected) in [
+            ("", "", 0),
+            ("", "abc", 3),
+            ("kitten", "sitting", 3),
+            ("listen", "listen", 0),
+            ("lisen", "listen", 1),
+            ("listens", "listen", 1),
+        ] {
+            assert_eq!(distance(a, b), expected, "{a} {b}");
+            assert_eq!(distance(b, a), expected, "{b} {a}");
+        }
+    }
+
+    #[test]
+    fn variables_of_service_discovery_are_told_from_misspelt_ones() {
+        for variable in [
+            "ALGA_RUNNER_SERVICE_HOST",
+            "ALGA_RUNNER_SERVICE_PORT",
+            "ALGA_RUNNER_SERVICE_PORT_HTTP",
+            "ALGA_RUNNER_PORT",
+            "ALGA_RUNNER_PORT_7410_TCP",
+            "ALGA_RUNNER_PORT_7410_TCP_ADDR",
+            "ALGA_PORT_53_UDP_PROTO",
+        ] {
+            assert!(is_service_link(variable), "{variable}");
+        }
+        for variable in [
+            "ALGA_SERVER_LISTEN",
+            "ALGA_PORT_HTTP",
+            "ALGA_PORT_7410_TCP_NAME",
+            "ALGA_PORT_7410_TCP_ADDR_X",
+            "ALGA_PORT_99999_TCP",
+        ] {
+            assert!(!is_service_link(variable), "{variable}");
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Runs guests: one engine for the process, a fresh instance for every invocation.
+//!
+//! An invocation is bounded on every side. Guest code is interrupted by epochs, host calls by a
+//! timeout of the async runtime around the whole; memory, tables and instances by a limiter; the log
+//! and the answer by their own limits. Whatever a guest does ends as a [`RunError`].
+
+mod code_cache;
+mod components;
+mod error;
+mod limits;
+mod state;
+mod ticker;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use alga_host_api::{
+    ExtensionPre, HostCtx, Invocation, InvocationLog, LogLimits, Request, Response,
+};
+use alga_model::{ContentHash, Secret};
+use alga_storage::{Caller, Gate};
+use tokio::sync::Semaphore;
+use wasmtime::component::Linker;
+use wasmtime::{
+    Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Store, UpdateDeadline,
+};
+
+use self::code_cache::CodeCache;
+use self::components::Components;
+use self::limits::Limiter;
+use self::state::State;
+use self::ticker::Ticker;
+
+pub use self::components::{InvalidComponent, PrepareError};
+pub use self::error::{EngineError, RunError};
+
+/// How the engine is set up.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// Invocations at once.
+    pub max_instances: u32,
+    /// How long an invocation may take.
+    pub timeout: Duration,
+    /// Bytes of linear memory an invocation may have.
+    pub memory_bytes: usize,
+    /// Instructions an invocation may execute, counted by Wasmtime's fuel; unlimited when absent.
+    pub fuel: Option<u64>,
+    /// Bytes of an answer's body.
+    pub response_bytes: usize,
+    /// What an invocation may log.
+    pub log: LogLimits,
+    /// Bytes of compiled code kept in memory.
+    pub component_bytes: u64,
+    /// Where compiled code is kept, and the key it is authenticated with; nowhere when absent.
+    pub code_cache: Option<(PathBuf, Secret<[u8; 32]>)>,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            max_instances: 256,
+            timeout: Duration::from_secs(10),
+            memory_bytes: 128 << 20,
+            fuel: None,
+            response_bytes: 10 << 20,
+            log: LogLimits::default(),
+            component_bytes: 512 << 20,
+            code_cache: None,
+        }
+    }
+}
+
+/// Runs guests.
+pub struct Engine {
+    wasmtime: wasmtime::Engine,
+    components: Components,
+    slots: Semaphore,
+    options: EngineOptions,
+    _ticker: Ticker,
+}
+
+/// A component that is compiled and linked, ready to run any number of times.
+#[derive(Clone)]
+pub struct Prepared(ExtensionPre<State>);
+
+/// One invocation.
+#[derive(Debug)]
+pub struct Run {
+    /// What the guest is asked.
+    pub request: Request,
+    /// Who is being served.
+    pub invocation: Invocation,
+    /// Whom storage is told to be called by.
+    pub caller: Caller,
+    /// Narrower limits than the engine's own; wider ones have no effect.
+    pub limits: RunLimits,
+}
+
+/// What a caller may narrow.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RunLimits {
+    /// How long the invocation may take.
+    pub timeout: Option<Duration>,
+    /// Bytes of linear memory it may have.
+    pub memory_bytes: Option<usize>,
+    /// Fuel it may use; ignored where the engine counts none.
+    pub fuel: Option<u64>,
+}
+
+/// How long an invocation waits for a free slot before it is refused.
+const SLOT_WAIT: Duration = Duration::from_secs(1);
+
+impl Engine {
+    /// Sets the engine up.
+    pub fn new(options: EngineOptions) -> Result<Self, EngineError> {
+        let engine = wasmtime::Engine::new(&config(&options)).map_err(EngineError::Wasmtime)?;
+        let linker = linker(&engine).map_err(EngineError::Wasmtime)?;
+        let code_cache = options
+            .code_cache
+            .as_ref()
+            .map(|(folder, key)| CodeCache::open(folder.clone(), key.clone(), &engine))
+            .transpose()
+            .map_err(EngineError::CodeCache)?;
+        Ok(Self {
+            components: Components::new(linker, code_cache, options.component_bytes),
+            slots: Semaphore::new(options.max_instances as usize),
+            _ticker: Ticker::start(&engine),
+            wasmtime: engine,
+            options,
+        })
+    }
+
+    /// The component of a bundle, compiled and linked: from memory, from the code cache, or from
+    /// the bytes that `load` gives. It is prepared once however many callers ask, also when they
+    /// go away meanwhile.
+    pub async fn prepare<F, E>(
+        &self,
+        hash: ContentHash,
+        load: F,
+    ) -> Result<Prepared, PrepareError<E>>
+    where
+        F: Future<Output = Result<Vec<u8>, E>> + Send + 'static,
+        E: Send + Sync + 'static,
+    {
+        self.components.prepare(&self.wasmtime, hash, load).await
+    }
+
+    /// Compiles and links a component for one use, without keeping it.
+    pub async fn prepare_once(&self, component: Vec<u8>) -> Result<Prepared, InvalidComponent> {
+        self.components
+            .compile(&self.wasmtime, component)
+            .await
+            .map(|(prepared, _)| prepared)
+    }
+
+    /// Answers one request with a fresh instance.
+    ///
+    /// # Errors
+    /// Every way in which a guest can fail, and [`RunError::Overloaded`] where no slot came free.
+    pub async fn run(
+        &self,
+        prepared: &Prepared,
+        gate: &Gate,
+        run: Run,
+    ) -> Result<Response, RunError> {
+        let timeout = run.limits.timeout.map_or(self.options.timeout, |asked| {
+            asked.min(self.options.timeout)
+        });
+        let deadline = Instant::now() + timeout;
+        let _slot = tokio::time::timeout(SLOT_WAIT.min(timeout), self.slots.acquire())
+            .await
+            .map_err(|_| RunError::Overloaded)?
+            .map_err(|_| RunError::Overloaded)?;
+
+        let log = InvocationLog::new(self.options.log, tracing::Span::current());
+        let memory_bytes = run
+            .limits
+            .memory_bytes
+            .map_or(self.options.memory_bytes, |asked| {
+                asked.min(self.options.memory_bytes)
+            });
+        let host = HostCtx::new(run.invocation, gate.clone(), run.caller, log.clone());
+        let mut store = self.store(State::new(host, &log, Limiter::new(memory_bytes)), deadline);
+        if let Some(fuel) = self.options.fuel {
+            let fuel = run.limits.fuel.map_or(fuel, |asked| asked.min(fuel));
+            store.set_fuel(fuel).map_err(RunError::Host)?;
+        }
+
+        let answer = async {
+            let extension = prepared.0.instantiate_async(&mut store).await?;
+            extension
+                .alga_extension_handler()
+                .call_handle(&mut store, &run.request)
+                .await
+        };
+        let answer = tokio::time::timeout_at(deadline.into(), answer).await;
+        let refused = store.data().refused_memory();
+        if log.dropped() > 0 {
+            tracing::warn!(
+                dropped_lines = log.dropped(),
+                "the guest wrote more log lines than an invocation may"
+            );
+        }
+        match answer {
+            Err(_) => Err(RunError::Timeout),
+            Ok(Err(error)) => Err(RunError::classify(error, refused)),
+            Ok(Ok(response)) => self.check(response),
+        }
+    }
+
+    fn store(&self, state: State, deadline: Instant) -> Store<State> {
+        let mut store = Store::new(&self.wasmtime, state);
+        store.limiter(|state| state.limiter());
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(move |_| {
+            let late = Instant::now() >= deadline;
+            Ok(if late {
+                UpdateDeadline::Interrupt
+            } else {
+                UpdateDeadline::Yield(1)
+            })
+        });
+        store
+    }
+
+    fn check(&self, response: Response) -> Result<Response, RunError> {
+        if !(200..=599).contains(&response.status) {
+            return Err(RunError::Nonsense(format!(
+                "{} is no status of an answer",
+                response.status
+            )));
+        }
+        let bytes = response.body.as_ref().map_or(0, Vec::len);
+        if bytes > self.options.response_bytes {
+            let limit = self.options.response_bytes;
+            return Err(RunError::Nonsense(format!(
+                "the body has {bytes} bytes, {limit} are allowed"
+            )));
+        }
+        Ok(response)
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Prepared")
+    }
+}
+
+/// Everything a guest may import.
+fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    alga_host_api::add_to_linker(&mut linker)?;
+    Ok(linker)
+}
+
+/// Core instances of the largest guests known: a Python component has 108.
+const CORE_INSTANCES: u32 = 120;
+/// Tables and memories of a component; most have one of each, Python dozens of tables.
+const TABLES: u32 = 64;
+const MEMORIES: u32 = 4;
+
+fn config(options: &EngineOptions) -> Config {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(options.max_instances)
+        .total_stacks(options.max_instances)
+        .total_core_instances(options.max_instances.saturating_mul(CORE_INSTANCES))
+        .total_memories(options.max_instances.saturating_mul(2))
+        .total_tables(options.max_instances.saturating_mul(TABLES))
+        .max_core_instances_per_component(CORE_INSTANCES)
+        .max_memories_per_component(MEMORIES)
+        .max_tables_per_component(TABLES)
+        .max_memory_size(options.memory_bytes);
+    // Where the kernel can say which pages a guest touched (Linux 6.7), a slot is reset by copying
+    // those and keeps the rest mapped; elsewhere only the first pages are worth keeping.
+    let scan = PoolingAllocationConfig::is_pagemap_scan_available();
+    pool.pagemap_scan(if scan { Enabled::Yes } else { Enabled::No })
+        .linear_memory_keep_resident(if scan { 2 << 20 } else { 64 << 10 })
+        .table_keep_resident(64 << 10);
+
+    let mut config = Config::new();
+    config
+        .wasm_component_model(true)
+        .epoch_interruption(true)
+        .consume_fuel(options.fuel.is_some())
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    config
+}

@@ -1,0 +1,63 @@
+//! The data of a store: everything that belongs to one invocation.
+
+use alga_host_api::{GuestOutput, HostCtx, HostView, InvocationLog, OutputStream};
+use wasmtime::ResourceLimiter;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use super::limits::Limiter;
+
+/// WASI resources (streams, pollables) a guest may hold at once.
+const RESOURCES: usize = 1_024;
+
+pub(crate) struct State {
+    host: HostCtx,
+    wasi: WasiCtx,
+    table: ResourceTable,
+    limiter: Limiter,
+}
+
+impl State {
+    pub(super) fn new(host: HostCtx, log: &InvocationLog, limiter: Limiter) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(RESOURCES);
+        // Nothing is inherited and nothing is opened: no files, no environment, no arguments. TCP and
+        // UDP are off by name, not by the absence of an allowed address.
+        let wasi = WasiCtx::builder()
+            .stdout(GuestOutput::new(log.clone(), OutputStream::Stdout))
+            .stderr(GuestOutput::new(log.clone(), OutputStream::Stderr))
+            .allow_tcp(false)
+            .allow_udp(false)
+            .allow_ip_name_lookup(false)
+            .build();
+        Self {
+            host,
+            wasi,
+            table,
+            limiter,
+        }
+    }
+
+    pub(super) fn limiter(&mut self) -> &mut dyn ResourceLimiter {
+        &mut self.limiter
+    }
+
+    pub(super) const fn refused_memory(&self) -> bool {
+        self.limiter.refused_memory()
+    }
+}
+
+impl HostView for State {
+    fn host(&mut self) -> &mut HostCtx {
+        &mut self.host
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}

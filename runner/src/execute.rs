@@ -1,0 +1,280 @@
+//! The way of one call: install, bundle, engine, answer. It knows no HTTP server; the doors in
+//! `http` and the command line come here alike.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use alga_bundles::{BundleCache, FetchError};
+use alga_host_api::{Invocation, Request, Response};
+use alga_registry::InstallState;
+use alga_storage::{Actor, Caller, Gate};
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use crate::engine::{Engine, PrepareError, Run, RunError, RunLimits};
+use crate::headers;
+use crate::installs::KnownInstall;
+
+/// The names a caller may give the storage capability when it narrows what an extension may use.
+const STORAGE_PROVIDERS: [&str; 3] = ["alga.storage", "storage.kv", "cap:storage.kv"];
+
+/// Has extensions answer calls.
+#[derive(Debug)]
+pub struct Executor {
+    bundles: Arc<BundleCache>,
+    engine: Engine,
+    gate: Gate,
+}
+
+/// A call to an extension.
+#[derive(Debug)]
+pub struct Call {
+    /// Who is called.
+    pub install: Arc<KnownInstall>,
+    /// What it is asked.
+    pub request: Request,
+    /// Narrower limits than the process has.
+    pub limits: RunLimits,
+    /// The only capabilities this call may use of those granted; all of them when absent.
+    pub providers: Option<Vec<String>>,
+    /// Settings for this call, above those of the install, where the install allows it.
+    pub config: Option<BTreeMap<String, String>>,
+    /// The id that joins the logs of all who take part.
+    pub request_id: Arc<str>,
+}
+
+/// Why a call was not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecuteError {
+    /// The install is disabled.
+    #[error("the install is disabled")]
+    Disabled,
+    /// The bundle is not to be had.
+    #[error("cannot get the bundle of the extension")]
+    Bundle(#[source] Arc<FetchError>),
+    /// The component of the bundle can't run here.
+    #[error("the component of the extension can't run here: {0}")]
+    Component(String),
+    /// The process is stopping.
+    #[error("the runner is stopping")]
+    Stopping,
+    /// The extension failed.
+    #[error(transparent)]
+    Run(#[from] RunError),
+}
+
+impl Executor {
+    /// Runs the extensions of `bundles` on `engine`, with storage behind `gate`.
+    pub const fn new(bundles: Arc<BundleCache>, engine: Engine, gate: Gate) -> Self {
+        Self {
+            bundles,
+            engine,
+            gate,
+        }
+    }
+
+    /// The engine.
+    pub const fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The gate of the storage.
+    pub const fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Has the extension answer.
+    pub async fn execute(&self, call: Call) -> Result<Response, ExecuteError> {
+        let install = &call.install.install;
+        let invocation = Uuid::now_v7();
+        let span = tracing::info_span!(
+            "engine.invoke",
+            request.id = %call.request_id,
+            invocation.id = %invocation,
+            tenant.id = %install.tenant,
+            install.id = %install.id,
+            extension.id = %install.extension_name,
+            extension.version = %install.version,
+        );
+        let start = Instant::now();
+        async {
+            let answer = self.answer(call, invocation).await;
+            let outcome = answer.as_ref().map_or_else(ExecuteError::outcome, |_| "ok");
+            metrics::histogram!("alga_engine_invocation_duration_seconds", "outcome" => outcome)
+                .record(start.elapsed());
+            report(&answer, outcome, start);
+            answer
+        }
+        .instrument(span)
+        .await
+    }
+
+    async fn answer(&self, call: Call, invocation: Uuid) -> Result<Response, ExecuteError> {
+        let install = &call.install.install;
+        if install.state != InstallState::Enabled {
+            return Err(ExecuteError::Disabled);
+        }
+        let hash = install.content_hash;
+        let bundles = Arc::clone(&self.bundles);
+        let load = async move { bundles.get(hash).await?.read_component().await };
+        let prepared = self
+            .engine
+            .prepare(hash, load)
+            .await
+            .map_err(|error| match error {
+                PrepareError::Load(error) => ExecuteError::Bundle(error),
+                PrepareError::Invalid(invalid) => ExecuteError::Component(invalid.message),
+                PrepareError::Stopped => ExecuteError::Stopping,
+            })?;
+        let run = Run {
+            invocation: Invocation {
+                request_id: Arc::clone(&call.request_id),
+                tenant: install.tenant,
+                install: install.id,
+                extension: install.extension_name.clone(),
+                version: Arc::clone(&call.install.version),
+                config: config(&call),
+            },
+            caller: Caller {
+                install: install.id,
+                actor: Actor::Invocation(invocation.to_string().into()),
+                request_id: Arc::clone(&call.request_id),
+                may_use_storage: may_use_storage(call.providers.as_deref()),
+            },
+            request: Request {
+                headers: headers::to_guest(call.request.headers),
+                ..call.request
+            },
+            limits: call.limits,
+        };
+        let mut response = self.engine.run(&prepared, &self.gate, run).await?;
+        response.headers = headers::from_guest(response.headers).map_err(RunError::Nonsense)?;
+        Ok(response)
+    }
+}
+
+/// One event an invocation; the only place where its failure is logged. What a guest does wrong is
+/// its author's business and wakes no operator.
+fn report(answer: &Result<Response, ExecuteError>, outcome: &'static str, start: Instant) {
+    let duration_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let error = match answer {
+        Ok(response) => {
+            let status = response.status;
+            tracing::info!(
+                duration_ms,
+                http.response.status_code = status,
+                "the extension answered"
+            );
+            return;
+        }
+        Err(error) => error,
+    };
+    let (blame, cause) = (error.blame(), error as &dyn std::error::Error);
+    match error {
+        ExecuteError::Run(RunError::Trap { source, .. }) => {
+            let backtrace = format!("{source:?}");
+            tracing::info!(
+                duration_ms,
+                error.code = outcome,
+                error.blame = blame,
+                error = cause,
+                backtrace,
+                "the extension trapped"
+            );
+        }
+        _ if blame == "host" => {
+            tracing::warn!(
+                duration_ms,
+                error.code = outcome,
+                error.blame = blame,
+                error = cause,
+                "the extension was not run"
+            );
+        }
+        _ => {
+            tracing::info!(
+                duration_ms,
+                error.code = outcome,
+                error.blame = blame,
+                error = cause,
+                "the extension gave no answer"
+            );
+        }
+    }
+}
+
+/// The settings of the install, with those of the call above them where the install allows it.
+fn config(call: &Call) -> Arc<BTreeMap<String, String>> {
+    match &call.config {
+        Some(ours) if call.install.install.allow_envelope_config => {
+            let mut config = (*call.install.config).clone();
+            config.extend(ours.clone());
+            Arc::new(config)
+        }
+        _ => Arc::clone(&call.install.config),
+    }
+}
+
+fn may_use_storage(providers: Option<&[String]>) -> bool {
+    providers.is_none_or(|named| {
+        named
+            .iter()
+            .any(|name| STORAGE_PROVIDERS.contains(&name.as_str()))
+    })
+}
+
+impl ExecuteError {
+    /// What came of the invocation, as metrics and logs name it.
+    pub const fn outcome(&self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::Bundle(_) => "bundle",
+            Self::Component(_) => "component",
+            Self::Stopping => "stopping",
+            Self::Run(RunError::Trap { .. }) => "trap",
+            Self::Run(RunError::Nonsense(_)) => "nonsense",
+            Self::Run(RunError::Timeout) => "timeout",
+            Self::Run(RunError::OutOfFuel) => "fuel",
+            Self::Run(RunError::MemoryLimit) => "memory",
+            Self::Run(RunError::Overloaded) => "overloaded",
+            Self::Run(RunError::Host(_)) => "host",
+        }
+    }
+
+    const fn blame(&self) -> &'static str {
+        match self {
+            Self::Disabled => "caller",
+            Self::Component(_)
+            | Self::Run(
+                RunError::Trap { .. }
+                | RunError::Nonsense(_)
+                | RunError::Timeout
+                | RunError::OutOfFuel
+                | RunError::MemoryLimit,
+            ) => "guest",
+            Self::Bundle(_)
+            | Self::Stopping
+            | Self::Run(RunError::Overloaded | RunError::Host(_)) => "host",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn providers_narrow_and_absence_does_not() {
+        let may = |names: &[&str]| {
+            may_use_storage(Some(
+                &names.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ))
+        };
+        assert!(may_use_storage(None));
+        assert!(!may(&[]));
+        assert!(!may(&["cap:http.fetch"]));
+        assert!(may(&["cap:http.fetch", "cap:storage.kv"]));
+        assert!(may(&["alga.storage"]));
+    }
+}

@@ -1,0 +1,162 @@
+//! Which headers pass between callers and guests.
+//!
+//! A guest is third-party code: it must never see a credential of the caller, and its answer must
+//! not be able to act on the product's origin.
+
+use alga_host_api::Header;
+use axum::http::{HeaderName, HeaderValue};
+
+/// Headers of one hop (RFC 9110, section 7.6.1), which are nobody's business beyond it.
+const HOP_BY_HOP: [&str; 8] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "trailers",
+    "transfer-encoding",
+    "upgrade",
+];
+const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "x-runner-auth"];
+const CREDENTIAL_PREFIXES: [&str; 2] = ["proxy-", "x-alga-"];
+/// The host sets the length of an answer and its ids itself.
+const NOT_FROM_GUEST: [&str; 5] = [
+    "content-length",
+    "set-cookie",
+    "set-cookie2",
+    "strict-transport-security",
+    "x-request-id",
+];
+const NOT_FROM_GUEST_PREFIXES: [&str; 2] = ["access-control-", "x-alga-"];
+
+/// What of a request's headers a guest gets to see, with lowercase names.
+pub(crate) fn to_guest(headers: Vec<Header>) -> Vec<Header> {
+    let named = named_by_connection(&headers);
+    headers
+        .into_iter()
+        .map(|header| Header {
+            name: header.name.to_ascii_lowercase(),
+            ..header
+        })
+        .filter(|header| {
+            let name = header.name.as_str();
+            !HOP_BY_HOP.contains(&name)
+                && !CREDENTIALS.contains(&name)
+                && !CREDENTIAL_PREFIXES
+                    .iter()
+                    .any(|prefix| name.starts_with(prefix))
+                && !named.iter().any(|named| named == name)
+        })
+        .collect()
+}
+
+/// What of a guest's headers its caller gets to see.
+///
+/// # Errors
+/// Says which header is none.
+pub(crate) fn from_guest(headers: Vec<Header>) -> Result<Vec<Header>, String> {
+    let named = named_by_connection(&headers);
+    let mut passed = Vec::with_capacity(headers.len());
+    for Header { name, value } in headers {
+        let name = HeaderName::from_bytes(name.as_bytes())
+            .map_err(|_| format!("{:?} is no name of a header", truncated(&name)))?;
+        HeaderValue::from_str(&value)
+            .map_err(|_| format!("the header {name} has no valid value"))?;
+        let name = name.as_str();
+        let passes = !HOP_BY_HOP.contains(&name)
+            && !NOT_FROM_GUEST.contains(&name)
+            && !NOT_FROM_GUEST_PREFIXES
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
+            && !named.iter().any(|named| named == name);
+        if passes {
+            passed.push(Header {
+                name: name.to_owned(),
+                value,
+            });
+        }
+    }
+    Ok(passed)
+}
+
+/// The headers that `Connection` declares to be of this hop.
+fn named_by_connection(headers: &[Header]) -> Vec<String> {
+    headers
+        .iter()
+        .filter(|header| header.name.eq_ignore_ascii_case("connection"))
+        .flat_map(|header| header.value.split(','))
+        .map(|name| name.trim().to_ascii_lowercase())
+        .collect()
+}
+
+fn truncated(name: &str) -> &str {
+    name.get(..name.floor_char_boundary(64)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(list: &[(&str, &str)]) -> Vec<Header> {
+        list.iter()
+            .map(|(name, value)| Header {
+                name: (*name).to_owned(),
+                value: (*value).to_owned(),
+            })
+            .collect()
+    }
+
+    fn names(headers: Vec<Header>) -> Vec<String> {
+        headers.into_iter().map(|header| header.name).collect()
+    }
+
+    #[test]
+    fn a_guest_sees_no_credential_and_no_hop() {
+        let passed = to_guest(headers(&[
+            ("Accept", "*/*"),
+            ("AUTHORIZATION", "Bearer secret"),
+            ("Cookie", "session=1"),
+            ("Proxy-Authorization", "Basic x"),
+            ("X-Runner-Auth", "secret"),
+            ("x-alga-admin", "true"),
+            ("X-Alga-Anything", "1"),
+            ("Connection", "close, X-Secret-Hop"),
+            ("x-secret-hop", "1"),
+            ("Transfer-Encoding", "chunked"),
+            ("Upgrade", "websocket"),
+            ("x-authorization", "kept: not a credential of ours"),
+        ]));
+        assert_eq!(names(passed), ["accept", "x-authorization"]);
+    }
+
+    #[test]
+    fn an_answer_acts_on_no_other_origin() {
+        let passed = from_guest(headers(&[
+            ("Content-Type", "text/html"),
+            ("Set-Cookie", "a=b"),
+            ("Access-Control-Allow-Origin", "*"),
+            ("Strict-Transport-Security", "max-age=1"),
+            ("Connection", "x-gone"),
+            ("X-Gone", "1"),
+            ("Content-Length", "7"),
+            ("X-Alga-Actor", "admin"),
+            ("ETag", "\"1\""),
+        ]));
+        assert_eq!(names(passed.unwrap()), ["content-type", "etag"]);
+    }
+
+    #[test]
+    fn a_header_that_is_none_is_named() {
+        for (name, value) in [
+            ("a b", "1"),
+            ("", "1"),
+            ("a", "1\r\nset-cookie: x=y"),
+            ("a", "\0"),
+        ] {
+            assert!(
+                from_guest(headers(&[(name, value)])).is_err(),
+                "{name:?}: {value:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! What callers see of failures: one body, `{"error": {"code", "message", "details", "requestId"}}`.
+
+use std::any::Any;
+use std::time::Duration;
+
+use alga_bundles::FetchError;
+use axum::Json;
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::engine::RunError;
+use crate::execute::ExecuteError;
+
+/// A request that was not answered as it wished.
+#[derive(Debug)]
+pub(super) enum ApiError {
+    /// The request makes no sense.
+    BadRequest(String),
+    /// No token, or none that is accepted.
+    Unauthorized,
+    /// The token is good, but not for this.
+    Forbidden(&'static str),
+    /// The envelope names another tenant, extension or content than the install has.
+    ContextMismatch(&'static str),
+    /// There is no such thing, or the caller may not know that there is.
+    NotFound(&'static str),
+    /// The path exists with other methods.
+    MethodNotAllowed,
+    /// The body is larger than the limit, in bytes.
+    TooLarge(usize),
+    /// The registry can't be asked.
+    Unavailable,
+    /// The extension gave no answer.
+    Execute(ExecuteError),
+}
+
+/// How soon it makes sense to try again after an overload.
+const RETRY_OVERLOAD: Duration = Duration::from_secs(1);
+
+impl ApiError {
+    /// One match without a wildcard: a new failure doesn't compile until its status is decided.
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) | Self::ContextMismatch(_) => StatusCode::FORBIDDEN,
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Execute(error) => match error {
+                ExecuteError::Disabled => StatusCode::CONFLICT,
+                ExecuteError::Bundle(error) => match **error {
+                    FetchError::NotFound { .. } => StatusCode::NOT_FOUND,
+                    FetchError::Integrity { .. }
+                    | FetchError::Archive { .. }
+                    | FetchError::Manifest { .. } => StatusCode::BAD_GATEWAY,
+                    FetchError::Store(_)
+                    | FetchError::Cache { .. }
+                    | FetchError::Changed { .. }
+                    | FetchError::Interrupted => StatusCode::SERVICE_UNAVAILABLE,
+                },
+                ExecuteError::Component(_) => StatusCode::BAD_GATEWAY,
+                ExecuteError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+                ExecuteError::Run(error) => match error {
+                    RunError::Trap { .. } | RunError::Nonsense(_) => StatusCode::BAD_GATEWAY,
+                    RunError::Timeout | RunError::OutOfFuel => StatusCode::GATEWAY_TIMEOUT,
+                    RunError::MemoryLimit => StatusCode::INSUFFICIENT_STORAGE,
+                    RunError::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+                    RunError::Host(_) => StatusCode::INTERNAL_SERVER_ERROR,
+                },
+            },
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::BadRequest(_) => "BAD_REQUEST",
+            Self::Unauthorized => "UNAUTHORIZED",
+            Self::Forbidden(_) => "FORBIDDEN",
+            Self::ContextMismatch(_) => "CONTEXT_MISMATCH",
+            Self::NotFound(_) => "NOT_FOUND",
+            Self::MethodNotAllowed => "METHOD_NOT_ALLOWED",
+            Self::TooLarge(_) => "TOO_LARGE",
+            Self::Unavailable => "UNAVAILABLE",
+            Self::Execute(error) => match error {
+                ExecuteError::Disabled => "INSTALL_DISABLED",
+                ExecuteError::Bundle(error) => match **error {
+                    FetchError::NotFound { .. } => "BUNDLE_NOT_FOUND",
+                    FetchError::Integrity { .. }
+                    | FetchError::Archive { .. }
+                    | FetchError::Manifest { .. } => "BUNDLE_DAMAGED",
+                    FetchError::Store(_)
+                    | FetchError::Cache { .. }
+                    | FetchError::Changed { .. }
+                    | FetchError::Interrupted => "UNAVAILABLE",
+                },
+                ExecuteError::Component(_) => "INVALID_COMPONENT",
+                ExecuteError::Stopping => "OVERLOADED",
+                ExecuteError::Run(error) => match error {
+                    RunError::Trap { .. } => "GUEST_TRAP",
+                    RunError::Nonsense(_) => "GUEST_NONSENSE",
+                    RunError::Timeout | RunError::OutOfFuel => "TIMEOUT",
+                    RunError::MemoryLimit => "MEMORY_LIMIT",
+                    RunError::Overloaded => "OVERLOADED",
+                    RunError::Host(_) => "INTERNAL",
+                },
+            },
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Self::BadRequest(message) => message.clone(),
+            Self::Unauthorized => {
+                "a token is needed, as `Authorization: Bearer` or `x-runner-auth`".to_owned()
+            }
+            Self::Forbidden(message) | Self::ContextMismatch(message) | Self::NotFound(message) => {
+                (*message).to_owned()
+            }
+            Self::MethodNotAllowed => "this path does not have this method".to_owned(),
+            Self::TooLarge(limit) => format!("the body may have at most {limit} bytes"),
+            Self::Unavailable => "the registry can't be reached".to_owned(),
+            Self::Execute(error) => error.to_string(),
+        }
+    }
+
+    fn details(&self) -> Value {
+        match self {
+            Self::TooLarge(limit) => json!({ "limit": limit }),
+            Self::Execute(ExecuteError::Run(RunError::OutOfFuel)) => json!({ "limit": "fuel" }),
+            _ => json!({}),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = ErrorBody {
+            code: self.code(),
+            message: self.message(),
+            details: self.details(),
+        };
+        let mut response = self.status().into_response();
+        if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, HeaderValue::from(RETRY_OVERLOAD.as_secs()));
+        }
+        response.extensions_mut().insert(body);
+        response
+    }
+}
+
+/// An error body without its request id, which the middleware that knows the id writes.
+#[derive(Debug, Clone)]
+pub(super) struct ErrorBody {
+    code: &'static str,
+    message: String,
+    details: Value,
+}
+
+impl ErrorBody {
+    /// The response that carries this body.
+    pub(super) fn write(self, response: Response, request_id: &str) -> Response {
+        let (mut parts, _) = response.into_parts();
+        let Self {
+            code,
+            message,
+            details,
+        } = self;
+        let error = json!({ "code": code, "message": message, "details": details, "requestId": request_id });
+        let body = Json(json!({ "error": error })).into_response();
+        parts.headers.extend(body.headers().clone());
+        Response::from_parts(parts, body.into_body())
+    }
+}
+
+/// A panic is a fault of ours; what it said is in the log, where the panic hook wrote it.
+pub(super) fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
+    let mut response = StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    response.extensions_mut().insert(ErrorBody {
+        code: "INTERNAL",
+        message: "the runner failed".to_owned(),
+        details: json!({}),
+    });
+    response
+}

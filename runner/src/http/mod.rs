@@ -1,0 +1,100 @@
+//! The HTTP API. Routes convert and call; what they call decides.
+
+mod auth;
+mod error;
+mod metrics;
+mod request_id;
+mod routes;
+mod server;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{any, get, post};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::app::App;
+use crate::tokens::Tokens;
+
+pub use server::{Server, serve};
+
+/// What the routes share.
+#[derive(Debug, Clone)]
+pub struct AppState(Arc<Shared>);
+
+/// What goes into an [`AppState`].
+#[derive(Debug)]
+pub struct Shared {
+    /// Everything that serves.
+    pub app: App,
+    /// Who may call; nobody is asked where this is absent.
+    pub tokens: Option<Tokens>,
+    /// What the process measured.
+    pub metrics: Option<PrometheusHandle>,
+    /// The most bytes of a request's body.
+    pub max_body_bytes: usize,
+    draining: AtomicBool,
+}
+
+impl AppState {
+    /// Shares everything that serves.
+    pub fn new(
+        app: App,
+        tokens: Option<Tokens>,
+        metrics: Option<PrometheusHandle>,
+        max_body_bytes: usize,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            app,
+            tokens,
+            metrics,
+            max_body_bytes,
+            draining: AtomicBool::new(false),
+        }))
+    }
+
+    /// From now on the process says that it is not ready, while it still answers.
+    pub fn start_draining(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
+    }
+
+    fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Relaxed)
+    }
+}
+
+impl std::ops::Deref for AppState {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// All routes.
+pub fn router(state: AppState) -> Router {
+    let max_body_bytes = state.max_body_bytes;
+    Router::new()
+        .route("/healthz", get(routes::health::healthz))
+        .route("/readyz", get(routes::health::readyz))
+        .route("/metrics", get(routes::metrics::metrics))
+        .route("/v1/execute", post(routes::execute::execute))
+        .route("/v1/installs/{install_id}/http", any(routes::install::call))
+        .route(
+            "/v1/installs/{install_id}/http/",
+            any(routes::install::call),
+        )
+        .route(
+            "/v1/installs/{install_id}/http/{*path}",
+            any(routes::install::call),
+        )
+        .fallback(routes::health::not_found)
+        .method_not_allowed_fallback(routes::health::method_not_allowed)
+        .layer(DefaultBodyLimit::max(max_body_bytes))
+        .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(axum::middleware::from_fn(request_id::trace))
+        .with_state(state)
+}

@@ -1,0 +1,96 @@
+//! The id of a request, its span, and the one event that reports it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request};
+use axum::http::{HeaderMap, HeaderValue};
+use axum::middleware::Next;
+use axum::response::Response;
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use super::error::ErrorBody;
+use super::metrics;
+
+/// The header that carries the id, in both directions.
+pub(super) const HEADER: &str = "x-request-id";
+const MAX_BYTES: usize = 128;
+
+/// The id that joins what everybody logs of a request.
+#[derive(Debug, Clone)]
+pub(super) struct RequestId(pub(super) Arc<str>);
+
+impl RequestId {
+    /// The id a caller gave, unless it could disturb a log.
+    pub(super) fn given(id: &str) -> Option<Self> {
+        let fine =
+            (1..=MAX_BYTES).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+        fine.then(|| Self(id.into()))
+    }
+
+    fn of(headers: &HeaderMap) -> Self {
+        let given = headers.get(HEADER).and_then(|id| id.to_str().ok());
+        given
+            .and_then(Self::given)
+            .unwrap_or_else(|| Self(Uuid::now_v7().to_string().into()))
+    }
+}
+
+/// Gives every request an id and a span, and reports it when it is answered.
+pub(super) async fn trace(mut request: Request, next: Next) -> Response {
+    let id = RequestId::of(request.headers());
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map(|path| path.as_str().to_owned());
+    let route = route.as_deref().unwrap_or("none");
+    let method = request.method().clone();
+    let span = tracing::info_span!("http.request", request.id = %id.0, http.request.method = %method, http.route = route);
+    request.extensions_mut().insert(id.clone());
+    async {
+        let start = Instant::now();
+        let mut response = next.run(request).await;
+        if let Some(body) = response.extensions_mut().remove::<ErrorBody>() {
+            response = body.write(response, &id.0);
+        }
+        if let Ok(id) = HeaderValue::from_str(&id.0) {
+            response.headers_mut().insert(HEADER, id);
+        }
+        let status = response.status().as_u16();
+        let duration = start.elapsed();
+        metrics::request(&method, route, status, duration);
+        let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        // Probes come every few seconds and say nothing.
+        if matches!(route, "/healthz" | "/readyz" | "/metrics") {
+            tracing::debug!(
+                http.response.status_code = status,
+                duration_ms,
+                "request answered"
+            );
+        } else {
+            tracing::info!(
+                http.response.status_code = status,
+                duration_ms,
+                "request answered"
+            );
+        }
+        response
+    }
+    .instrument(span)
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_that_could_disturb_a_log_is_replaced() {
+        assert_eq!(&*RequestId::given("a-1").unwrap().0, "a-1");
+        assert!(RequestId::given(&"a".repeat(MAX_BYTES)).is_some());
+        for id in ["", "a b", "a\tb", "é", &"a".repeat(MAX_BYTES + 1)] {
+            assert!(RequestId::given(id).is_none(), "{id:?}");
+        }
+    }
+}

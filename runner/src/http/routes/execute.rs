@@ -1,0 +1,428 @@
+//! `POST /v1/execute`: a call in an envelope, as the product's gateway sends it.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use alga_host_api::{Header, Request};
+use alga_model::{ContentHash, ExtensionName, InstallId, TenantId};
+use alga_registry::ExtensionKey;
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Extension, State};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::install::{known_install, read_body};
+use crate::engine::RunLimits;
+use crate::execute::Call;
+use crate::http::AppState;
+use crate::http::auth::Principal;
+use crate::http::error::ApiError;
+use crate::http::request_id::RequestId;
+use crate::installs::{Ambiguous, KnownInstall};
+
+/// The envelope. What it doesn't know is ignored and counted.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ExecuteParams {
+    context: ContextParams,
+    http: HttpParams,
+    #[serde(default)]
+    limits: LimitsParams,
+    providers: Option<Vec<String>>,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+/// Members of the envelope for host interfaces that this release does not offer.
+const KNOWN_REST: [&str; 2] = ["secret_envelope", "user"];
+
+#[derive(Debug, Deserialize)]
+struct ContextParams {
+    request_id: Option<String>,
+    tenant_id: String,
+    extension_id: String,
+    install_id: Option<String>,
+    version_id: Option<String>,
+    content_hash: Option<String>,
+    config: Option<BTreeMap<String, String>>,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+#[derive(Debug, Deserialize)]
+struct HttpParams {
+    method: String,
+    path: String,
+    #[serde(default)]
+    query: QueryParams,
+    #[serde(default)]
+    headers: BTreeMap<String, OneOrMany>,
+    body_b64: Option<String>,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+/// A query as text, or as names and values that still have to be encoded.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum QueryParams {
+    Text(String),
+    Pairs(BTreeMap<String, OneOrMany>),
+    Null(()),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct LimitsParams {
+    timeout_ms: Option<u64>,
+    memory_mb: Option<u64>,
+    fuel: Option<u64>,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+/// The extension's answer. Values of a header that occurs more than once are joined by commas.
+#[derive(Debug, Serialize)]
+pub(crate) struct ExecuteBody {
+    status: u16,
+    headers: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_b64: Option<String>,
+}
+
+pub(crate) async fn execute(
+    State(state): State<AppState>,
+    principal: Principal,
+    Extension(request_id): Extension<RequestId>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<ExecuteBody>, ApiError> {
+    let body = read_body(body, &state)?;
+    let envelope: ExecuteParams = serde_json::from_slice(&body)
+        .map_err(|error| bad(format!("the envelope is not valid: {error}")))?;
+    envelope.count_unknown_fields();
+    let install = find_install(&state, &principal, &envelope.context).await?;
+    let call = envelope.into_call(install, request_id)?;
+    let response = state
+        .app
+        .executor
+        .execute(call)
+        .await
+        .map_err(ApiError::Execute)?;
+    Ok(Json(ExecuteBody {
+        status: response.status,
+        headers: joined(response.headers),
+        body_b64: response.body.map(|body| STANDARD.encode(body)),
+    }))
+}
+
+impl ExecuteParams {
+    fn count_unknown_fields(&self) {
+        let top = self
+            .rest
+            .keys()
+            .filter(|name| !KNOWN_REST.contains(&name.as_str()))
+            .count();
+        let nested = self.context.rest.len() + self.http.rest.len() + self.limits.rest.len();
+        metrics::counter!("alga_http_unknown_envelope_fields_total")
+            .increment((top + nested) as u64);
+    }
+
+    fn into_call(
+        self,
+        install: Arc<KnownInstall>,
+        request_id: RequestId,
+    ) -> Result<Call, ApiError> {
+        let request_id = match self.context.request_id {
+            None => request_id,
+            Some(id) => RequestId::given(&id).ok_or_else(|| {
+                bad("context.request_id must be 1 to 128 visible ASCII characters")
+            })?,
+        };
+        Ok(Call {
+            install,
+            request: self.http.into_request()?,
+            limits: RunLimits {
+                timeout: self.limits.timeout_ms.map(Duration::from_millis),
+                memory_bytes: self.limits.memory_mb.map(|mb| {
+                    usize::try_from(mb)
+                        .unwrap_or(usize::MAX)
+                        .saturating_mul(1 << 20)
+                }),
+                fuel: self.limits.fuel,
+            },
+            providers: self.providers,
+            config: self.context.config,
+            request_id: request_id.0,
+        })
+    }
+}
+
+impl HttpParams {
+    fn into_request(self) -> Result<Request, ApiError> {
+        axum::http::Method::from_str(&self.method).map_err(|_| bad("http.method is no method"))?;
+        if !self.path.starts_with('/') {
+            return Err(bad("http.path must start with '/'"));
+        }
+        let body = self
+            .body_b64
+            .map(|text| {
+                STANDARD
+                    .decode(text)
+                    .map_err(|_| bad("http.body_b64 is not base64"))
+            })
+            .transpose()?;
+        let headers = self.headers.into_iter().flat_map(|(name, values)| {
+            values.into_vec().into_iter().map(move |value| Header {
+                name: name.clone(),
+                value,
+            })
+        });
+        Ok(Request {
+            method: self.method,
+            path: self.path,
+            query: self.query.into_text(),
+            headers: headers.collect(),
+            body,
+        })
+    }
+}
+
+impl Default for QueryParams {
+    fn default() -> Self {
+        Self::Null(())
+    }
+}
+
+impl QueryParams {
+    fn into_text(self) -> Option<String> {
+        match self {
+            Self::Null(()) => None,
+            Self::Text(text) => Some(text.strip_prefix('?').unwrap_or(&text).to_owned()),
+            Self::Pairs(pairs) => {
+                let pairs: Vec<_> = pairs
+                    .into_iter()
+                    .flat_map(|(name, values)| {
+                        values
+                            .into_vec()
+                            .into_iter()
+                            .map(move |value| (name.clone(), value))
+                    })
+                    .map(|(name, value)| format!("{}={}", encoded(&name), encoded(&value)))
+                    .collect();
+                (!pairs.is_empty()).then(|| pairs.join("&"))
+            }
+        }
+        .filter(|query| !query.is_empty())
+    }
+}
+
+impl OneOrMany {
+    fn into_vec(self) -> Vec<String> {
+        match self {
+            Self::One(value) => vec![value],
+            Self::Many(values) => values,
+        }
+    }
+}
+
+/// The install that the context means. The row is the authority: what the context says besides must
+/// agree with it.
+async fn find_install(
+    state: &AppState,
+    principal: &Principal,
+    context: &ContextParams,
+) -> Result<Arc<KnownInstall>, ApiError> {
+    let tenant: TenantId = parse("context.tenant_id", &context.tenant_id)?;
+    let extension = extension(&context.extension_id)?;
+    let install = match &context.install_id {
+        Some(id) => {
+            let id: InstallId = parse("context.install_id", id)?;
+            known_install(state, principal, id).await?
+        }
+        None => only_install(state, principal, tenant, extension.clone()).await?,
+    };
+    if install.install.tenant != tenant {
+        return Err(ApiError::ContextMismatch(
+            "the install belongs to another tenant",
+        ));
+    }
+    if !install.is_of(&extension) {
+        return Err(ApiError::ContextMismatch(
+            "the install is of another extension",
+        ));
+    }
+    if let Some(version) = &context.version_id {
+        let version: Uuid = parse("context.version_id", version)?;
+        if install.install.version_id != version {
+            return Err(ApiError::ContextMismatch("the install has another version"));
+        }
+    }
+    if let Some(hash) = &context.content_hash {
+        let hash: ContentHash = parse("context.content_hash", hash)?;
+        if install.install.content_hash != hash {
+            return Err(ApiError::ContextMismatch("the install has other content"));
+        }
+    }
+    Ok(install)
+}
+
+async fn only_install(
+    state: &AppState,
+    principal: &Principal,
+    tenant: TenantId,
+    extension: ExtensionKey,
+) -> Result<Arc<KnownInstall>, ApiError> {
+    match state
+        .app
+        .installs
+        .only(tenant, extension)
+        .await
+        .map_err(|error| unavailable(&error))?
+    {
+        Ok(install) if principal.may_call(tenant, install.install.id) => Ok(install),
+        Ok(_) | Err(Ambiguous::None) => Err(bad(
+            "the tenant has no install of this extension; name one as context.install_id",
+        )),
+        Err(Ambiguous::Several) => Err(bad(
+            "the tenant has several installs of this extension; name one as context.install_id",
+        )),
+    }
+}
+
+fn extension(text: &str) -> Result<ExtensionKey, ApiError> {
+    if let Ok(id) = text.parse::<Uuid>() {
+        return Ok(ExtensionKey::Id(id));
+    }
+    let name: ExtensionName = parse("context.extension_id", text)?;
+    Ok(ExtensionKey::Name(name))
+}
+
+fn parse<T: FromStr<Err: std::fmt::Display>>(member: &str, text: &str) -> Result<T, ApiError> {
+    text.parse()
+        .map_err(|error| bad(format!("{member}: {error}")))
+}
+
+pub(super) fn unavailable(error: &alga_registry::RegistryError) -> ApiError {
+    tracing::error!(
+        error = error as &dyn std::error::Error,
+        error.blame = "host",
+        "cannot look an install up"
+    );
+    ApiError::Unavailable
+}
+
+fn bad(message: impl Into<String>) -> ApiError {
+    ApiError::BadRequest(message.into())
+}
+
+fn joined(headers: Vec<Header>) -> BTreeMap<String, String> {
+    let mut joined: BTreeMap<String, String> = BTreeMap::new();
+    for Header { name, value } in headers {
+        joined
+            .entry(name)
+            .and_modify(|values| {
+                values.push_str(", ");
+                values.push_str(&value);
+            })
+            .or_insert(value);
+    }
+    joined
+}
+
+/// Percent-encoding of everything but the unreserved characters of RFC 3986, section 2.3.
+fn encoded(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                encoded.push(byte.into());
+            }
+            _ => write!(encoded, "%{byte:02X}").expect("writing to a String cannot fail"),
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn request(http: Value) -> Result<Request, ApiError> {
+        serde_json::from_value::<HttpParams>(http)
+            .unwrap()
+            .into_request()
+    }
+
+    #[test]
+    fn a_query_is_text_or_pairs() {
+        let query = |query: Value| {
+            request(json!({"method": "GET", "path": "/", "query": query}))
+                .unwrap()
+                .query
+        };
+        assert_eq!(query(json!("a=1&b=2")), Some("a=1&b=2".to_owned()));
+        assert_eq!(query(json!("?a=1")), Some("a=1".to_owned()));
+        assert_eq!(
+            query(json!({"a": "1 & 2", "b": ["x", "ü"]})),
+            Some("a=1%20%26%202&b=x&b=%C3%BC".to_owned())
+        );
+        assert_eq!(query(json!({})), None);
+        assert_eq!(query(json!("")), None);
+        assert_eq!(query(json!(null)), None);
+    }
+
+    #[test]
+    fn headers_may_have_several_values() {
+        let headers =
+            request(json!({"method": "GET", "path": "/", "headers": {"a": "1", "b": ["2", "3"]}}))
+                .unwrap()
+                .headers;
+        let headers: Vec<_> = headers
+            .iter()
+            .map(|header| (header.name.as_str(), header.value.as_str()))
+            .collect();
+        assert_eq!(headers, [("a", "1"), ("b", "2"), ("b", "3")]);
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused() {
+        for http in [
+            json!({"method": "G T", "path": "/"}),
+            json!({"method": "", "path": "/"}),
+            json!({"method": "GET", "path": "no-slash"}),
+            json!({"method": "GET", "path": "/", "body_b64": "***"}),
+        ] {
+            assert!(request(http.clone()).is_err(), "{http}");
+        }
+    }
+
+    #[test]
+    fn values_of_one_header_are_joined() {
+        let header = |name: &str, value: &str| Header {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        };
+        let joined = joined(vec![
+            header("vary", "accept"),
+            header("etag", "1"),
+            header("vary", "origin"),
+        ]);
+        assert_eq!(joined["vary"], "accept, origin");
+        assert_eq!(joined["etag"], "1");
+    }
+}

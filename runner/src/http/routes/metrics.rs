@@ -1,0 +1,23 @@
+//! `GET /metrics`: what the process measured, for Prometheus.
+
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+
+use crate::http::AppState;
+use crate::http::auth::Principal;
+use crate::http::error::ApiError;
+
+const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+pub(crate) async fn metrics(
+    State(state): State<AppState>,
+    principal: Principal,
+) -> Result<Response, ApiError> {
+    principal.ensure_operator()?;
+    let handle = state
+        .metrics
+        .as_ref()
+        .ok_or(ApiError::NotFound("this process keeps no metrics"))?;
+    Ok(([(CONTENT_TYPE, TEXT_FORMAT)], handle.render()).into_response())
+}

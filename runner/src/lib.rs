@@ -1,0 +1,21 @@
+//! Runs third-party extensions of a multi-tenant product.
+//!
+//! The binary `alga-runner` is this library behind a command line. An [`app::App`] is everything
+//! that serves requests, built once from a [`config::Config`]; [`http`] puts it on the network;
+//! [`execute`] is the way of one call, and [`engine`] the part of it that runs guests.
+//!
+//! This crate puts the others together and implements the traits with which they ask for one
+//! another: grants of the registry for the storage, Wasmtime and the registry for publishing.
+
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod engine;
+pub mod execute;
+mod headers;
+pub mod http;
+pub mod installs;
+pub mod keys;
+pub mod publishing;
+pub mod telemetry;
+pub mod tokens;

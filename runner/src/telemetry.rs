@@ -1,0 +1,297 @@
+//! Where log events and metrics of the process go.
+
+use std::fmt;
+use std::io::{self, IsTerminal as _};
+use std::panic::PanicHookInfo;
+
+use alga_model::{Clock as _, SystemClock};
+use metrics::{Unit, describe_counter, describe_histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing::Subscriber;
+use tracing_subscriber::filter::{EnvFilter, ParseError};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+use tracing_subscriber::{Layer as _, Registry};
+
+use crate::config::{LogConfig, LogFormat};
+
+/// Why log events or metrics have nowhere to go.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The filter of log events can't be understood.
+    #[error("cannot read the filter of log events")]
+    Filter(#[from] ParseError),
+    /// The process logs elsewhere already.
+    #[error("cannot start the log")]
+    Log(#[from] TryInitError),
+    /// The process has other metrics already.
+    #[error("cannot start the metrics")]
+    Metrics(#[from] BuildError),
+}
+
+/// Sends the log events of the process, panics included, to standard error.
+pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
+    let terminal = io::stderr().is_terminal();
+    subscriber(config, terminal, io::stderr)?.try_init()?;
+    std::panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+/// Collects the metrics of the process, which the handle renders for Prometheus. The handle's
+/// `run_upkeep` must be called every few seconds, or histograms nobody fetches use up memory.
+pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
+    let handle = prometheus()?.install_recorder()?;
+    describe_metrics();
+    Ok(handle)
+}
+
+/// What each metric means. Its name ends with its unit.
+fn describe_metrics() {
+    describe_histogram!(
+        "alga_http_request_duration_seconds",
+        Unit::Seconds,
+        "How long requests took to be answered, by method, route and status."
+    );
+    describe_histogram!(
+        "alga_engine_invocation_duration_seconds",
+        Unit::Seconds,
+        "How long extensions took to answer, by outcome."
+    );
+    describe_histogram!(
+        "alga_engine_compile_duration_seconds",
+        Unit::Seconds,
+        "How long components took to be compiled."
+    );
+    describe_histogram!(
+        "alga_storage_operation_duration_seconds",
+        Unit::Seconds,
+        "How long storage operations took, by operation and outcome."
+    );
+    describe_counter!(
+        "alga_engine_code_cache_rejected_total",
+        "Compiled components on disk that were not what was written there."
+    );
+    describe_counter!(
+        "alga_http_unknown_envelope_fields_total",
+        "Fields of execute requests that mean nothing."
+    );
+}
+
+/// From a cached read to the compilation of the largest component, about three to a decade.
+const DURATION_BUCKETS: [f64; 17] = [
+    0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+    10.0, 30.0, 60.0,
+];
+
+fn prometheus() -> Result<PrometheusBuilder, BuildError> {
+    let durations = Matcher::Suffix("_duration_seconds".to_owned());
+    PrometheusBuilder::new().set_buckets_for_metric(durations, &DURATION_BUCKETS)
+}
+
+fn subscriber<W>(
+    config: &LogConfig,
+    terminal: bool,
+    writer: W,
+) -> Result<impl Subscriber + Send + Sync, TelemetryError>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let filter: EnvFilter = config.filter.parse()?;
+    let as_text = match config.format {
+        LogFormat::Auto => terminal,
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+    };
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(writer)
+        .with_timer(UtcMillis::default());
+    let layer = if as_text {
+        layer.with_ansi(terminal && !config.no_color).boxed()
+    } else {
+        // The list of spans has the current one too.
+        layer
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .boxed()
+    };
+    Ok(Registry::default().with(layer).with(filter))
+}
+
+/// The time of an event as RFC 3339 in UTC with milliseconds.
+#[derive(Debug, Default)]
+struct UtcMillis(SystemClock);
+
+impl FormatTime for UtcMillis {
+    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        write!(writer, "{}", self.0.now())
+    }
+}
+
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let location = panic.location().map(ToString::to_string);
+    tracing::error!(
+        panic.message = panic.payload_as_str(),
+        panic.location = location,
+        thread.name = std::thread::current().name(),
+        "a thread panicked, which is a defect of the runner"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::subscriber::with_default;
+
+    use super::*;
+
+    #[derive(Debug, Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Lines {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    /// What is logged by `work`.
+    fn logged(config: &LogConfig, terminal: bool, work: impl FnOnce()) -> String {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = subscriber(config, terminal, move || writer.clone()).unwrap();
+        with_default(subscriber, work);
+        lines.text()
+    }
+
+    fn config(format: LogFormat) -> LogConfig {
+        LogConfig {
+            format,
+            ..LogConfig::default()
+        }
+    }
+
+    #[test]
+    fn an_event_in_json_has_its_fields_on_top_and_its_spans_beside_it() {
+        let text = logged(&config(LogFormat::Json), true, || {
+            let _span = tracing::info_span!("request", request.id = "r1").entered();
+            tracing::warn!(
+                error.code = "TIMEOUT",
+                duration_ms = 7,
+                "a request failed\nbadly"
+            );
+        });
+        let event: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(event["message"], "a request failed\nbadly");
+        assert_eq!(event["level"], "WARN");
+        assert_eq!(event["error.code"], "TIMEOUT");
+        assert_eq!(event["duration_ms"], 7);
+        assert_eq!(event["spans"][0]["name"], "request");
+        assert_eq!(event["spans"][0]["request.id"], "r1");
+        let time = event["timestamp"].as_str().unwrap();
+        assert_eq!(time.len(), "2026-11-21T18:49:41.000Z".len());
+        assert!(time.parse::<alga_model::Timestamp>().is_ok(), "{time}");
+    }
+
+    #[test]
+    fn the_automatic_format_is_text_on_a_terminal_and_json_elsewhere() {
+        let is_json = |terminal| {
+            logged(&config(LogFormat::Auto), terminal, || {
+                tracing::info!("hello");
+            })
+            .starts_with('{')
+        };
+        assert!(!is_json(true));
+        assert!(is_json(false));
+    }
+
+    #[test]
+    fn text_has_colours_on_a_terminal_only_and_not_where_they_are_unwanted() {
+        let has_colours = |terminal, no_color| {
+            let config = LogConfig {
+                no_color,
+                ..config(LogFormat::Text)
+            };
+            logged(&config, terminal, || tracing::info!("hello")).contains('\u{1b}')
+        };
+        assert!(has_colours(true, false));
+        assert!(!has_colours(true, true));
+        assert!(!has_colours(false, false));
+    }
+
+    #[test]
+    fn a_guest_cannot_send_control_sequences_to_the_terminal() {
+        let text = logged(&config(LogFormat::Text), false, || {
+            tracing::info!(line = "\u{1b}[2Jgone", "{}", "\u{1b}]0;title\u{7}");
+        });
+        assert!(
+            !text.contains('\u{1b}') && !text.contains('\u{7}'),
+            "{text:?}"
+        );
+    }
+
+    #[test]
+    fn the_filter_decides_which_events_are_written() {
+        let config = LogConfig {
+            filter: "warn,chatty=debug".to_owned(),
+            ..config(LogFormat::Json)
+        };
+        let text = logged(&config, false, || {
+            tracing::info!("quiet");
+            tracing::debug!(target: "chatty", "loud");
+        });
+        assert!(text.contains("loud") && !text.contains("quiet"), "{text}");
+    }
+
+    #[test]
+    fn a_panic_is_logged_with_its_place() {
+        let text = logged(&config(LogFormat::Json), false, || {
+            let hook = std::panic::take_hook();
+            std::panic::set_hook(Box::new(log_panic));
+            let caught = std::panic::catch_unwind(|| panic!("out of cheese"));
+            std::panic::set_hook(hook);
+            assert!(caught.is_err());
+        });
+        let event: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(event["level"], "ERROR");
+        assert_eq!(event["panic.message"], "out of cheese");
+        assert!(
+            event["panic.location"]
+                .as_str()
+                .unwrap()
+                .contains("telemetry.rs")
+        );
+    }
+
+    #[test]
+    fn durations_are_counted_in_buckets_and_described() {
+        let recorder = prometheus().unwrap().build_recorder();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            describe_metrics();
+            metrics::histogram!("alga_storage_operation_duration_seconds", "operation" => "get")
+                .record(0.003);
+        });
+        let text = handle.render();
+        for line in [
+            "# HELP alga_storage_operation_duration_seconds How long",
+            "alga_storage_operation_duration_seconds_bucket{operation=\"get\",le=\"0.0025\"} 0",
+            "alga_storage_operation_duration_seconds_bucket{operation=\"get\",le=\"0.005\"} 1",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+    }
+}

@@ -1,0 +1,30 @@
+# What the scripts share. Sourced, not run.
+
+if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then
+  bold=$(printf '\033[1m') plain=$(printf '\033[0m')
+else
+  bold= plain=
+fi
+
+step() { printf '\n%s== %s%s\n' "$bold" "$*" "$plain"; }
+
+fail() {
+  printf 'error: %s\n' "$*" >&2
+  exit 1
+}
+
+# Fails unless every named program is there.
+need() {
+  local program
+  for program; do
+    command -v "$program" >/dev/null || fail "'$program' is needed and was not found; install it and run this again"
+  done
+}
+
+# Installs a cargo subcommand unless it is there. usage: need_cargo_tool NAME VERSION
+need_cargo_tool() {
+  cargo "${1#cargo-}" --version >/dev/null 2>&1 && return
+  step "Installing $1 $2"
+  # Outside the project's own target folder, whose artefacts it must not mix with.
+  CARGO_TARGET_DIR= cargo install --locked "$1@$2"
+}

@@ -1,0 +1,343 @@
+//! A runner with a data folder of its own.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::{Client, Method, Response};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+pub(crate) const RUNNER: &str = env!("CARGO_BIN_EXE_alga-runner-under-test");
+
+/// A data folder, the commands on it, and a server once it is started.
+pub(crate) struct Deployment {
+    folder: TempDir,
+    environment: Vec<(String, String)>,
+    server: Option<Server>,
+    client: Client,
+}
+
+struct Server {
+    child: Child,
+    url: String,
+}
+
+/// An extension that is installed.
+#[derive(Debug, Clone)]
+pub(crate) struct Installed {
+    pub(crate) tenant: String,
+    pub(crate) install: String,
+    pub(crate) extension: String,
+    pub(crate) hash: String,
+}
+
+/// What an extension answered through `/v1/execute`.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u64,
+    pub(crate) headers: Value,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Deployment {
+    /// An empty data folder, no server.
+    pub(crate) fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            environment: Vec::new(),
+            server: None,
+            client: client(),
+        }
+    }
+
+    /// A data folder with a server that has started.
+    pub(crate) fn started() -> Self {
+        let mut deployment = Self::new();
+        deployment.start();
+        deployment
+    }
+
+    /// Sets a variable for every command from now on.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Where the deployment keeps its data.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// A place for files of the test.
+    pub(crate) fn scratch(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A command of the runner, with nothing of the test's own environment.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(RUNNER);
+        command
+            .env_clear()
+            .current_dir(self.folder.path())
+            .env("ALGA_DATA_DIR", self.data())
+            .env("ALGA_LOG_FORMAT", "json")
+            .envs(self.environment.iter().cloned())
+            .args(arguments)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command to its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs a command that succeeds, and gives what it printed.
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?} failed: {errors}");
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .trim_end()
+            .to_owned()
+    }
+
+    /// Runs a command that fails, and gives what it said.
+    pub(crate) fn fails(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(!output.status.success(), "{arguments:?} succeeded");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// Starts the server on a free port and waits until it listens.
+    pub(crate) fn start(&mut self) {
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log_file())
+            .unwrap();
+        let mut child = self
+            .command(&["serve", "--listen", "127.0.0.1:0"])
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let url = line.trim().strip_prefix("listening on ");
+        let url = url
+            .unwrap_or_else(|| panic!("the server did not start: {}", self.log()))
+            .to_owned();
+        self.server = Some(Server { child, url });
+    }
+
+    /// Kills the server as a power cut would.
+    pub(crate) fn kill(&mut self) {
+        let mut server = self.server.take().unwrap();
+        server.child.kill().unwrap();
+        server.child.wait().unwrap();
+    }
+
+    /// Asks the server to stop.
+    pub(crate) fn terminate(&self) {
+        let pid = self.server.as_ref().unwrap().child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    /// Waits for the server to end by itself; true where it succeeded.
+    pub(crate) fn wait(&mut self) -> bool {
+        self.server.take().unwrap().child.wait().unwrap().success()
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.folder.path().join("server.log")
+    }
+
+    /// Everything the servers of this deployment logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    /// Packs a component into a bundle that asks for the namespace `notes`.
+    pub(crate) fn pack(&self, name: &str, version: &str, component: &[u8]) -> PathBuf {
+        let folder = self.scratch(&format!("{name}-{version}-{}", Uuid::new_v4()));
+        let manifest = json!({
+            "name": name,
+            "publisher": "Tests",
+            "version": version,
+            "runtime": "wasm-component@1",
+            "capabilities": { "alga.storage": { "namespaces": [{ "name": "notes", "access": ["read", "write"] }] } },
+        });
+        std::fs::create_dir_all(folder.join("dist")).unwrap();
+        std::fs::write(folder.join("manifest.json"), manifest.to_string()).unwrap();
+        std::fs::write(folder.join("dist/main.wasm"), component).unwrap();
+        let bundle = folder.with_extension("tar.zst");
+        self.ok(&["bundle", "pack", path(&folder), "--output", path(&bundle)]);
+        bundle
+    }
+
+    /// Publishes a bundle and installs it for a new tenant.
+    pub(crate) fn publish(&self, extension: &str, bundle: &Path) -> Installed {
+        let hash = self.ok(&["bundle", "add", path(bundle)]);
+        let tenant = Uuid::new_v4().to_string();
+        let install = self.ok(&[
+            "install",
+            "create",
+            "--tenant",
+            &tenant,
+            "--extension",
+            extension,
+        ]);
+        Installed {
+            tenant,
+            install,
+            extension: extension.to_owned(),
+            hash,
+        }
+    }
+
+    /// Publishes and installs a component.
+    pub(crate) fn install(&self, extension: &str, component: &[u8]) -> Installed {
+        let bundle = self.pack(extension, "1.0.0", component);
+        self.publish(extension, &bundle)
+    }
+
+    /// The service token that the server made for itself.
+    pub(crate) fn token(&self) -> String {
+        std::fs::read_to_string(self.data().join("service.token"))
+            .unwrap()
+            .trim()
+            .to_owned()
+    }
+
+    /// A request to the server, without a token.
+    pub(crate) fn anonymous(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let url = &self.server.as_ref().unwrap().url;
+        self.client.request(method, format!("{url}{path}"))
+    }
+
+    /// A request to the server with the service token.
+    pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.anonymous(method, path).bearer_auth(self.token())
+    }
+
+    /// Sends an envelope.
+    pub(crate) async fn execute(&self, envelope: &Value) -> Response {
+        self.request(Method::POST, "/v1/execute")
+            .json(envelope)
+            .send()
+            .await
+            .unwrap()
+    }
+
+    /// Calls an extension through the envelope and expects an answer.
+    pub(crate) async fn call(&self, installed: &Installed, http: Value) -> Answer {
+        let response = self.execute(&installed.envelope(&http)).await;
+        let status = response.status();
+        let answer: Value = response.json().await.unwrap();
+        assert!(status.is_success(), "{answer}");
+        Answer {
+            status: answer["status"].as_u64().unwrap(),
+            headers: answer["headers"].clone(),
+            body: STANDARD
+                .decode(answer["body_b64"].as_str().unwrap_or_default())
+                .unwrap(),
+        }
+    }
+
+    /// Sends an envelope and expects the runner to refuse: status and code.
+    pub(crate) async fn refusal(&self, envelope: &Value) -> (u16, String) {
+        refusal(self.execute(envelope).await).await
+    }
+}
+
+/// The status and code of an error, whose body must be of the one shape there is.
+pub(crate) async fn refusal(response: Response) -> (u16, String) {
+    let status = response.status().as_u16();
+    let request_id = response.headers()["x-request-id"]
+        .to_str()
+        .unwrap()
+        .to_owned();
+    let body: Value = response.json().await.unwrap();
+    let error = &body["error"];
+    assert_eq!(error["requestId"], request_id.as_str(), "{body}");
+    assert!(
+        error["message"].is_string() && error["details"].is_object(),
+        "{body}"
+    );
+    (status, error["code"].as_str().unwrap().to_owned())
+}
+
+impl Installed {
+    /// An envelope for this install.
+    pub(crate) fn envelope(&self, http: &Value) -> Value {
+        json!({
+            "context": {
+                "request_id": "e2e-1",
+                "tenant_id": self.tenant,
+                "extension_id": self.extension,
+                "install_id": self.install,
+                "content_hash": self.hash,
+            },
+            "http": http,
+        })
+    }
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+}
+
+impl Drop for Deployment {
+    fn drop(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            // The test is over, or failed; either way nobody waits for the server.
+            let _ = server.child.kill();
+            let _ = server.child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- log of the server\n{}", self.log());
+        }
+    }
+}
+
+/// A GET in an envelope.
+pub(crate) fn get(path: &str) -> Value {
+    json!({ "method": "GET", "path": path })
+}
+
+/// A request with a JSON body in an envelope.
+pub(crate) fn send(method: &str, path: &str, body: &Value) -> Value {
+    json!({
+        "method": method,
+        "path": path,
+        "headers": { "content-type": "application/json" },
+        "body_b64": STANDARD.encode(body.to_string()),
+    })
+}
+
+pub(crate) fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn client() -> Client {
+    Client::builder()
+        .timeout(Duration::from_secs(60))
+        .build()
+        .unwrap()
+}

@@ -1,0 +1,23 @@
+//! The whole system, as a process: commands, HTTP, real components, real databases.
+
+#![expect(
+    clippy::case_sensitive_file_extension_comparisons,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "these are tests"
+)]
+
+mod deployment;
+
+mod architecture;
+mod auth;
+mod commands;
+mod crash;
+mod execute;
+mod golden;
+mod hostile;
+mod integrity;
+mod notes;
+mod plain_http;
+mod process;

@@ -1,0 +1,113 @@
+//! `ANY /v1/installs/{install_id}/http/{path}`.
+
+use alga_e2e::guest;
+use reqwest::Method;
+use uuid::Uuid;
+
+use crate::deployment::{Deployment, refusal};
+
+#[tokio::test]
+async fn path_and_body_reach_the_guest_as_they_came() {
+    let deployment = Deployment::started();
+    let installed = deployment.install("com.example.path", &guest::echo_request());
+    for path in [
+        "",
+        "/",
+        "/a",
+        "/a/b%2Fc/%20d",
+        "/a//b/",
+        "/%E6%97%A5",
+        "/v1/installs/x/http/y",
+    ] {
+        let url = format!("/v1/installs/{}/http{path}", installed.install);
+        let response = deployment.request(Method::GET, &url).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        let expected = if path.is_empty() { "/" } else { path };
+        assert_eq!(response.text().await.unwrap(), expected);
+    }
+
+    let installed = deployment.install("com.example.echo", &guest::echo());
+    let url = format!("/v1/installs/{}/http/", installed.install);
+    let body: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    for method in [
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::from_bytes(b"REPORT").unwrap(),
+    ] {
+        let response = deployment
+            .request(method.clone(), &url)
+            .body(body.clone())
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(response.bytes().await.unwrap(), body, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_gets_no_rights_on_the_products_origin() {
+    let deployment = Deployment::started();
+    let installed = deployment.install("com.example.echo", &guest::echo());
+    let url = format!("/v1/installs/{}/http/", installed.install);
+    // The guest answers with the headers it was given, so it can be made to answer anything.
+    let response = deployment
+        .request(Method::GET, &url)
+        .header("set-cookie", "admin=1")
+        .header("access-control-allow-origin", "*")
+        .header("strict-transport-security", "max-age=1")
+        .header("x-content-type-options", "off")
+        .header("content-security-policy", "default-src *")
+        .header("content-type", "text/html")
+        .header("x-own", "kept")
+        .send()
+        .await
+        .unwrap();
+    let headers = response.headers();
+    for gone in [
+        "set-cookie",
+        "access-control-allow-origin",
+        "strict-transport-security",
+    ] {
+        assert!(!headers.contains_key(gone), "{gone}");
+    }
+    assert_eq!(headers["x-content-type-options"], "nosniff");
+    assert!(
+        headers
+            .get_all("content-security-policy")
+            .iter()
+            .any(|policy| policy == "sandbox")
+    );
+    assert_eq!(
+        (&headers["content-type"], &headers["x-own"]),
+        (&"text/html".parse().unwrap(), &"kept".parse().unwrap())
+    );
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_not_found() {
+    let deployment = Deployment::started();
+    for path in [
+        format!("/v1/installs/{}/http/", Uuid::new_v4()),
+        "/v1/installs/acme/http/".to_owned(),
+        "/v1/nothing".to_owned(),
+        "/".to_owned(),
+    ] {
+        let response = deployment.request(Method::GET, &path).send().await.unwrap();
+        assert_eq!(
+            refusal(response).await,
+            (404, "NOT_FOUND".to_owned()),
+            "{path}"
+        );
+    }
+    let response = deployment
+        .request(Method::GET, "/v1/execute")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        refusal(response).await,
+        (405, "METHOD_NOT_ALLOWED".to_owned())
+    );
+}
