@@ -58,8 +58,8 @@ impl SqliteBackend {
 
     /// Fails unless the database answers.
     pub async fn ping(&self) -> Result<(), Error> {
-        sqlx::query("SELECT 1")
-            .execute(self.database.reader())
+        self.database
+            .ping()
             .await
             .map_err(error::SqliteError::from)?;
         Ok(())
