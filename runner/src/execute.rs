@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use alga_bundles::{BundleCache, FetchError};
 use alga_host_api::{Invocation, Request, Response};
@@ -34,6 +34,8 @@ pub struct Call {
     pub install: Arc<KnownInstall>,
     /// What it is asked.
     pub request: Request,
+    /// How long the call may take, where that is less than the process allows.
+    pub timeout: Option<Duration>,
     /// Narrower limits than the process has.
     pub limits: RunLimits,
     /// The only capabilities this call may use of those granted; all of them when absent.
@@ -118,10 +120,11 @@ impl Executor {
         let hash = install.content_hash;
         let bundles = Arc::clone(&self.bundles);
         let load = async move { bundles.get(hash).await?.read_component().await };
-        let prepared = self
-            .engine
-            .prepare(hash, load)
+        // What is not ready by then goes on being made ready, for those who come later.
+        let deadline = self.engine.deadline(call.timeout);
+        let prepared = tokio::time::timeout_at(deadline.into(), self.engine.prepare(hash, load))
             .await
+            .map_err(|_| RunError::Timeout)?
             .map_err(|error| match error {
                 PrepareError::Load(error) => ExecuteError::Bundle(error),
                 PrepareError::Invalid(invalid) => ExecuteError::Component(invalid.message),
@@ -146,6 +149,7 @@ impl Executor {
                 headers: headers::to_guest(call.request.headers),
                 ..call.request
             },
+            deadline,
             limits: call.limits,
         };
         let mut response = self.engine.run(&prepared, &self.gate, run).await?;

@@ -163,6 +163,7 @@ impl Invoke {
                 headers: headers.collect(),
                 body: self.body.clone().map(String::into_bytes),
             },
+            timeout: None,
             limits: RunLimits::default(),
             providers: None,
             config: None,

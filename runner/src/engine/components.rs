@@ -88,19 +88,6 @@ impl Components {
             Err(_) => Err(PrepareError::Stopped),
         }
     }
-
-    pub(super) async fn compile(
-        &self,
-        engine: &wasmtime::Engine,
-        component: Vec<u8>,
-    ) -> Result<(Prepared, u32), InvalidComponent> {
-        let (engine, linker) = (engine.clone(), Arc::clone(&self.linker));
-        spawn_blocking(move || link(&linker, &compile(&engine, &component)?))
-            .await
-            .map_err(|_| InvalidComponent {
-                message: "the compiler failed".to_owned(),
-            })?
-    }
 }
 
 async fn prepare_uncached<F, E>(

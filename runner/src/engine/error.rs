@@ -71,3 +71,22 @@ impl RunError {
         }
     }
 }
+
+#[cfg(test)]
+impl RunError {
+    /// Every way to fail, once.
+    pub(crate) fn each() -> [Self; 7] {
+        [
+            Self::Trap {
+                reason: "why".to_owned(),
+                source: wasmtime::Error::msg("backtrace"),
+            },
+            Self::Nonsense("why".to_owned()),
+            Self::Timeout,
+            Self::OutOfFuel,
+            Self::MemoryLimit,
+            Self::Overloaded,
+            Self::Host(wasmtime::Error::msg("inner")),
+        ]
+    }
+}

@@ -92,6 +92,8 @@ pub struct Run {
     pub invocation: Invocation,
     /// Whom storage is told to be called by.
     pub caller: Caller,
+    /// When it must have ended; see [`Engine::deadline`].
+    pub deadline: Instant,
     /// Narrower limits than the engine's own; wider ones have no effect.
     pub limits: RunLimits,
 }
@@ -99,8 +101,6 @@ pub struct Run {
 /// What a caller may narrow.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RunLimits {
-    /// How long the invocation may take.
-    pub timeout: Option<Duration>,
     /// Bytes of linear memory it may have.
     pub memory_bytes: Option<usize>,
     /// Fuel it may use; ignored where the engine counts none.
@@ -145,12 +145,11 @@ impl Engine {
         self.components.prepare(&self.wasmtime, hash, load).await
     }
 
-    /// Compiles and links a component for one use, without keeping it.
-    pub async fn prepare_once(&self, component: Vec<u8>) -> Result<Prepared, InvalidComponent> {
-        self.components
-            .compile(&self.wasmtime, component)
-            .await
-            .map(|(prepared, _)| prepared)
+    /// When an invocation that begins now must have ended: after the engine's own timeout, or
+    /// sooner where `timeout` is shorter.
+    pub fn deadline(&self, timeout: Option<Duration>) -> Instant {
+        let longest = self.options.timeout;
+        Instant::now() + timeout.map_or(longest, |asked| asked.min(longest))
     }
 
     /// Answers one request with a fresh instance.
@@ -163,11 +162,9 @@ impl Engine {
         gate: &Gate,
         run: Run,
     ) -> Result<Response, RunError> {
-        let timeout = run.limits.timeout.map_or(self.options.timeout, |asked| {
-            asked.min(self.options.timeout)
-        });
-        let deadline = Instant::now() + timeout;
-        let _slot = tokio::time::timeout(SLOT_WAIT.min(timeout), self.slots.acquire())
+        let deadline = run.deadline;
+        let slot_deadline = deadline.min(Instant::now() + SLOT_WAIT);
+        let _slot = tokio::time::timeout_at(slot_deadline.into(), self.slots.acquire())
             .await
             .map_err(|_| RunError::Overloaded)?
             .map_err(|_| RunError::Overloaded)?;

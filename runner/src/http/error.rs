@@ -188,3 +188,70 @@ pub(super) fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
     });
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+    use std::sync::Arc;
+
+    use alga_bundles::{ArchiveError, InvalidManifest};
+    use alga_model::ContentHash;
+
+    use super::*;
+
+    /// Every failure there is, once.
+    fn all() -> Vec<ApiError> {
+        let hash = ContentHash::of(b"");
+        let bundle = |error| ApiError::Execute(ExecuteError::Bundle(Arc::new(error)));
+        let mut all = vec![
+            ApiError::BadRequest("why".to_owned()),
+            ApiError::Unauthorized,
+            ApiError::Forbidden("why"),
+            ApiError::ContextMismatch("why"),
+            ApiError::NotFound("why"),
+            ApiError::MethodNotAllowed,
+            ApiError::TooLarge(10),
+            ApiError::Unavailable,
+            ApiError::Execute(ExecuteError::Disabled),
+            bundle(FetchError::NotFound { hash }),
+            bundle(FetchError::Integrity {
+                expected: hash,
+                actual: hash,
+            }),
+            bundle(FetchError::Archive {
+                hash,
+                source: Arc::new(ArchiveError::Damaged("cut short".to_owned())),
+            }),
+            bundle(FetchError::Manifest {
+                hash,
+                source: InvalidManifest { issues: Vec::new() },
+            }),
+            bundle(FetchError::Interrupted),
+            ApiError::Execute(ExecuteError::Component("why".to_owned())),
+            ApiError::Execute(ExecuteError::Stopping),
+        ];
+        all.extend(RunError::each().map(|error| ApiError::Execute(ExecuteError::Run(error))));
+        all
+    }
+
+    #[test]
+    fn the_table_of_codes() {
+        let mut table = String::new();
+        for error in all() {
+            writeln!(
+                table,
+                "{} {:<18} {} {}",
+                error.status().as_u16(),
+                error.code(),
+                error.message(),
+                error.details()
+            )
+            .unwrap();
+        }
+        insta::assert_snapshot!(table);
+        assert!(
+            !table.contains("backtrace") && !table.contains("inner"),
+            "what lies behind is for the log"
+        );
+    }
+}

@@ -153,8 +153,8 @@ impl ExecuteParams {
         Ok(Call {
             install,
             request: self.http.into_request()?,
+            timeout: self.limits.timeout_ms.map(Duration::from_millis),
             limits: RunLimits {
-                timeout: self.limits.timeout_ms.map(Duration::from_millis),
                 memory_bytes: self.limits.memory_mb.map(|mb| {
                     usize::try_from(mb)
                         .unwrap_or(usize::MAX)

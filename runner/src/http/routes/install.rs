@@ -45,6 +45,7 @@ pub(crate) async fn call(
     let call = Call {
         install,
         request: to_guest(request, &state).await?,
+        timeout: None,
         limits: RunLimits::default(),
         providers: None,
         config: None,
