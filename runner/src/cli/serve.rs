@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::output;
 use crate::app::App;
 use crate::config::Config;
-use crate::http::{AppState, Server, serve};
+use crate::http::{AppState, Server};
 use crate::telemetry;
 use crate::tokens::Tokens;
 
@@ -69,7 +69,9 @@ pub(super) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
     );
     // The one line on standard output: whoever started us on port 0 learns the port here.
     output::line(format_args!("listening on http://{}", server.address))?;
-    serve(server, state.clone(), stop, config.server.drain_timeout).await?;
+    server
+        .serve(state.clone(), stop, config.server.drain_timeout)
+        .await;
     state.app.stores.close().await;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)

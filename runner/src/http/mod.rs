@@ -19,7 +19,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::app::App;
 use crate::tokens::Tokens;
 
-pub use server::{Server, serve};
+pub use server::Server;
 
 /// What the routes share.
 #[derive(Debug, Clone)]
@@ -57,7 +57,7 @@ impl AppState {
     }
 
     /// From now on the process says that it is not ready, while it still answers.
-    pub fn start_draining(&self) {
+    fn start_draining(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
     }
 
