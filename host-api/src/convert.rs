@@ -57,11 +57,17 @@ pub(crate) fn bulk_put_request(
     items: Vec<BulkItem>,
 ) -> Result<BulkPutRequest, alga_storage::BulkError> {
     let namespace = Namespace::parse(namespace)?;
-    let items = items
-        .into_iter()
-        .map(bulk_item)
-        .collect::<Result<_, alga_storage::Error>>()?;
-    Ok(BulkPutRequest { namespace, items })
+    let items = items.into_iter().enumerate().map(|(index, item)| {
+        let key = item.key.clone();
+        bulk_item(item).map_err(|error| alga_storage::BulkError {
+            item: Some(alga_storage::FailedItem { index, key }),
+            error,
+        })
+    });
+    Ok(BulkPutRequest {
+        namespace,
+        items: items.collect::<Result<_, _>>()?,
+    })
 }
 
 fn bulk_item(item: BulkItem) -> Result<alga_storage::BulkItem, alga_storage::Error> {
@@ -186,7 +192,7 @@ pub(crate) fn usage(usage: alga_storage::Usage) -> InstallUsage {
 pub(crate) fn failed_item(item: alga_storage::FailedItem) -> FailedItem {
     FailedItem {
         index: count(item.index as u64),
-        key: item.key.into_string(),
+        key: item.key,
     }
 }
 

@@ -115,15 +115,34 @@ impl Host for HostCtx {
 impl HostCtx {
     /// What the guest gets to see. Whatever lies behind a fault of the host stays in the log.
     fn error(&self, error: alga_storage::Error) -> Error {
-        if let alga_storage::Error::Internal(cause) | alga_storage::Error::Unavailable(cause) =
-            &error
-        {
-            tracing::error!(
-                error.code = error.code().as_str(),
-                error.blame = "host",
-                error = cause.as_ref() as &dyn std::error::Error,
-                "a storage operation of a guest failed"
-            );
+        let code = error.code().as_str();
+        match &error {
+            alga_storage::Error::Internal(cause) => {
+                let cause = cause.as_ref() as &dyn std::error::Error;
+                tracing::error!(
+                    error.code = code,
+                    error.blame = "host",
+                    error = cause,
+                    "the storage failed"
+                );
+            }
+            alga_storage::Error::Unavailable(cause) => {
+                let cause = cause.as_ref() as &dyn std::error::Error;
+                tracing::warn!(
+                    error.code = code,
+                    error.blame = "host",
+                    error = cause,
+                    "the storage can't be reached"
+                );
+            }
+            refused => {
+                tracing::debug!(
+                    error.code = code,
+                    error.blame = "guest",
+                    error = refused as &dyn std::error::Error,
+                    "the storage refused"
+                );
+            }
         }
         convert::error(error, &self.invocation.request_id)
     }
@@ -359,6 +378,15 @@ mod tests {
             )
             .await
             .unwrap_err();
+        let bad_key = guest
+            .bulk_put(
+                "notes".to_owned(),
+                vec![item("b", PutGuard::None), item("a/b", PutGuard::None)],
+            )
+            .await
+            .unwrap_err();
+        let bad_item = bad_key.item.unwrap();
+        assert_eq!((bad_item.index, bad_item.key.as_str()), (1, "a/b"));
         let failed_item = failed.item.unwrap();
         assert_eq!((failed_item.index, failed_item.key.as_str()), (1, "a"));
         assert!(matches!(failed.error, Error::RevisionMismatch(_)));

@@ -47,7 +47,7 @@ impl Version {
 pub struct NewVersion {
     /// The extension's name.
     pub name: ExtensionName,
-    /// Who publishes it; 1 to 256 bytes without control characters.
+    /// Who publishes it; 1 to 512 bytes without control characters.
     pub publisher: String,
     /// The version, semver text of at most 128 bytes.
     pub version: String,
@@ -60,14 +60,14 @@ pub struct NewVersion {
 }
 
 impl NewVersion {
-    const MAX_PUBLISHER_BYTES: usize = 256;
+    const MAX_PUBLISHER_BYTES: usize = 512;
     const MAX_VERSION_BYTES: usize = 128;
     const MAX_MANIFEST_BYTES: usize = 256 * 1024;
 
     pub(crate) fn ensure_valid(&self) -> Result<(), RegistryError> {
         ensure_plain_text(
             "publisher",
-            "1 to 256 bytes without control characters",
+            "1 to 512 bytes without control characters",
             &self.publisher,
             Self::MAX_PUBLISHER_BYTES,
         )?;

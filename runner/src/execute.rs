@@ -102,10 +102,10 @@ impl Executor {
         let start = Instant::now();
         async {
             let answer = self.answer(call, invocation).await;
-            let outcome = answer.as_ref().map_or_else(ExecuteError::outcome, |_| "ok");
+            let outcome = answer.as_ref().map_or_else(ExecuteError::code, |_| "OK");
             metrics::histogram!("alga_engine_invocation_duration_seconds", "outcome" => outcome)
                 .record(start.elapsed());
-            report(&answer, outcome, start);
+            report(&answer, start);
             answer
         }
         .instrument(span)
@@ -160,7 +160,7 @@ impl Executor {
 
 /// One event an invocation; the only place where its failure is logged. What a guest does wrong is
 /// its author's business and wakes no operator.
-fn report(answer: &Result<Response, ExecuteError>, outcome: &'static str, start: Instant) {
+fn report(answer: &Result<Response, ExecuteError>, start: Instant) {
     let duration_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     let error = match answer {
         Ok(response) => {
@@ -174,13 +174,14 @@ fn report(answer: &Result<Response, ExecuteError>, outcome: &'static str, start:
         }
         Err(error) => error,
     };
-    let (blame, cause) = (error.blame(), error as &dyn std::error::Error);
+    let (code, blame) = (error.code(), error.blame());
+    let cause = error as &dyn std::error::Error;
     match error {
         ExecuteError::Run(RunError::Trap { source, .. }) => {
             let backtrace = format!("{source:?}");
             tracing::info!(
                 duration_ms,
-                error.code = outcome,
+                error.code = code,
                 error.blame = blame,
                 error = cause,
                 backtrace,
@@ -190,7 +191,7 @@ fn report(answer: &Result<Response, ExecuteError>, outcome: &'static str, start:
         _ if blame == "host" => {
             tracing::warn!(
                 duration_ms,
-                error.code = outcome,
+                error.code = code,
                 error.blame = blame,
                 error = cause,
                 "the extension was not run"
@@ -199,7 +200,7 @@ fn report(answer: &Result<Response, ExecuteError>, outcome: &'static str, start:
         _ => {
             tracing::info!(
                 duration_ms,
-                error.code = outcome,
+                error.code = code,
                 error.blame = blame,
                 error = cause,
                 "the extension gave no answer"
@@ -229,20 +230,27 @@ fn may_use_storage(providers: Option<&[String]>) -> bool {
 }
 
 impl ExecuteError {
-    /// What came of the invocation, as metrics and logs name it.
-    pub const fn outcome(&self) -> &'static str {
+    /// The code that callers, logs and metrics know it by.
+    pub fn code(&self) -> &'static str {
         match self {
-            Self::Disabled => "disabled",
-            Self::Bundle(_) => "bundle",
-            Self::Component(_) => "component",
-            Self::Stopping => "stopping",
-            Self::Run(RunError::Trap { .. }) => "trap",
-            Self::Run(RunError::Nonsense(_)) => "nonsense",
-            Self::Run(RunError::Timeout) => "timeout",
-            Self::Run(RunError::OutOfFuel) => "fuel",
-            Self::Run(RunError::MemoryLimit) => "memory",
-            Self::Run(RunError::Overloaded) => "overloaded",
-            Self::Run(RunError::Host(_)) => "host",
+            Self::Disabled => "INSTALL_DISABLED",
+            Self::Bundle(error) => match **error {
+                FetchError::NotFound { .. } => "BUNDLE_NOT_FOUND",
+                FetchError::Integrity { .. }
+                | FetchError::Archive { .. }
+                | FetchError::Manifest { .. } => "BUNDLE_DAMAGED",
+                FetchError::Store(_)
+                | FetchError::Cache { .. }
+                | FetchError::Changed { .. }
+                | FetchError::Interrupted => "UNAVAILABLE",
+            },
+            Self::Component(_) => "INVALID_COMPONENT",
+            Self::Stopping | Self::Run(RunError::Overloaded) => "OVERLOADED",
+            Self::Run(RunError::Trap { .. }) => "GUEST_TRAP",
+            Self::Run(RunError::Nonsense(_)) => "GUEST_NONSENSE",
+            Self::Run(RunError::Timeout | RunError::OutOfFuel) => "TIMEOUT",
+            Self::Run(RunError::MemoryLimit) => "MEMORY_LIMIT",
+            Self::Run(RunError::Host(_)) => "INTERNAL",
         }
     }
 

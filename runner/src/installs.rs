@@ -148,10 +148,10 @@ impl GrantSource for Installs {
         &self,
         install: InstallId,
     ) -> Result<Option<Arc<Snapshot>>, alga_storage::Error> {
-        let known = self
-            .find(install)
-            .await
-            .map_err(|error| alga_storage::Error::Unavailable(error.into()))?;
+        let known = self.find(install).await.map_err(|error| match *error {
+            RegistryError::Unavailable { .. } => alga_storage::Error::Unavailable(error.into()),
+            _ => alga_storage::Error::Internal(error.into()),
+        })?;
         Ok(known.map(|known| Arc::clone(&known.storage)))
     }
 }

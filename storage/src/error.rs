@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::contract::{JsonError, Key, Namespace, Record, Revision};
+use crate::contract::{JsonError, Namespace, Record, Revision};
 
 /// Why an operation did not happen. A refused operation changed nothing.
 #[derive(Debug, thiserror::Error)]
@@ -226,8 +226,8 @@ pub struct BulkError {
 pub struct FailedItem {
     /// Its position, from 0.
     pub index: usize,
-    /// Its key.
-    pub key: Key,
+    /// Its key, as the caller wrote it.
+    pub key: String,
 }
 
 impl From<Error> for BulkError {

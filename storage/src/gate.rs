@@ -247,7 +247,7 @@ fn check_items(
         let failed = |error| BulkError {
             item: Some(FailedItem {
                 index,
-                key: key.clone(),
+                key: key.as_str().to_owned(),
             }),
             error,
         };

@@ -226,7 +226,7 @@ pub async fn a_version_outside_its_bounds_is_refused(registry: &dyn Registry) ->
     };
 
     for largest in [
-        publisher(256),
+        publisher(512),
         version(128),
         manifest(MANIFEST_BYTES),
         size(i64::MAX.unsigned_abs()),
@@ -253,7 +253,7 @@ pub async fn a_version_outside_its_bounds_is_refused(registry: &dyn Registry) ->
     };
     for (refused, expected) in [
         (publisher(0), "publisher"),
-        (publisher(257), "publisher"),
+        (publisher(513), "publisher"),
         (malformed_publisher, "publisher"),
         (version(129), "version"),
         (malformed_version, "version"),

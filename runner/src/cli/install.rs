@@ -42,7 +42,7 @@ pub(super) struct Create {
     /// The extension's name
     #[arg(long, value_name = "NAME")]
     extension: ExtensionName,
-    /// The version; the newest one if not given
+    /// The version; the highest one if not given
     #[arg(long)]
     version: Option<String>,
     /// Grant what this JSON file says instead, in the shape of the manifest's capabilities
@@ -145,6 +145,7 @@ impl Create {
     }
 }
 
+/// The highest version by the rules of semver; a pre-release only where there is nothing else.
 async fn newest_version(
     stores: &Stores,
     extension: &ExtensionName,
@@ -153,12 +154,21 @@ async fn newest_version(
     let Some(extension) = stores.registry.extension(&key).await? else {
         return Ok(None);
     };
-    Ok(stores
-        .registry
-        .versions(extension.id, PageRequest::first(1))
-        .await?
-        .items
-        .pop())
+    let mut versions = Vec::new();
+    let mut page = PageRequest::first(MAX_PAGE_ITEMS);
+    loop {
+        let found = stores.registry.versions(extension.id, page).await?;
+        versions.extend(found.items);
+        match found.next {
+            Some(next) => page = PageRequest::after(next, MAX_PAGE_ITEMS),
+            None => break,
+        }
+    }
+    let rank = |version: &Version| {
+        let parsed = semver::Version::parse(&version.version).ok()?;
+        Some((parsed.pre.is_empty(), parsed))
+    };
+    Ok(versions.into_iter().max_by_key(rank))
 }
 
 impl List {

@@ -31,12 +31,12 @@ impl DataConfig {
         self.dir.join("bundles")
     }
 
-    /// The folder of unpacked bundles; may be deleted at any time.
+    /// The folder of unpacked bundles; may be deleted while no runner uses it.
     pub fn bundle_cache(&self) -> PathBuf {
         self.dir.join("cache").join("bundles")
     }
 
-    /// The folder of compiled components; may be deleted at any time.
+    /// The folder of compiled components; may be deleted while no runner uses it.
     pub fn code_cache(&self) -> PathBuf {
         self.dir.join("cache").join("code")
     }

@@ -32,6 +32,8 @@ pub(super) enum ApiError {
     TooLarge(usize),
     /// The registry can't be asked.
     Unavailable,
+    /// A fault of ours; what it was is in the log.
+    Internal,
     /// The extension gave no answer.
     Execute(ExecuteError),
 }
@@ -50,6 +52,7 @@ impl ApiError {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Execute(error) => match error {
                 ExecuteError::Disabled => StatusCode::CONFLICT,
                 ExecuteError::Bundle(error) => match **error {
@@ -85,29 +88,8 @@ impl ApiError {
             Self::MethodNotAllowed => "METHOD_NOT_ALLOWED",
             Self::TooLarge(_) => "TOO_LARGE",
             Self::Unavailable => "UNAVAILABLE",
-            Self::Execute(error) => match error {
-                ExecuteError::Disabled => "INSTALL_DISABLED",
-                ExecuteError::Bundle(error) => match **error {
-                    FetchError::NotFound { .. } => "BUNDLE_NOT_FOUND",
-                    FetchError::Integrity { .. }
-                    | FetchError::Archive { .. }
-                    | FetchError::Manifest { .. } => "BUNDLE_DAMAGED",
-                    FetchError::Store(_)
-                    | FetchError::Cache { .. }
-                    | FetchError::Changed { .. }
-                    | FetchError::Interrupted => "UNAVAILABLE",
-                },
-                ExecuteError::Component(_) => "INVALID_COMPONENT",
-                ExecuteError::Stopping => "OVERLOADED",
-                ExecuteError::Run(error) => match error {
-                    RunError::Trap { .. } => "GUEST_TRAP",
-                    RunError::Nonsense(_) => "GUEST_NONSENSE",
-                    RunError::Timeout | RunError::OutOfFuel => "TIMEOUT",
-                    RunError::MemoryLimit => "MEMORY_LIMIT",
-                    RunError::Overloaded => "OVERLOADED",
-                    RunError::Host(_) => "INTERNAL",
-                },
-            },
+            Self::Internal => "INTERNAL",
+            Self::Execute(error) => error.code(),
         }
     }
 
@@ -123,6 +105,7 @@ impl ApiError {
             Self::MethodNotAllowed => "this path does not have this method".to_owned(),
             Self::TooLarge(limit) => format!("the body may have at most {limit} bytes"),
             Self::Unavailable => "the registry can't be reached".to_owned(),
+            Self::Internal => "the runner failed".to_owned(),
             Self::Execute(error) => error.to_string(),
         }
     }
@@ -212,6 +195,7 @@ mod tests {
             ApiError::MethodNotAllowed,
             ApiError::TooLarge(10),
             ApiError::Unavailable,
+            ApiError::Internal,
             ApiError::Execute(ExecuteError::Disabled),
             bundle(FetchError::NotFound { hash }),
             bundle(FetchError::Integrity {

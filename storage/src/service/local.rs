@@ -47,16 +47,17 @@ impl LocalService {
 #[async_trait]
 impl StorageClient for LocalService {
     async fn get(&self, scope: &Scope, request: GetRequest) -> Result<Record, Error> {
-        let record = self
+        let found = self
             .in_time(self.backend.get(scope, &request.namespace, &request.key))
-            .await?
-            .ok_or(Error::NotFound)?;
-        match request.if_revision {
-            Some(expected) if expected != record.revision => {
-                Err(Error::conflict(Some(record.revision), None))
-            }
-            _ => Ok(record),
+            .await?;
+        let revision = found.as_ref().map(|record| record.revision);
+        if request
+            .if_revision
+            .is_some_and(|expected| revision != Some(expected))
+        {
+            return Err(Error::conflict(revision, None));
         }
+        found.ok_or(Error::NotFound)
     }
 
     async fn get_many(

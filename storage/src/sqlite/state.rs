@@ -126,22 +126,31 @@ impl State {
         now: Timestamp,
     ) -> Result<(Vec<Written>, Vec<Change>), BulkError> {
         let place = Place::of(scope, &put.namespace);
-        let mut after = self.counters(&place);
+        let before = self.counters(&place);
+        let mut after = before;
         let namespace = self.namespaces.entry(place.clone()).or_default();
         let mut written = Vec::with_capacity(put.items.len());
         let mut changes = Vec::with_capacity(put.items.len());
         let mut records = Vec::with_capacity(put.items.len());
+        let mut over_quota = None;
         for (index, item) in put.items.iter().enumerate() {
+            let failed = |error| BulkError {
+                item: Some(FailedItem {
+                    index,
+                    key: item.key.as_str().to_owned(),
+                }),
+                error,
+            };
             let stored = namespace.stored(&item.key);
             let record = after
-                .write(stored, item, put.return_current, &scope.limits.quotas, now)
-                .map_err(|error| BulkError {
-                    item: Some(FailedItem {
-                        index,
-                        key: item.key.clone(),
-                    }),
-                    error,
-                })?;
+                .write(stored, item, put.return_current, now)
+                .map_err(failed)?;
+            if over_quota.is_none() {
+                over_quota = after
+                    .ensure_within(&scope.limits.quotas, before)
+                    .map_err(failed)
+                    .err();
+            }
             let live = stored.filter(|stored| stored.is_live(now));
             changes.push(Change {
                 key: item.key.clone(),
@@ -159,6 +168,12 @@ impl State {
                 previous: live.filter(|_| put.return_previous).cloned(),
             });
             records.push(record);
+        }
+        // Only the whole counts: what grows first and shrinks afterwards may fit.
+        if after.ensure_within(&scope.limits.quotas, before).is_err()
+            && let Some(refused) = over_quota
+        {
+            return Err(refused);
         }
         for record in records {
             namespace.store(record.key.clone(), Some(record));
@@ -239,13 +254,12 @@ struct Counters {
 }
 
 impl Counters {
-    /// Judges one write, counts it, and gives the record that is stored then.
+    /// Judges the guard of one write, counts it, and gives the record that is stored then.
     fn write(
         &mut self,
         stored: Option<&Record>,
         item: &CheckedItem,
         return_current: bool,
-        quotas: &Quotas,
         now: Timestamp,
     ) -> Result<Record, Error> {
         let live = stored.filter(|stored| stored.is_live(now));
@@ -256,21 +270,20 @@ impl Counters {
                 live.filter(|_| return_current).cloned(),
             ));
         }
-        let before = *self;
+        let floor = self.namespace.revision_floor;
         if let Some(stored) = stored {
             self.remove(stored);
         }
         let revision = match live {
             Some(live) => {
                 // Replacing is no removal: the floor stays where it was.
-                self.namespace.revision_floor = before.namespace.revision_floor;
+                self.namespace.revision_floor = floor;
                 live.revision.next()
             }
             None => Revision::above(self.namespace.revision_floor),
         };
         self.add(item.size());
         self.namespace.change_seq += 1;
-        self.ensure_within(quotas, before)?;
         Ok(Record {
             key: item.key.clone(),
             value: item.value.clone(),

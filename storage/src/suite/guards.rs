@@ -150,7 +150,10 @@ pub async fn deletes_obey_their_guards(stage: &Stage) {
 
 pub async fn a_get_with_another_revision_is_a_conflict(stage: &Stage) {
     let install = stage.install();
-    assert!(matches!(install.get_if("k", 1).await, Err(Error::NotFound)));
+    assert_eq!(
+        conflict(install.get_if("k", 1).await.unwrap_err()).current_revision,
+        None
+    );
     install.put("k", "1").await.unwrap();
     assert_eq!(install.get_if("k", 1).await.unwrap().value.as_str(), "1");
     let found = conflict(install.get_if("k", 2).await.unwrap_err());

@@ -3,7 +3,7 @@
 
 use super::Stage;
 use super::stage::{item, revision_of};
-use crate::{BulkError, BulkItem, Error, FailedItem, Guard, Key};
+use crate::{BulkError, BulkItem, Error, FailedItem, Guard};
 
 pub async fn get_many_answers_in_order_with_misses(stage: &Stage) {
     let install = stage.install();
@@ -33,7 +33,7 @@ pub async fn a_bulk_put_is_all_or_nothing_and_names_the_item(stage: &Stage) {
         failed,
         Some(FailedItem {
             index: 1,
-            key: Key::parse("taken").unwrap()
+            key: "taken".to_owned()
         })
     );
     let Error::RevisionMismatch(conflict) = error else {

@@ -57,6 +57,7 @@ macro_rules! contract_suite {
                 many::sizes_and_counts_at_their_limits,
                 quotas::counters_follow_every_operation,
                 quotas::keys_bytes_and_namespaces_stop_at_their_quota,
+                quotas::a_batch_is_judged_as_a_whole,
                 quotas::racing_writers_stop_exactly_at_the_quota,
                 quotas::rates_refuse_with_the_time_to_wait,
             );

@@ -127,6 +127,23 @@ pub async fn keys_bytes_and_namespaces_stop_at_their_quota(stage: &Stage) {
         .unwrap();
 }
 
+pub async fn a_batch_is_judged_as_a_whole(stage: &Stage) {
+    let quotas = Quotas {
+        bytes_per_install: 14,
+        ..Quotas::default()
+    };
+    let install = stage.install_with(TenantId::generate(), with_quotas(quotas));
+    install.put("a", "12345").await.unwrap();
+    install.put("b", "12345").await.unwrap();
+    // Grows first and shrinks then: in the end there are as many bytes as before.
+    let swap = |a: &str, b: &str| vec![item("a", a, Guard::Any), item("b", b, Guard::Any)];
+    install.bulk_put(swap("1234567", "123")).await.unwrap();
+    let refused = install.bulk_put(swap("12345678", "123")).await.unwrap_err();
+    assert_eq!(refused.item.unwrap().index, 0);
+    assert_eq!(exceeded(refused.error).attempted, 15);
+    assert_eq!(install.get("a").await.unwrap().value.as_str(), "1234567");
+}
+
 pub async fn racing_writers_stop_exactly_at_the_quota(stage: &Stage) {
     let quotas = Quotas {
         keys_per_namespace: 20,

@@ -80,16 +80,15 @@ fn publishing_again_succeeds_and_other_content_does_not() {
 #[test]
 fn installs_are_created_narrowed_and_listed() {
     let deployment = Deployment::new();
-    deployment.ok(&[
-        "bundle",
-        "add",
-        path(&deployment.pack("com.example.echo", "1.0.0", &guest::echo())),
-    ]);
-    deployment.ok(&[
-        "bundle",
-        "add",
-        path(&deployment.pack("com.example.echo", "1.1.0", &guest::echo_request())),
-    ]);
+    // The highest version is neither the last one published nor the last one by letters.
+    for (version, component) in [
+        ("1.10.0", guest::echo_request()),
+        ("1.9.0", guest::echo()),
+        ("2.0.0-rc.1", guest::trap()),
+    ] {
+        let bundle = deployment.pack("com.example.echo", version, &component);
+        deployment.ok(&["bundle", "add", path(&bundle)]);
+    }
     let tenant = Uuid::new_v4().to_string();
     let create = |more: &[&str]| {
         let base = [
@@ -111,7 +110,7 @@ fn installs_are_created_narrowed_and_listed() {
     };
     let newest = run(create(&[]));
     assert!(newest.status.success());
-    let older = run(create(&["--version", "1.0.0", "--set", "greeting=hi"]));
+    let older = run(create(&["--version", "1.9.0", "--set", "greeting=hi"]));
     assert!(older.status.success());
 
     let wide = deployment.scratch("wide.json");
@@ -130,7 +129,7 @@ fn installs_are_created_narrowed_and_listed() {
     let list = deployment.ok(&["install", "list", "--tenant", &tenant]);
     assert_eq!(list.lines().count(), 3, "{list}");
     assert!(
-        list.contains("1.0.0") && list.contains("1.1.0") && list.contains("enabled"),
+        list.contains("1.9.0") && list.contains("1.10.0") && list.contains("enabled"),
         "{list}"
     );
     let none = deployment.ok(&["install", "list", "--tenant", &Uuid::new_v4().to_string()]);

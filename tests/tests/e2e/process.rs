@@ -40,7 +40,7 @@ async fn probes_and_metrics_tell_how_it_is() {
         .await
         .unwrap();
     assert!(
-        metrics.contains(r#"alga_engine_invocation_duration_seconds_count{outcome="ok"} 1"#),
+        metrics.contains(r#"alga_engine_invocation_duration_seconds_count{outcome="OK"} 1"#),
         "{metrics}"
     );
     assert!(

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use alga_host_api::{Header, Request};
 use alga_model::{ContentHash, ExtensionName, InstallId, TenantId};
-use alga_registry::ExtensionKey;
+use alga_registry::{ExtensionKey, RegistryError};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -32,8 +32,7 @@ use crate::installs::{Ambiguous, KnownInstall};
 pub(crate) struct ExecuteParams {
     context: ContextParams,
     http: HttpParams,
-    #[serde(default)]
-    limits: LimitsParams,
+    limits: Option<LimitsParams>,
     providers: Option<Vec<String>>,
     #[serde(flatten)]
     rest: Map<String, Value>,
@@ -61,8 +60,7 @@ struct HttpParams {
     path: String,
     #[serde(default)]
     query: QueryParams,
-    #[serde(default)]
-    headers: BTreeMap<String, OneOrMany>,
+    headers: Option<BTreeMap<String, OneOrMany>>,
     body_b64: Option<String>,
     #[serde(flatten)]
     rest: Map<String, Value>,
@@ -134,7 +132,9 @@ impl ExecuteParams {
             .keys()
             .filter(|name| !KNOWN_REST.contains(&name.as_str()))
             .count();
-        let nested = self.context.rest.len() + self.http.rest.len() + self.limits.rest.len();
+        let nested = self.context.rest.len()
+            + self.http.rest.len()
+            + self.limits.as_ref().map_or(0, |limits| limits.rest.len());
         metrics::counter!("alga_http_unknown_envelope_fields_total")
             .increment((top + nested) as u64);
     }
@@ -150,17 +150,18 @@ impl ExecuteParams {
                 bad("context.request_id must be 1 to 128 visible ASCII characters")
             })?,
         };
+        let limits = self.limits.unwrap_or_default();
         Ok(Call {
             install,
             request: self.http.into_request()?,
-            timeout: self.limits.timeout_ms.map(Duration::from_millis),
+            timeout: limits.timeout_ms.map(Duration::from_millis),
             limits: RunLimits {
-                memory_bytes: self.limits.memory_mb.map(|mb| {
+                memory_bytes: limits.memory_mb.map(|mb| {
                     usize::try_from(mb)
                         .unwrap_or(usize::MAX)
                         .saturating_mul(1 << 20)
                 }),
-                fuel: self.limits.fuel,
+                fuel: limits.fuel,
             },
             providers: self.providers,
             config: self.context.config,
@@ -183,12 +184,16 @@ impl HttpParams {
                     .map_err(|_| bad("http.body_b64 is not base64"))
             })
             .transpose()?;
-        let headers = self.headers.into_iter().flat_map(|(name, values)| {
-            values.into_vec().into_iter().map(move |value| Header {
-                name: name.clone(),
-                value,
-            })
-        });
+        let headers = self
+            .headers
+            .unwrap_or_default()
+            .into_iter()
+            .flat_map(|(name, values)| {
+                values.into_vec().into_iter().map(move |value| Header {
+                    name: name.clone(),
+                    value,
+                })
+            });
         Ok(Request {
             method: self.method,
             path: self.path,
@@ -289,7 +294,7 @@ async fn only_install(
         .installs
         .only(tenant, extension)
         .await
-        .map_err(|error| unavailable(&error))?
+        .map_err(|error| look_up_failed(&error))?
     {
         Ok(install) if principal.may_call(tenant, install.install.id) => Ok(install),
         Ok(_) | Err(Ambiguous::None) => Err(bad(
@@ -314,13 +319,20 @@ fn parse<T: FromStr<Err: std::fmt::Display>>(member: &str, text: &str) -> Result
         .map_err(|error| bad(format!("{member}: {error}")))
 }
 
-pub(super) fn unavailable(error: &alga_registry::RegistryError) -> ApiError {
-    tracing::error!(
-        error = error as &dyn std::error::Error,
-        error.blame = "host",
-        "cannot look an install up"
-    );
-    ApiError::Unavailable
+/// A look-up that failed, logged here as nobody else will see why.
+pub(super) fn look_up_failed(error: &RegistryError) -> ApiError {
+    let cause = error as &dyn std::error::Error;
+    if matches!(error, RegistryError::Unavailable { .. }) {
+        tracing::warn!(
+            error = cause,
+            error.blame = "host",
+            "the registry can't be reached"
+        );
+        ApiError::Unavailable
+    } else {
+        tracing::error!(error = cause, error.blame = "host", "the registry failed");
+        ApiError::Internal
+    }
 }
 
 fn bad(message: impl Into<String>) -> ApiError {

@@ -11,7 +11,7 @@ use axum::http::header::CONTENT_SECURITY_POLICY;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-use super::execute::unavailable;
+use super::execute::look_up_failed;
 use crate::engine::{RunError, RunLimits};
 use crate::execute::{Call, ExecuteError};
 use crate::http::AppState;
@@ -73,7 +73,7 @@ pub(super) async fn known_install(
         .installs
         .find(id)
         .await
-        .map_err(|error| unavailable(&error))?;
+        .map_err(|error| look_up_failed(&error))?;
     install
         .filter(|install| principal.may_call(install.install.tenant, id))
         .ok_or(ApiError::NotFound(NO_INSTALL))
