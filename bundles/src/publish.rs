@@ -293,8 +293,6 @@ pub async fn publish(
 
     let bundle = ObjectKey::Bundle(walked.hash);
     store_bundle(context.store, bundle, file, walked.size).await?;
-    store_manifest(context.store, ObjectKey::Manifest(walked.hash), &bytes).await?;
-
     let registered = context.registry.register(NewVersion {
         name: manifest.name.clone(),
         publisher: manifest.publisher.clone(),
@@ -308,6 +306,9 @@ pub async fn publish(
         extension_id,
         version_id,
     } = registered.await?;
+    // After the registry has decided: a copy left by a refused attempt would stand in the way of the
+    // right one for ever.
+    store_manifest(context.store, ObjectKey::Manifest(walked.hash), &bytes).await?;
     Ok(Published {
         extension: PublishedExtension {
             id: extension_id,

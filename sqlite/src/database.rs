@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Sqlite, SqlitePool, Transaction};
+use sqlx::{Connection as _, Sqlite, SqliteConnection, SqlitePool, Transaction};
 
 use crate::error::SqliteError;
 use crate::migrate::{MigrationLock, MigrationStatus, Schema, create_private};
@@ -169,6 +169,7 @@ impl Database {
     ) -> Result<Self, SqliteError> {
         let connect = connect_options(options).filename(&path);
         let writer = pool_options(NonZeroU32::MIN, options)
+            .after_release(|connection, _| Box::pin(is_fit_for_reuse(connection)))
             .connect_with(connect.clone().journal_mode(SqliteJournalMode::Wal))
             .await
             .map_err(|source| SqliteError::Statement {
@@ -212,6 +213,17 @@ impl Database {
             source,
         })
     }
+}
+
+/// Whether a connection can begin another transaction.
+///
+/// When the disk is full or fails, SQLite rolls a transaction back by itself. The driver's own
+/// rollback fails then, and it believes for ever that the transaction goes on. Such a connection is
+/// closed; the next write gets a new one.
+async fn is_fit_for_reuse(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    // Runs the rollback that a dropped transaction has only asked for.
+    connection.ping().await?;
+    Ok(!connection.is_in_transaction())
 }
 
 fn connect_options(options: &Options) -> SqliteConnectOptions {

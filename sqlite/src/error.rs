@@ -12,6 +12,7 @@ const SQLITE_READONLY: i32 = 8;
 const SQLITE_IOERR: i32 = 10;
 const SQLITE_FULL: i32 = 13;
 const SQLITE_CANTOPEN: i32 = 14;
+const SQLITE_PROTOCOL: i32 = 15;
 
 /// A database that could not be opened, migrated or used.
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +123,7 @@ fn is_passing_code(code: &str) -> bool {
                 | SQLITE_IOERR
                 | SQLITE_FULL
                 | SQLITE_CANTOPEN
+                | SQLITE_PROTOCOL
         )
     })
 }
@@ -134,7 +136,17 @@ mod tests {
     fn a_busy_database_passes_and_a_broken_statement_does_not() {
         const SQLITE_BUSY_SNAPSHOT: &str = "517";
         const SQLITE_CONSTRAINT_UNIQUE: &str = "2067";
-        for code in ["5", SQLITE_BUSY_SNAPSHOT, "6", "7", "8", "10", "13", "14"] {
+        for code in [
+            "5",
+            SQLITE_BUSY_SNAPSHOT,
+            "6",
+            "7",
+            "8",
+            "10",
+            "13",
+            "14",
+            "15",
+        ] {
             assert!(is_passing_code(code), "{code}");
         }
         for code in ["1", SQLITE_CONSTRAINT_UNIQUE, "11", "26", ""] {

@@ -203,11 +203,17 @@ impl MigrationLock {
 /// the files it puts beside a database the permissions of the database.
 pub(crate) async fn create_private(path: &Path) -> io::Result<()> {
     let path = path.to_owned();
-    run_blocking(move || open_private(&path).map(drop)).await
+    run_blocking(move || match private().create_new(true).open(&path) {
+        // Never opened when it exists: closing any handle on a file drops every POSIX lock that the
+        // process holds on it, those of SQLite too.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        created => created.map(drop),
+    })
+    .await
 }
 
 fn lock(path: &Path) -> io::Result<File> {
-    let file = open_private(path)?;
+    let file = private().create(true).truncate(false).open(path)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -219,12 +225,13 @@ fn lock(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-fn open_private(path: &Path) -> io::Result<File> {
+/// Opens for writing; what is made is for its owner only.
+fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false);
+    options.write(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
+    options
 }
 
 async fn run_blocking<T: Send + 'static>(

@@ -33,8 +33,9 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 
     /// Writes every item or none.
     ///
-    /// All guards and quotas are judged against one state of the namespace. The first item that
-    /// fails is reported with its index; nothing is stored then and no counter moves. What is
+    /// All guards are judged against one state of the namespace, and the batch as a whole against
+    /// the quotas. The first item whose guard fails, or with which a quota was exceeded, is reported
+    /// with its index; nothing is stored then and no counter moves. What is
     /// answered is durable, and so are its audit records.
     async fn put(&self, scope: &Scope, put: Put) -> Result<Vec<Written>, BulkError>;
 

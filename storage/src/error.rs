@@ -177,15 +177,26 @@ impl fmt::Display for Violations<'_> {
 }
 
 /// The limit that one request exceeded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{name} may be at most {limit}, not {actual}")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
     /// `value-bytes`, `metadata-bytes`, `ttl-seconds`, `limit`, `items`, `batch-bytes` or `keys`.
     pub name: &'static str,
-    /// What is allowed.
+    /// What is allowed: at least, where `actual` is below it, else at most.
     pub limit: u64,
     /// What was asked for.
     pub actual: u64,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            name,
+            limit,
+            actual,
+        } = self;
+        let bound = if actual < limit { "least" } else { "most" };
+        write!(f, "{name} may be at {bound} {limit}, not {actual}")
+    }
 }
 
 /// What a guard found.

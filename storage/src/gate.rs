@@ -180,7 +180,8 @@ impl Gate {
     /// What the install holds and may hold.
     pub async fn usage(&self, caller: &Caller) -> Result<Usage, Error> {
         observed("usage", async {
-            let (scope, _) = self.granted(caller).await?;
+            let (scope, install) = self.active(caller).await?;
+            install.grant.as_ref().ok_or(Error::CapabilityDenied)?;
             self.take(&scope, Access::Read, 1)?;
             self.client.usage(&scope).await
         })
@@ -195,20 +196,21 @@ impl Gate {
         access: Access,
         tokens: usize,
     ) -> Result<Scope, Error> {
-        let (scope, install) = self.granted(caller).await?;
+        let (scope, install) = self.active(caller).await?;
         let grant = install.grant.as_ref().ok_or(Error::CapabilityDenied)?;
         grant.ensure(namespace, access)?;
         self.take(&scope, access, tokens)?;
         Ok(scope)
     }
 
-    async fn granted(&self, caller: &Caller) -> Result<(Scope, Arc<Snapshot>), Error> {
+    /// The install, if it runs and this call may use storage at all.
+    async fn active(&self, caller: &Caller) -> Result<(Scope, Arc<Snapshot>), Error> {
         let install = self
             .grants
             .snapshot(caller.install)
             .await?
             .ok_or(Error::CapabilityDenied)?;
-        if !install.active || !caller.may_use_storage || install.grant.is_none() {
+        if !install.active || !caller.may_use_storage {
             return Err(Error::CapabilityDenied);
         }
         let scope = Scope {
@@ -277,16 +279,14 @@ fn check_item(item: BulkItem, limits: &RequestLimits) -> Result<CheckedItem, Err
         .ttl_seconds
         .map(|seconds| check_ttl(seconds, limits))
         .transpose()?;
-    let value = JsonText::parse(&item.value).map_err(|error| Violation::json("value", error))?;
-    ensure_size("value-bytes", limits.value_bytes, &value)?;
-    let metadata = match item.metadata {
+    let value = check_json("value", "value-bytes", limits.value_bytes, &item.value)?;
+    let metadata = match &item.metadata {
         None => JsonText::empty_object(),
-        Some(text) => JsonText::parse(&text).map_err(|error| Violation::json("metadata", error))?,
+        Some(text) => check_json("metadata", "metadata-bytes", limits.metadata_bytes, text)?,
     };
     if !metadata.is_object() {
         return Err(Violation::argument("metadata", "metadata is a JSON object"));
     }
-    ensure_size("metadata-bytes", limits.metadata_bytes, &metadata)?;
     Ok(CheckedItem {
         key: item.key,
         value,
@@ -294,6 +294,37 @@ fn check_item(item: BulkItem, limits: &RequestLimits) -> Result<CheckedItem, Err
         ttl,
         guard: item.guard,
     })
+}
+
+/// How much longer than its limit a text may be before white space is removed. More is not even
+/// looked at: a guest must not make the host read megabytes that can't be stored.
+const WHITE_SPACE_FACTOR: u64 = 4;
+
+fn check_json(
+    argument: &str,
+    name: &'static str,
+    limit: u64,
+    text: &str,
+) -> Result<JsonText, Error> {
+    let ensure_at_most = |limit: u64, actual: u64, allowed: u64| {
+        if actual > allowed {
+            Err(Error::LimitExceeded(Limit {
+                name,
+                limit,
+                actual,
+            }))
+        } else {
+            Ok(())
+        }
+    };
+    ensure_at_most(
+        limit,
+        text.len() as u64,
+        limit.saturating_mul(WHITE_SPACE_FACTOR),
+    )?;
+    let json = JsonText::parse(text).map_err(|error| Violation::json(argument, error))?;
+    ensure_at_most(limit, json.size(), limit)?;
+    Ok(json)
 }
 
 fn check_ttl(seconds: u64, limits: &RequestLimits) -> Result<Duration, Error> {
@@ -324,19 +355,6 @@ fn page_limit(asked: Option<u32>, limits: &RequestLimits) -> Result<u32, Error> 
             actual: limit.into(),
         })),
         Some(limit) => Ok(limit),
-    }
-}
-
-fn ensure_size(name: &'static str, limit: u64, json: &JsonText) -> Result<(), Error> {
-    let actual = json.size();
-    if actual > limit {
-        Err(Error::LimitExceeded(Limit {
-            name,
-            limit,
-            actual,
-        }))
-    } else {
-        Ok(())
     }
 }
 

@@ -22,6 +22,7 @@ use zstd::stream::read::Decoder;
 pub use error::{ArchiveError, Rejection};
 pub use sink::{Sink, SinkError};
 
+use crate::manifest::Manifest;
 use crate::path::BundlePath;
 use extension::Extensions;
 use header::{Header, Kind};
@@ -179,14 +180,28 @@ fn walk_entries(
 ) -> Result<(), ArchiveError> {
     let mut names = Names::new(limits.entries);
     let mut extensions = Extensions::default();
+    let mut extension_records = 0;
     while let Some(block) = stream.next_header()? {
         let header = Header::parse(&block)?;
         if header.kind().is_extension() {
+            // Empty ones cost next to nothing in the bundle, but each costs a look.
+            extension_records += 1;
+            if extension_records > limits.entries.saturating_mul(2) {
+                let reason = Rejection::TooManyEntries {
+                    limit: limits.entries,
+                };
+                return Err(ArchiveError::rejected(&header.name(), reason));
+            }
             extensions.read(&header, stream)?;
             continue;
         }
         let (path, is_folder) = entry_path(&header, std::mem::take(&mut extensions))?;
         let reject = |reason| ArchiveError::rejected(path.as_str().as_bytes(), reason);
+        if is_folder && path.as_str() == Manifest::FILE {
+            return Err(reject(Rejection::Kind(
+                "a folder where the manifest belongs",
+            )));
+        }
         names.add(&path, is_folder).map_err(reject)?;
         stream.ensure_room(header.size()).map_err(reject)?;
         if is_folder {

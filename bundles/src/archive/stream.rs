@@ -15,6 +15,8 @@ pub(super) struct TarStream<R> {
     source: R,
     position: u64,
     allowance: Allowance,
+    /// For content; kept, as there may be thousands of entries.
+    buffer: Vec<u8>,
 }
 
 impl<R: Read> TarStream<R> {
@@ -23,6 +25,7 @@ impl<R: Read> TarStream<R> {
             source,
             position: 0,
             allowance: Allowance::new(compressed, limits),
+            buffer: vec![0; 64 << 10],
         }
     }
 
@@ -55,7 +58,7 @@ impl<R: Read> TarStream<R> {
         size: u64,
         mut take: impl FnMut(&[u8]) -> Result<(), ArchiveError>,
     ) -> Result<(), ArchiveError> {
-        let mut buffer = vec![0; 64 << 10];
+        let mut buffer = std::mem::take(&mut self.buffer);
         let mut left = size;
         while left > 0 {
             let len = usize::try_from(left)
@@ -69,6 +72,7 @@ impl<R: Read> TarStream<R> {
             take(chunk.get(..read).unwrap_or_default())?;
             left -= read as u64;
         }
+        self.buffer = buffer;
         let padding = size.next_multiple_of(BLOCK as u64) - size;
         let mut block: Block = [0; BLOCK];
         let padding = usize::try_from(padding)

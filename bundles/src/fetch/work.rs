@@ -25,7 +25,11 @@ impl WorkFolder {
         let all = cache.join(".work");
         make(&all)?;
         // Between making a folder and locking it, it looks like a dead one: one process at a time.
-        let turn = File::create(cache.join(".work.lock"))?;
+        let turn = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(cache.join(".work.lock"))?;
         turn.lock()?;
         sweep(&all)?;
         let path = all.join(Uuid::new_v4().to_string());
@@ -52,17 +56,27 @@ impl Drop for WorkFolder {
     }
 }
 
+/// Removes what dead processes left. What can't be judged or removed stays, and costs disk alone.
 fn sweep(all: &Path) -> io::Result<()> {
     for entry in fs::read_dir(all)? {
         let path = entry?.path();
-        let is_alive = File::open(path.join(WorkFolder::LOCK))
-            .is_ok_and(|lock| matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock)));
-        if !is_alive {
-            tracing::info!(path = %path.display(), "removing what a dead process left in the bundle cache");
-            fs::remove_dir_all(&path)?;
+        if !is_dead(&path) {
+            continue;
+        }
+        tracing::info!(path = %path.display(), "removing what a dead process left in the bundle cache");
+        if let Err(error) = fs::remove_dir_all(&path) {
+            tracing::warn!(path = %path.display(), %error, "cannot remove what a dead process left");
         }
     }
     Ok(())
+}
+
+/// Whether the process of a work folder is surely gone: nobody holds its lock, or it never got so far.
+fn is_dead(folder: &Path) -> bool {
+    match File::open(folder.join(WorkFolder::LOCK)) {
+        Ok(lock) => lock.try_lock().is_ok(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
 }
 
 fn make(folder: &Path) -> io::Result<()> {

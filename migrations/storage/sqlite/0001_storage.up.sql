@@ -39,7 +39,7 @@ CREATE TABLE ext_storage_usage (
 ) STRICT, WITHOUT ROWID;
 
 -- One row a mutation, written in its transaction. Never values. audit_id is a UUID of version 7, so
--- the rows of a tenant stand in the order of their making.
+-- the rows that one process writes stand in the order of their making.
 CREATE TABLE ext_storage_audit (
     tenant_id       BLOB    NOT NULL CHECK (length(tenant_id) = 16),
     audit_id        BLOB    NOT NULL CHECK (length(audit_id) = 16),

@@ -189,3 +189,45 @@ async fn a_file_that_is_no_database_is_refused_and_left_alone() {
     assert!(!refused.is_passing(), "{refused:?}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
 }
+
+#[tokio::test]
+async fn writes_go_on_after_the_disk_was_full() {
+    let folder = TempDir::new().unwrap();
+    let database = open(Options::file(path_in(&folder))).await;
+    // Holds for the connection it is said on, as a full disk holds until somebody makes room.
+    sqlx::query("PRAGMA max_page_count = 16")
+        .execute(database.writer())
+        .await
+        .unwrap();
+    let mut transaction = database.begin().await.unwrap();
+    let fill = "INSERT INTO notes (text) VALUES (hex(randomblob(200000)))";
+    let full = sqlx::query(fill).execute(&mut *transaction).await;
+    assert!(is_passing(&full.unwrap_err()));
+    drop(transaction);
+
+    for _ in 0..3 {
+        let transaction = database.begin().await.unwrap();
+        transaction.commit().await.unwrap();
+    }
+    add_note(&database).await.unwrap();
+    assert_eq!(count_notes(&database).await, 1);
+}
+
+#[tokio::test]
+async fn opening_a_database_again_takes_no_lock_from_who_has_it_open() {
+    let folder = TempDir::new().unwrap();
+    let first = open(Options::file(path_in(&folder))).await;
+    add_note(&first).await.unwrap();
+    let second = open(Options::file(path_in(&folder))).await;
+    assert_eq!(count_notes(&second).await, 1);
+    // The last one to close a database removes its log; whoever has it open says so by a lock, which
+    // closing any other handle on the file would drop.
+    let locks = std::fs::read_to_string("/proc/locks").unwrap();
+    let inode = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path_in(&folder)).unwrap());
+    assert!(
+        locks
+            .lines()
+            .any(|line| line.contains(&format!(":{inode} "))),
+        "nothing holds a lock on the database: {locks}"
+    );
+}

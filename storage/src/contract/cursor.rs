@@ -17,6 +17,8 @@ use crate::error::{Error, Violation};
 /// The first byte of a cursor, raised when its form changes.
 const VERSION: u8 = 1;
 const TAG_BYTES: usize = 16;
+/// The length of the longest cursor there is, in base64.
+const MAX_CHARACTERS: usize = (1 + TAG_BYTES + Key::MAX_BYTES).div_ceil(3) * 4;
 
 /// The keys that cursors are authenticated with.
 ///
@@ -68,6 +70,9 @@ impl CursorKey {
     }
 
     fn verified(&self, scope: &CursorScope<'_>, cursor: &str) -> Option<Key> {
+        if cursor.len() > MAX_CHARACTERS {
+            return None;
+        }
         let bytes = URL_SAFE_NO_PAD.decode(cursor).ok()?;
         let (&version, rest) = bytes.split_first()?;
         let (tag, last) = rest.split_at_checked(TAG_BYTES)?;

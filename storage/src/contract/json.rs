@@ -11,8 +11,9 @@ use std::fmt;
 
 /// A JSON text without white space between its tokens.
 ///
-/// Free of duplicate members, U+0000 and lone surrogates, and nested at most 128 deep, so that any
-/// database and any JSON parser can hold it. Its size is the length of this text in bytes.
+/// Free of duplicate members, U+0000 and lone surrogates, and nested at most 128 deep. Numbers may be
+/// of any size, also beyond what a parser that makes values of them can hold. The size is the length
+/// of this text in bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct JsonText(String);
 

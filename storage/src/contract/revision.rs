@@ -24,7 +24,12 @@ impl Revision {
         NonZeroU64::new(number)
             .filter(|n| n.get() <= Self::MAX)
             .map(Self)
-            .ok_or_else(|| Violation::argument("ifRevision", "a revision is at least 1"))
+            .ok_or_else(|| {
+                Violation::argument(
+                    "ifRevision",
+                    "a revision is a number from 1 to 9223372036854775807",
+                )
+            })
     }
 
     /// The number.

@@ -32,6 +32,8 @@ pub(super) struct State {
 #[derive(Debug, Default)]
 pub(super) struct NamespaceState {
     pub(super) counters: NamespaceCounters,
+    /// Whether the group changed anything here.
+    pub(super) changed: bool,
     records: HashMap<Key, Slot>,
 }
 
@@ -90,12 +92,13 @@ impl NamespaceState {
         };
         Self {
             counters,
+            changed: false,
             records: records.into_iter().map(slot).collect(),
         }
     }
 
     /// The keys the group changed, each with the record it now holds.
-    pub(super) fn changed(&self) -> impl Iterator<Item = (&Key, Option<&Record>)> {
+    pub(super) fn changed_records(&self) -> impl Iterator<Item = (&Key, Option<&Record>)> {
         self.records
             .iter()
             .filter(|(_, slot)| slot.changed)
@@ -132,7 +135,7 @@ impl State {
         let mut written = Vec::with_capacity(put.items.len());
         let mut changes = Vec::with_capacity(put.items.len());
         let mut records = Vec::with_capacity(put.items.len());
-        let mut over_quota = None;
+        let mut counted = Vec::with_capacity(put.items.len());
         for (index, item) in put.items.iter().enumerate() {
             let failed = |error| BulkError {
                 item: Some(FailedItem {
@@ -145,12 +148,7 @@ impl State {
             let record = after
                 .write(stored, item, put.return_current, now)
                 .map_err(failed)?;
-            if over_quota.is_none() {
-                over_quota = after
-                    .ensure_within(&scope.limits.quotas, before)
-                    .map_err(failed)
-                    .err();
-            }
+            counted.push(after);
             let live = stored.filter(|stored| stored.is_live(now));
             changes.push(Change {
                 key: item.key.clone(),
@@ -170,10 +168,22 @@ impl State {
             records.push(record);
         }
         // Only the whole counts: what grows first and shrinks afterwards may fit.
-        if after.ensure_within(&scope.limits.quotas, before).is_err()
-            && let Some(refused) = over_quota
-        {
-            return Err(refused);
+        if let Some(quota) = after.exceeded(&scope.limits.quotas, before, None) {
+            let over = |counters: &Counters| {
+                counters
+                    .exceeded(&scope.limits.quotas, before, Some(quota.name))
+                    .is_some()
+            };
+            let index = counted.iter().position(over).unwrap_or_default();
+            let key = put
+                .items
+                .get(index)
+                .map(|item| item.key.as_str().to_owned());
+            let item = key.map(|key| FailedItem { index, key });
+            return Err(BulkError {
+                item,
+                error: Error::QuotaExceeded(quota),
+            });
         }
         for record in records {
             namespace.store(record.key.clone(), Some(record));
@@ -231,7 +241,9 @@ impl State {
         self.installs
             .insert((place.tenant, place.install), counters.install);
         self.tenants.insert(place.tenant, counters.tenant);
-        self.namespaces.entry(place).or_default().counters = counters.namespace;
+        let namespace = self.namespaces.entry(place).or_default();
+        namespace.counters = counters.namespace;
+        namespace.changed = true;
     }
 }
 
@@ -325,9 +337,9 @@ impl Counters {
         *floor = (*floor).max(record.revision.get());
     }
 
-    /// Fails where a counter grew beyond its quota. What grows nothing is never refused, so an
-    /// install whose quota was lowered can still shrink.
-    fn ensure_within(&self, quotas: &Quotas, before: Self) -> Result<(), Error> {
+    /// The first quota, or that of this name, beyond which a counter grew. What grows nothing is
+    /// never refused, so an install whose quota was lowered can still shrink.
+    fn exceeded(&self, quotas: &Quotas, before: Self, name: Option<&str>) -> Option<Quota> {
         let counted = [
             (
                 "namespaces",
@@ -354,17 +366,16 @@ impl Counters {
                 self.tenant.bytes,
             ),
         ];
-        for (name, limit, used, attempted) in counted {
-            if attempted > used && attempted > limit {
-                return Err(Error::QuotaExceeded(Quota {
-                    name,
-                    limit,
-                    used,
-                    attempted,
-                }));
-            }
-        }
-        Ok(())
+        counted
+            .into_iter()
+            .map(|(name, limit, used, attempted)| Quota {
+                name,
+                limit,
+                used,
+                attempted,
+            })
+            .filter(|quota| name.is_none_or(|name| name == quota.name))
+            .find(|quota| quota.attempted > quota.used && quota.attempted > quota.limit)
     }
 }
 

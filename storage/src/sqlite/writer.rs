@@ -6,10 +6,12 @@
 //! answered.
 
 use std::collections::{HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use alga_model::{Clock, Timestamp};
 use alga_sqlite::Database;
+use futures_util::FutureExt as _;
 use sqlx::{Sqlite, SqliteConnection, Transaction};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
@@ -84,6 +86,13 @@ impl Job {
         items.iter().map(|item| &item.key).chain(key)
     }
 
+    fn is_abandoned(&self) -> bool {
+        match self {
+            Self::Put(_, _, answer) => answer.is_closed(),
+            Self::Delete(_, _, answer) => answer.is_closed(),
+        }
+    }
+
     fn refuse(self, error: Error) {
         // A caller that went away needs no answer.
         match self {
@@ -100,24 +109,35 @@ async fn write_groups(
 ) {
     let mut group = Vec::with_capacity(GROUP);
     while jobs.recv_many(&mut group, GROUP).await > 0 {
-        let answers = match write_group(&database, &*clock, &group).await {
-            Ok(decided) => decided,
-            Err(error) => {
+        // Nobody waits for these any more: while the database was stuck, the queue filled up with them.
+        group.retain(|job| !job.is_abandoned());
+        // A panic is a defect, and would be one for every write to come if it ended this task.
+        let decided = AssertUnwindSafe(write_group(&database, &*clock, &group)).catch_unwind();
+        match decided.await {
+            Ok(Ok(outcomes)) => answer(group.drain(..).zip(outcomes)),
+            Ok(Err(error)) => {
                 let error = Arc::new(error);
                 for job in group.drain(..) {
                     job.refuse(SqliteError::shared(&error));
                 }
-                continue;
             }
-        };
-        for (job, outcome) in group.drain(..).zip(answers) {
-            match (job, outcome) {
-                (Job::Put(_, _, answer), Outcome::Put(outcome)) => drop(answer.send(outcome)),
-                (Job::Delete(_, _, answer), Outcome::Delete(outcome)) => drop(answer.send(outcome)),
-                (job, _) => job.refuse(Error::Internal(
-                    "a write was answered as another one".into(),
-                )),
+            Err(_) => {
+                for job in group.drain(..) {
+                    job.refuse(Error::Internal("the writing task panicked".into()));
+                }
             }
+        }
+    }
+}
+
+fn answer(decided: impl Iterator<Item = (Job, Outcome)>) {
+    for decided in decided {
+        match decided {
+            (Job::Put(_, _, answer), Outcome::Put(outcome)) => drop(answer.send(outcome)),
+            (Job::Delete(_, _, answer), Outcome::Delete(outcome)) => drop(answer.send(outcome)),
+            (job, _) => job.refuse(Error::Internal(
+                "a write was answered as another one".into(),
+            )),
         }
     }
 }
@@ -133,6 +153,9 @@ async fn write_group(
     clock: &dyn Clock,
     group: &[Job],
 ) -> Result<Vec<Outcome>, SqliteError> {
+    if group.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut transaction = database.begin().await?;
     let mut state = load(&mut transaction, group).await?;
     let now = clock.now();
@@ -262,22 +285,35 @@ async fn load_records(
 
 /// Stores every record and counter of `state` that changed.
 async fn store(connection: &mut SqliteConnection, state: &State) -> Result<(), SqliteError> {
-    for (place, namespace) in &state.namespaces {
-        for (key, record) in namespace.changed() {
+    let changed = state
+        .namespaces
+        .iter()
+        .filter(|(_, namespace)| namespace.changed);
+    let mut installs = HashSet::new();
+    for (place, namespace) in changed {
+        for (key, record) in namespace.changed_records() {
             match record {
                 Some(record) => store_record(connection, place, record).await?,
                 None => remove_record(connection, place, key).await?,
             }
         }
         store_usage(connection, place, namespace.counters).await?;
+        installs.insert((place.tenant, place.install));
     }
-    for ((tenant, install), totals) in &state.installs {
-        store_totals(connection, tenant.as_bytes(), install.as_bytes(), *totals).await?;
+    for (tenant, install) in &installs {
+        let totals = state
+            .installs
+            .get(&(*tenant, *install))
+            .copied()
+            .unwrap_or_default();
+        store_totals(connection, tenant.as_bytes(), install.as_bytes(), totals).await?;
     }
-    for (tenant, totals) in &state.tenants {
+    let tenants: HashSet<_> = installs.iter().map(|(tenant, _)| *tenant).collect();
+    for tenant in tenants {
+        let TenantTotals { keys, bytes } = state.tenants.get(&tenant).copied().unwrap_or_default();
         let totals = InstallTotals {
-            keys: totals.keys,
-            bytes: totals.bytes,
+            keys,
+            bytes,
             namespaces: 0,
         };
         store_totals(connection, tenant.as_bytes(), &[], totals).await?;

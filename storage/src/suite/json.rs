@@ -118,6 +118,25 @@ pub async fn sizes_are_allowed_to_the_limit_and_no_further(stage: &Stage) {
     );
 }
 
+pub async fn text_that_could_never_fit_is_not_looked_at(stage: &Stage) {
+    let install = stage.install();
+    // White space counts for nothing, up to a point.
+    let padded = |spaces: usize| format!("{}1", " ".repeat(spaces));
+    install.put("k", &padded(4 * 65_536 - 1)).await.unwrap();
+    let Err(Error::LimitExceeded(limit)) = install.put("k", &padded(4 * 65_536)).await else {
+        panic!("a text beyond all bounds was read");
+    };
+    assert_eq!(
+        (limit.name, limit.limit, limit.actual),
+        ("value-bytes", 65_536, 262_145)
+    );
+    let not_json = "[".repeat(4 * 65_536 + 1);
+    assert!(matches!(
+        install.put("k", &not_json).await,
+        Err(Error::LimitExceeded(_))
+    ));
+}
+
 pub async fn nasty_keys_are_only_keys(stage: &Stage) {
     let install = stage.install();
     let widest = "\u{10FFFF}".repeat(64);

@@ -41,6 +41,7 @@ macro_rules! contract_suite {
                 json::values_come_back_as_compact_text,
                 json::what_no_database_can_hold_is_refused_alike,
                 json::sizes_are_allowed_to_the_limit_and_no_further,
+                json::text_that_could_never_fit_is_not_looked_at,
                 json::nasty_keys_are_only_keys,
                 lifetime::a_record_vanishes_at_the_instant_of_its_expiry,
                 lifetime::an_expired_record_is_absent_to_guards_and_raises_the_floor,
@@ -58,6 +59,7 @@ macro_rules! contract_suite {
                 quotas::counters_follow_every_operation,
                 quotas::keys_bytes_and_namespaces_stop_at_their_quota,
                 quotas::a_batch_is_judged_as_a_whole,
+                quotas::the_quota_that_is_exceeded_in_the_end_is_named,
                 quotas::racing_writers_stop_exactly_at_the_quota,
                 quotas::rates_refuse_with_the_time_to_wait,
             );

@@ -144,6 +144,25 @@ pub async fn a_batch_is_judged_as_a_whole(stage: &Stage) {
     assert_eq!(install.get("a").await.unwrap().value.as_str(), "1234567");
 }
 
+pub async fn the_quota_that_is_exceeded_in_the_end_is_named(stage: &Stage) {
+    let quotas = Quotas {
+        bytes_per_install: 20,
+        keys_per_namespace: 2,
+        ..Quotas::default()
+    };
+    let install = stage.install_with(TenantId::generate(), with_quotas(quotas));
+    install.put("a", "1234567").await.unwrap();
+    install.put("b", "1234567").await.unwrap();
+    // First too many bytes, then fewer again, and one key too many.
+    let items = [("a", "1234567890123"), ("b", "1"), ("a2", "1")];
+    let items = items
+        .map(|(key, value)| item(key, value, Guard::Any))
+        .to_vec();
+    let refused = install.bulk_put(items).await.unwrap_err();
+    assert_eq!(refused.item.unwrap().index, 2);
+    assert_eq!(exceeded(refused.error).name, "keys-per-namespace");
+}
+
 pub async fn racing_writers_stop_exactly_at_the_quota(stage: &Stage) {
     let quotas = Quotas {
         keys_per_namespace: 20,
