@@ -13,6 +13,14 @@ fail() {
   exit 1
 }
 
+# The path as seen from anywhere. usage: absolute PATH
+absolute() {
+  case $1 in
+    /*) printf '%s\n' "$1" ;;
+    *) printf '%s/%s\n' "$PWD" "$1" ;;
+  esac
+}
+
 # Fails unless every named program is there.
 need() {
   local program
@@ -26,5 +34,5 @@ need_cargo_tool() {
   cargo "${1#cargo-}" --version >/dev/null 2>&1 && return
   step "Installing $1 $2"
   # Outside the project's own target folder, whose artefacts it must not mix with.
-  CARGO_TARGET_DIR= cargo install --locked "$1@$2"
+  env -u CARGO_TARGET_DIR cargo install --locked "$1@$2"
 }

@@ -42,9 +42,9 @@ pub use manifest::{
 pub use pack::{PackError, pack};
 pub use path::{BundlePath, BundlePathError};
 pub use publish::{
-    ComponentCheck, InvalidComponent, NewVersion, PublishContext, PublishError, PublishRequest,
-    Published, PublishedExtension, PublishedVersion, RegisterError, RegisteredVersion,
-    VersionRegistry, publish,
+    CapabilityCheck, ComponentCheck, InvalidComponent, NewVersion, PublishContext, PublishError,
+    PublishRequest, Published, PublishedExtension, PublishedVersion, RegisterError,
+    RegisteredVersion, VersionRegistry, publish,
 };
 #[cfg(feature = "suite")]
 pub use store::suite;

@@ -78,7 +78,9 @@ pub enum RegisterError {
     #[error("the name belongs to another publisher")]
     PublisherMismatch,
     /// The version is there with other content.
-    #[error("this version is already there as {existing}")]
+    #[error(
+        "this version is already there with other content, {existing}; raise the version in manifest.json"
+    )]
     DuplicateVersion {
         /// The content it has.
         existing: ContentHash,
@@ -95,6 +97,9 @@ pub enum RegisterError {
     },
 }
 
+/// Finds what is wrong with the capabilities that a manifest asks for; each one's own crate knows.
+pub type CapabilityCheck = dyn Fn(&Manifest) -> Vec<Issue> + Send + Sync;
+
 /// What publishing works with.
 #[derive(Clone, Copy)]
 pub struct PublishContext<'a> {
@@ -104,6 +109,8 @@ pub struct PublishContext<'a> {
     pub component_check: &'a dyn ComponentCheck,
     /// Where its version is registered.
     pub registry: &'a dyn VersionRegistry,
+    /// Judges what it asks for; its findings are issues of the manifest.
+    pub capability_check: &'a CapabilityCheck,
     /// How large it may be.
     pub limits: &'a Limits,
     /// Who publishes, for the audit.
@@ -281,7 +288,8 @@ pub async fn publish(
         warnings,
         bytes,
     } = choose_manifest(manifest, manifest_json)?;
-    let issues = manifest.missing_files(|file| files.contains_key(file));
+    let mut issues = manifest.missing_files(|file| files.contains_key(file));
+    issues.extend((context.capability_check)(&manifest));
     if !issues.is_empty() {
         return Err(InvalidManifest { issues }.into());
     }

@@ -1,5 +1,7 @@
 //! `alga:storage/records`: the storage door of guests. It converts and calls the gate.
 
+use alga_model::ErrorChain;
+
 use crate::bindings::alga::storage::records::Host;
 use crate::bindings::alga::storage::types::{
     self, BulkError, BulkItem, DeleteGuard, Entry, Error, InstallUsage, ListOptions, Page,
@@ -118,20 +120,20 @@ impl HostCtx {
         let code = error.code().as_str();
         match &error {
             alga_storage::Error::Internal(cause) => {
-                let cause = cause.as_ref() as &dyn std::error::Error;
+                let cause = ErrorChain(cause.as_ref());
                 tracing::error!(
                     error.code = code,
                     error.blame = "host",
-                    error = cause,
+                    error = %cause,
                     "the storage failed"
                 );
             }
             alga_storage::Error::Unavailable(cause) => {
-                let cause = cause.as_ref() as &dyn std::error::Error;
+                let cause = ErrorChain(cause.as_ref());
                 tracing::warn!(
                     error.code = code,
                     error.blame = "host",
-                    error = cause,
+                    error = %cause,
                     "the storage can't be reached"
                 );
             }
@@ -139,7 +141,7 @@ impl HostCtx {
                 tracing::debug!(
                     error.code = code,
                     error.blame = "guest",
-                    error = refused as &dyn std::error::Error,
+                    error = %refused,
                     "the storage refused"
                 );
             }

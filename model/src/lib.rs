@@ -15,12 +15,14 @@
 //! The crate knows no database, no HTTP and no WebAssembly. A type belongs here only when at least
 //! two other crates exchange it.
 
+mod chain;
 mod clock;
 mod hash;
 mod id;
 mod name;
 mod secret;
 
+pub use chain::ErrorChain;
 pub use clock::{Clock, ManualClock, ParseTimestampError, SystemClock, Timestamp};
 pub use hash::{ContentHash, ContentHasher, ParseContentHashError};
 pub use id::{InstallId, ParseIdError, TenantId};

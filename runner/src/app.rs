@@ -1,5 +1,6 @@
 //! Puts the parts together. The only place that opens databases and makes the engine.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use alga_bundles::{BundleCache, FetchOptions, LocalStore};
@@ -58,9 +59,19 @@ impl Stores {
         };
         Ok(Self {
             keys: MasterKeys::open(&config.keys, &data.master_key())?,
-            storage: Arc::new(SqliteBackend::open(storage, Arc::clone(&clock)).await?),
-            registry: Arc::new(SqliteRegistry::open(registry).await?),
-            bundles: Arc::new(LocalStore::open(data.bundles())?),
+            storage: Arc::new(
+                SqliteBackend::open(storage, Arc::clone(&clock))
+                    .await
+                    .with_context(|| cannot_use(&data.storage_database()))?,
+            ),
+            registry: Arc::new(
+                SqliteRegistry::open(registry)
+                    .await
+                    .with_context(|| cannot_use(&data.registry_database()))?,
+            ),
+            bundles: Arc::new(
+                LocalStore::open(data.bundles()).with_context(|| cannot_use(&data.bundles()))?,
+            ),
             clock,
         })
     }
@@ -144,6 +155,10 @@ pub fn engine_options(config: &Config) -> EngineOptions {
         component_bytes: engine.components_bytes,
         code_cache: None,
     }
+}
+
+fn cannot_use(path: &Path) -> String {
+    format!("cannot use {}", path.display())
 }
 
 fn size(bytes: u64) -> usize {

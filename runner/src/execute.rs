@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use alga_bundles::{BundleCache, FetchError};
 use alga_host_api::{Invocation, Request, Response};
+use alga_model::ErrorChain;
 use alga_registry::InstallState;
 use alga_storage::{Actor, Caller, Gate};
 use tracing::Instrument as _;
@@ -99,13 +100,10 @@ impl Executor {
             extension.id = %install.extension_name,
             extension.version = %install.version,
         );
-        let start = Instant::now();
         async {
+            let unanswered = Unanswered(Instant::now());
             let answer = self.answer(call, invocation).await;
-            let outcome = answer.as_ref().map_or_else(ExecuteError::code, |_| "OK");
-            metrics::histogram!("alga_engine_invocation_duration_seconds", "outcome" => outcome)
-                .record(start.elapsed());
-            report(&answer, start);
+            unanswered.answered(&answer);
             answer
         }
         .instrument(span)
@@ -158,10 +156,44 @@ impl Executor {
     }
 }
 
+/// An invocation until it is answered. Dropped before that, its caller has gone away, and so has the
+/// guest.
+struct Unanswered(Instant);
+
+impl Unanswered {
+    fn answered(self, answer: &Result<Response, ExecuteError>) {
+        report(
+            answer,
+            self.observed(answer.as_ref().map_or_else(ExecuteError::code, |_| "OK")),
+        );
+        std::mem::forget(self);
+    }
+
+    /// Counts and times the invocation; its duration in milliseconds.
+    fn observed(&self, outcome: &'static str) -> u64 {
+        let duration = self.0.elapsed();
+        metrics::histogram!("alga_engine_invocation_duration_seconds", "outcome" => outcome)
+            .record(duration);
+        u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        const CODE: &str = "CANCELLED";
+        let duration_ms = self.observed(CODE);
+        tracing::info!(
+            duration_ms,
+            error.code = CODE,
+            error.blame = "caller",
+            "the caller went away before the extension answered"
+        );
+    }
+}
+
 /// One event an invocation; the only place where its failure is logged. What a guest does wrong is
 /// its author's business and wakes no operator.
-fn report(answer: &Result<Response, ExecuteError>, start: Instant) {
-    let duration_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+fn report(answer: &Result<Response, ExecuteError>, duration_ms: u64) {
     let error = match answer {
         Ok(response) => {
             let status = response.status;
@@ -175,15 +207,14 @@ fn report(answer: &Result<Response, ExecuteError>, start: Instant) {
         Err(error) => error,
     };
     let (code, blame) = (error.code(), error.blame());
-    let cause = error as &dyn std::error::Error;
+    let cause = ErrorChain(error);
     match error {
-        ExecuteError::Run(RunError::Trap { source, .. }) => {
-            let backtrace = format!("{source:?}");
+        ExecuteError::Run(RunError::Trap { backtrace, .. }) => {
             tracing::info!(
                 duration_ms,
                 error.code = code,
                 error.blame = blame,
-                error = cause,
+                error = %cause,
                 backtrace,
                 "the extension trapped"
             );
@@ -193,7 +224,7 @@ fn report(answer: &Result<Response, ExecuteError>, start: Instant) {
                 duration_ms,
                 error.code = code,
                 error.blame = blame,
-                error = cause,
+                error = %cause,
                 "the extension was not run"
             );
         }
@@ -202,7 +233,7 @@ fn report(answer: &Result<Response, ExecuteError>, start: Instant) {
                 duration_ms,
                 error.code = code,
                 error.blame = blame,
-                error = cause,
+                error = %cause,
                 "the extension gave no answer"
             );
         }

@@ -19,15 +19,28 @@ const HOP_BY_HOP: [&str; 8] = [
 ];
 const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "x-runner-auth"];
 const CREDENTIAL_PREFIXES: [&str; 2] = ["proxy-", "x-alga-"];
-/// The host sets the length of an answer and its ids itself.
-const NOT_FROM_GUEST: [&str; 5] = [
+/// The host sets the length of an answer and its ids itself. The others act on more than the
+/// answer: on the cookies, caches, credentials or later requests of the whole origin.
+const NOT_FROM_GUEST: [&str; 13] = [
+    "alt-svc",
+    "clear-site-data",
     "content-length",
+    "nel",
+    "refresh",
+    "report-to",
+    "reporting-endpoints",
+    "service-worker-allowed",
     "set-cookie",
     "set-cookie2",
     "strict-transport-security",
+    "www-authenticate",
     "x-request-id",
 ];
-const NOT_FROM_GUEST_PREFIXES: [&str; 2] = ["access-control-", "x-alga-"];
+const NOT_FROM_GUEST_PREFIXES: [&str; 3] = ["access-control-", "proxy-", "x-alga-"];
+
+/// Headers of an answer, and bytes of their names and values. Proxies commonly allow no more.
+const MAX_HEADERS: usize = 128;
+const MAX_HEADER_BYTES: usize = 32 << 10;
 
 /// What of a request's headers a guest gets to see, with lowercase names.
 pub(crate) fn to_guest(headers: Vec<Header>) -> Vec<Header> {
@@ -55,13 +68,20 @@ pub(crate) fn to_guest(headers: Vec<Header>) -> Vec<Header> {
 /// # Errors
 /// Says which header is none.
 pub(crate) fn from_guest(headers: Vec<Header>) -> Result<Vec<Header>, String> {
+    let bytes: usize = headers
+        .iter()
+        .map(|header| header.name.len() + header.value.len())
+        .sum();
+    if headers.len() > MAX_HEADERS || bytes > MAX_HEADER_BYTES {
+        let count = headers.len();
+        return Err(format!(
+            "it has {count} headers of {bytes} bytes; {MAX_HEADERS} of {MAX_HEADER_BYTES} bytes are allowed"
+        ));
+    }
     let named = named_by_connection(&headers);
     let mut passed = Vec::with_capacity(headers.len());
     for Header { name, value } in headers {
-        let name = HeaderName::from_bytes(name.as_bytes())
-            .map_err(|_| format!("{:?} is no name of a header", truncated(&name)))?;
-        HeaderValue::from_str(&value)
-            .map_err(|_| format!("the header {name} has no valid value"))?;
+        let name = checked(&name, &value)?;
         let name = name.as_str();
         let passes = !HOP_BY_HOP.contains(&name)
             && !NOT_FROM_GUEST.contains(&name)
@@ -77,6 +97,17 @@ pub(crate) fn from_guest(headers: Vec<Header>) -> Result<Vec<Header>, String> {
         }
     }
     Ok(passed)
+}
+
+/// The name in lowercase, if name and value are what HTTP allows.
+///
+/// # Errors
+/// Says which header is none.
+pub(crate) fn checked(name: &str, value: &str) -> Result<HeaderName, String> {
+    let parsed = HeaderName::from_bytes(name.as_bytes())
+        .map_err(|_| format!("{:?} is no name of a header", truncated(name)))?;
+    HeaderValue::from_str(value).map_err(|_| format!("the header {parsed} has no valid value"))?;
+    Ok(parsed)
 }
 
 /// The headers that `Connection` declares to be of this hop.
@@ -141,8 +172,33 @@ mod tests {
             ("Content-Length", "7"),
             ("X-Alga-Actor", "admin"),
             ("ETag", "\"1\""),
+            ("Clear-Site-Data", "\"*\""),
+            ("WWW-Authenticate", "Basic"),
+            ("Proxy-Authenticate", "Basic"),
         ]));
         assert_eq!(names(passed.unwrap()), ["content-type", "etag"]);
+    }
+
+    #[test]
+    fn headers_of_an_answer_are_allowed_to_the_limit() {
+        let many = |count: usize| {
+            (0..count)
+                .map(|i| Header {
+                    name: format!("x-{i}"),
+                    value: "1".to_owned(),
+                })
+                .collect()
+        };
+        assert!(from_guest(many(MAX_HEADERS)).is_ok());
+        assert!(from_guest(many(MAX_HEADERS + 1)).is_err());
+        let large = |bytes: usize| {
+            vec![Header {
+                name: "x".to_owned(),
+                value: "v".repeat(bytes - 1),
+            }]
+        };
+        assert!(from_guest(large(MAX_HEADER_BYTES)).is_ok());
+        assert!(from_guest(large(MAX_HEADER_BYTES + 1)).is_err());
     }
 
     #[test]

@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use alga_runner::cli;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    cli::main().await
+fn main() -> ExitCode {
+    cli::main()
 }

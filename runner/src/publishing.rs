@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use alga_bundles::{
-    ComponentCheck, InvalidComponent, NewVersion, RegisterError, RegisteredVersion, VersionRegistry,
+    ComponentCheck, InvalidComponent, Issue, Manifest, NewVersion, RegisterError,
+    RegisteredVersion, VersionRegistry,
 };
 use alga_model::{Clock, ContentHash};
 use alga_registry::{Change, Registry, RegistryError};
+use alga_storage::{CAPABILITY, InvalidGrant, StorageGrant};
 use async_trait::async_trait;
 
 use crate::engine::{Engine, PrepareError};
@@ -29,6 +31,34 @@ impl ComponentCheck for EngineCheck<'_> {
             }),
         }
     }
+}
+
+/// What is wrong with the capabilities that a manifest asks for.
+pub fn capability_issues(manifest: &Manifest) -> Vec<Issue> {
+    let capabilities = manifest.capabilities();
+    let invalid = capabilities
+        .get(CAPABILITY)
+        .and_then(|asked| StorageGrant::parse(asked).err());
+    let issue = |error: InvalidGrant| Issue {
+        path: format!("/capabilities/{CAPABILITY}"),
+        message: error.to_string(),
+    };
+    invalid.map(issue).into_iter().collect()
+}
+
+/// What a manifest asks for that this release does not offer: granting it has no effect.
+pub fn capability_warnings(manifest: &Manifest) -> Vec<Issue> {
+    let offered = |name: &String| name == CAPABILITY;
+    let warning = |name: String| Issue {
+        path: format!("/capabilities/{name}"),
+        message: "this release offers no such capability".to_owned(),
+    };
+    manifest
+        .capabilities()
+        .into_keys()
+        .filter(|name| !offered(name))
+        .map(warning)
+        .collect()
 }
 
 /// The registry, as publishing sees it.
@@ -74,5 +104,51 @@ impl VersionRegistry for Versions {
             extension_id: registered.extension.id,
             version_id: registered.version.id,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn manifest(capabilities: &Value) -> Manifest {
+        let manifest = json!({
+            "name": "com.example.notes",
+            "publisher": "Tests",
+            "version": "1.0.0",
+            "runtime": "wasm-component@1",
+            "capabilities": capabilities,
+        });
+        Manifest::parse(manifest.to_string().as_bytes())
+            .unwrap()
+            .manifest
+    }
+
+    fn paths(issues: &[Issue]) -> Vec<&str> {
+        issues.iter().map(|issue| issue.path.as_str()).collect()
+    }
+
+    #[test]
+    fn a_capability_that_could_never_be_granted_is_an_issue() {
+        let good = json!({"alga.storage": {"namespaces": [{"name": "notes", "access": ["read"]}]}});
+        assert!(capability_issues(&manifest(&good)).is_empty());
+        let listed = json!(["storage.kv"]);
+        assert!(capability_issues(&manifest(&listed)).is_empty());
+        for bad in [
+            json!({"namespaces": [{"name": "N O", "access": ["read"]}]}),
+            json!({"namespaces": [{"name": "notes", "access": ["reed"]}]}),
+            json!({}),
+        ] {
+            let issues = capability_issues(&manifest(&json!({ "alga.storage": bad })));
+            assert_eq!(paths(&issues), ["/capabilities/alga.storage"], "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_capability_that_is_not_offered_is_a_warning() {
+        let warnings = capability_warnings(&manifest(&json!({"alga.storge": {}})));
+        assert_eq!(paths(&warnings), ["/capabilities/alga.storge"]);
     }
 }

@@ -40,6 +40,7 @@ impl Scene {
             store: &self.store,
             component_check: &self.verdict,
             registry: &self.registry,
+            capability_check: &|_| Vec::new(),
             limits: &self.limits,
             actor: "admin",
         }
@@ -507,4 +508,28 @@ async fn a_bundle_file_that_is_not_there_is_no_fault_of_the_bundle() {
         .await
         .unwrap_err();
     assert_eq!(error.code(), "INTERNAL_ERROR");
+}
+
+#[tokio::test]
+async fn what_the_capability_check_finds_is_wrong_with_the_manifest() {
+    let scene = Scene::new();
+    let file = scene.file(&Tar::valid().zst());
+    let context = PublishContext {
+        capability_check: &|manifest| {
+            vec![alga_bundles::Issue {
+                path: "/capabilities".to_owned(),
+                message: format!("{} asks for too much", manifest.name),
+            }]
+        },
+        ..scene.context()
+    };
+    let error = publish(PublishRequest::new(&file), context)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), "INVALID_MANIFEST");
+    assert!(error.to_string().contains("asks for too much"), "{error}");
+    assert!(
+        scene.stored().is_empty(),
+        "nothing is stored of what is refused"
+    );
 }

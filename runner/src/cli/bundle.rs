@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use alga_bundles::{
-    ComponentCheck as _, Inspection, Issue, Limits, PublishContext, PublishError, PublishRequest,
-    Published, inspect, pack, publish,
+    ComponentCheck as _, Inspection, Issue, Limits, PackError, PublishContext, PublishError,
+    PublishRequest, Published, inspect, pack, publish,
 };
 use alga_model::ContentHash;
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow, ensure};
 use clap::{Args, Subcommand};
 use tokio::task::spawn_blocking;
 
@@ -17,7 +17,7 @@ use super::output::{self, Progress};
 use crate::app::{Stores, engine_options};
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::publishing::{EngineCheck, Versions};
+use crate::publishing::{EngineCheck, Versions, capability_issues, capability_warnings};
 
 /// Whom the audit names for what these commands do.
 pub(super) const ACTOR: &str = "cli";
@@ -77,9 +77,19 @@ impl Pack {
             None => default_output(&self.folder)?,
         };
         let path = target.clone();
-        let packed =
-            spawn_blocking(move || pack(&self.folder, &path, &Limits::default())).await??;
+        let packed = spawn_blocking(move || pack(&self.folder, &path, &Limits::default())).await?;
+        let mut packed = packed.map_err(|error| match error {
+            PackError::Manifest(invalid) => {
+                anyhow!("the manifest is not valid{}", lines(&invalid.issues))
+            }
+            error => error.into(),
+        })?;
+        judge_capabilities(&mut packed);
         warn(&packed.warnings);
+        if !packed.is_complete() {
+            tokio::fs::remove_file(&target).await?;
+            return Ok(verdict(&packed));
+        }
         output::note(format_args!(
             "packed {} files into {} bytes, {}",
             packed.files.len(),
@@ -135,6 +145,7 @@ impl File {
 impl Add {
     /// Prints the hash of the bundle.
     async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+        ensure_file(&self.file).await?;
         let stores = Stores::open(config).await?;
         let engine = stores.engine(config)?;
         let published = add(&stores, &engine, &self.file, self.declared_hash).await?;
@@ -146,6 +157,18 @@ impl Add {
         output::line(published.content_hash)?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Fails before anything is made where the bundle is not there.
+pub(super) async fn ensure_file(file: &Path) -> anyhow::Result<()> {
+    let metadata = tokio::fs::metadata(file).await;
+    let metadata = metadata.with_context(|| format!("cannot read {}", file.display()))?;
+    ensure!(
+        metadata.is_file(),
+        "{} is no file; make a bundle of a folder with `alga-runner bundle pack`",
+        file.display()
+    );
+    Ok(())
 }
 
 /// Publishes a bundle file into `stores`.
@@ -174,6 +197,7 @@ pub(super) async fn add(
         store: &*stores.bundles,
         component_check: &check,
         registry: &versions,
+        capability_check: &capability_issues,
         limits: &Limits::default(),
         actor: ACTOR,
     };
@@ -204,9 +228,19 @@ async fn component(file: &Path, inspection: &Inspection) -> anyhow::Result<Vec<u
 
 async fn look_into(file: &Path) -> anyhow::Result<Inspection> {
     let path = file.to_owned();
-    spawn_blocking(move || inspect(&path, &Limits::default(), None))
+    let mut inspection = spawn_blocking(move || inspect(&path, &Limits::default(), None))
         .await?
-        .with_context(|| format!("{} can't be used as a bundle", file.display()))
+        .with_context(|| format!("{} can't be used as a bundle", file.display()))?;
+    judge_capabilities(&mut inspection);
+    Ok(inspection)
+}
+
+/// Adds what publishing would find.
+fn judge_capabilities(inspection: &mut Inspection) {
+    if let Some(manifest) = &inspection.manifest {
+        inspection.issues.extend(capability_issues(manifest));
+        inspection.warnings.extend(capability_warnings(manifest));
+    }
 }
 
 /// Says what is wrong, if anything is.
@@ -236,11 +270,15 @@ fn warn(warnings: &[Issue]) {
 }
 
 fn issues_of(error: &PublishError) -> String {
-    let PublishError::Manifest(manifest) = error else {
-        return String::new();
-    };
-    let lines: Vec<_> = manifest
-        .issues
+    match error {
+        PublishError::Manifest(manifest) => lines(&manifest.issues),
+        _ => String::new(),
+    }
+}
+
+/// Each issue on a line of its own.
+fn lines(issues: &[Issue]) -> String {
+    let lines: Vec<_> = issues
         .iter()
         .map(|issue| format!("\n    manifest.json{}: {}", issue.path, issue.message))
         .collect();

@@ -68,7 +68,7 @@ pub(super) struct Grant {
     /// The install
     install: InstallId,
     /// What this JSON file says, in the shape of the manifest's capabilities
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["all", "none"])]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["all", "none"], conflicts_with_all = ["all", "none"])]
     grants: Option<PathBuf>,
     /// Everything that the manifest asks for
     #[arg(long, conflicts_with_all = ["grants", "none"])]
@@ -253,7 +253,7 @@ impl Switch {
     }
 }
 
-async fn find(stores: &Stores, id: InstallId) -> anyhow::Result<Install> {
+pub(super) async fn find(stores: &Stores, id: InstallId) -> anyhow::Result<Install> {
     let install = stores.registry.install(id).await?;
     install.with_context(|| {
         format!("there is no install {id}; `alga-runner install list` shows those there are")

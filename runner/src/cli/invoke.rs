@@ -56,6 +56,7 @@ pub(super) struct Invoke {
 impl Invoke {
     /// Prints the body of the answer; fails where the extension does.
     pub(super) async fn run(self, mut config: Config) -> anyhow::Result<ExitCode> {
+        bundle::ensure_file(&self.file).await?;
         let folder = tempfile::tempdir()?;
         config.data.dir = folder.path().join("data");
         let app = App::build(&config).await?;
@@ -79,8 +80,8 @@ impl Invoke {
                 Ok(ExitCode::SUCCESS)
             }
             // The author is here to see it; callers of a server are not.
-            Err(ExecuteError::Run(RunError::Trap { source, reason })) => {
-                output::note(format_args!("{source:?}"));
+            Err(ExecuteError::Run(RunError::Trap { backtrace, reason })) => {
+                output::note(backtrace);
                 anyhow::bail!("the extension trapped: {reason}")
             }
             Err(error) => Err(error.into()),

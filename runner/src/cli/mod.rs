@@ -15,10 +15,11 @@ mod storage;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, ConfigSources, Overrides};
+use crate::config::{Config, ConfigSources, LogConfig, Overrides};
 use crate::telemetry;
 
 /// Runs third-party extensions: WebAssembly components with a durable store
@@ -76,12 +77,26 @@ enum Command {
     Config(config::Command),
 }
 
+/// How long work that can't be interrupted, a compilation for instance, may hold up the end.
+const LAST_WORK: Duration = Duration::from_secs(1);
+
 /// Reads the command line and does what it says.
-pub async fn main() -> ExitCode {
+pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    match run(cli).await {
+    // A server that can't say where it listens has failed; others only had their output cut short.
+    let may_be_cut_short = !matches!(cli.command, Command::Serve(_));
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output::error(&anyhow::Error::new(error).context("cannot start the async runtime"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let done = runtime.block_on(run(cli));
+    runtime.shutdown_timeout(LAST_WORK);
+    match done {
         Ok(code) => code,
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if may_be_cut_short && is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             output::error(&error);
             ExitCode::FAILURE
@@ -95,7 +110,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Command::Config(command) = cli.command {
         return command.run(&config);
     }
-    telemetry::init(&config.log)?;
+    telemetry::init(&log_config(&config.log, &cli.command))?;
     match cli.command {
         Command::Serve(_) => serve::run(&config).await,
         Command::Bundle(command) => command.run(&config).await,
@@ -104,6 +119,21 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Storage(command) => command.run(&config).await,
         Command::Migrate(command) => command.run(&config).await,
         Command::Config(command) => command.run(&config),
+    }
+}
+
+/// Commands say what they have to say themselves; of the log, their users want the troubles, and of a
+/// guest they invoke everything. What is configured otherwise counts.
+fn log_config(configured: &LogConfig, command: &Command) -> LogConfig {
+    let filter = match command {
+        _ if configured.filter != LogConfig::default().filter => return configured.clone(),
+        Command::Serve(_) => return configured.clone(),
+        Command::Invoke(_) => "warn,guest=trace",
+        _ => "warn",
+    };
+    LogConfig {
+        filter: filter.to_owned(),
+        ..configured.clone()
     }
 }
 

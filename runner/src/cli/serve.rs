@@ -62,6 +62,7 @@ pub(super) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("cannot listen on {}", config.server.listen))?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
+        address = %server.address,
         data_dir = %config.data.dir.display(),
         key_id = state.app.stores.keys.current().id(),
         started_at = %SystemClock::default().now(),

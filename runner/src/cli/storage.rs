@@ -4,16 +4,19 @@ use std::io::Read as _;
 use std::process::ExitCode;
 
 use alga_model::{InstallId, Timestamp};
+use alga_registry::InstallState;
 use alga_storage::{
     Actor, BulkItem, Caller, Gate, GetRequest, Guard, JsonText, Key, KeyRange, ListRequest, Listed,
     Namespace, PutRequest, Revision,
 };
+use anyhow::ensure;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::bundle::ACTOR;
+use super::install::find;
 use super::output;
 use crate::app::Stores;
 use crate::config::Config;
@@ -91,6 +94,13 @@ impl Command {
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
         let stores = Stores::open(config).await?;
         let (_, gate) = stores.gate(config);
+        let install = find(&stores, self.install()).await?;
+        ensure!(
+            install.state == InstallState::Enabled,
+            "the install {} is {}",
+            install.id,
+            install.state.as_str()
+        );
         match self {
             Self::Get(command) => command.run(&gate).await?,
             Self::Put(command) => command.run(&gate).await?,
@@ -98,6 +108,16 @@ impl Command {
         }
         stores.close().await;
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Command {
+    const fn install(&self) -> InstallId {
+        match self {
+            Self::Get(command) => command.place.install,
+            Self::Put(command) => command.place.install,
+            Self::List(command) => command.place.install,
+        }
     }
 }
 

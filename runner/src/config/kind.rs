@@ -10,6 +10,7 @@ use alga_model::Secret;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use super::secret_file;
 
@@ -290,7 +291,14 @@ impl Kind for LogFilter {
     type Value = String;
 
     fn parse(&self, raw: &Raw) -> Result<String, Vec<String>> {
-        let fine = |text: &&str| !text.trim().is_empty() && text.parse::<EnvFilter>().is_ok();
+        // A bare word that is no level would be taken for a module, and nothing be logged at all.
+        let is_level =
+            |word: &str| word.contains(['=', '[', ':']) || word.parse::<LevelFilter>().is_ok();
+        let fine = |text: &&str| {
+            !text.trim().is_empty()
+                && text.parse::<EnvFilter>().is_ok()
+                && text.split(',').all(|part| is_level(part.trim()))
+        };
         self.expect_value(raw.as_text().filter(fine).map(str::to_owned))
     }
 

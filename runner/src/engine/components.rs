@@ -143,10 +143,27 @@ fn from_cache(
 }
 
 fn compile(engine: &wasmtime::Engine, bytes: &[u8]) -> Result<Component, InvalidComponent> {
+    ensure_component(bytes)?;
     let start = std::time::Instant::now();
     let component = Component::new(engine, bytes).map_err(invalid);
     metrics::histogram!("alga_engine_compile_duration_seconds").record(start.elapsed());
     component
+}
+
+/// Tells the usual mistakes apart, of which the compiler would say less.
+fn ensure_component(bytes: &[u8]) -> Result<(), InvalidComponent> {
+    // https://github.com/WebAssembly/component-model/blob/main/design/mvp/Binary.md: the preamble of
+    // a core module has version 1, layer 0.
+    let message = match bytes.split_at_checked(8) {
+        Some((b"\0asm\x01\0\0\0", _)) => {
+            "this is a core module, not a component; build it for the target wasm32-wasip2"
+        }
+        Some((start, _)) if start.starts_with(b"\0asm") => return Ok(()),
+        _ => "this is not WebAssembly, so no component",
+    };
+    Err(InvalidComponent {
+        message: message.to_owned(),
+    })
 }
 
 /// Resolves every import and finds the handler, so that an invocation has nothing left to look up.

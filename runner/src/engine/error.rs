@@ -6,7 +6,9 @@ use wasmtime::Trap;
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// Wasmtime refuses the settings, or the machine can't give what they need.
-    #[error("cannot set the WebAssembly engine up")]
+    #[error(
+        "cannot set the WebAssembly engine up; if the machine lacks address space, lower engine.max_instances or engine.memory_mb"
+    )]
     Wasmtime(#[source] wasmtime::Error),
     /// The folder of compiled code can't be used.
     #[error("cannot use the folder of compiled code")]
@@ -16,14 +18,13 @@ pub enum EngineError {
 /// Why a guest gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The guest trapped. The source holds the wasm backtrace, which is for logs.
+    /// The guest trapped.
     #[error("the extension trapped: {reason}")]
     Trap {
         /// What kind of trap, without addresses or names of functions.
         reason: String,
-        /// The trap and where it happened.
-        #[source]
-        source: wasmtime::Error,
+        /// Where in the guest it happened; for logs and authors.
+        backtrace: String,
     },
     /// The guest answered something that is no answer.
     #[error("the extension's answer makes no sense: {0}")]
@@ -46,30 +47,48 @@ pub enum RunError {
 }
 
 impl RunError {
-    /// What a failed call of Wasmtime means; `refused_memory` tells whether a growth was refused
-    /// before.
-    pub(super) fn classify(error: wasmtime::Error, refused_memory: bool) -> Self {
+    /// What a failed instantiation means. Unlike a call, it also fails where the machine does.
+    pub(super) fn of_instantiation(error: wasmtime::Error, refused_growth: bool) -> Self {
+        if refused_growth || error.is::<Trap>() || error.is::<wasmtime::PoolConcurrencyLimitError>()
+        {
+            Self::classify(&error, refused_growth)
+        } else {
+            Self::Host(error)
+        }
+    }
+
+    /// What a failed call of Wasmtime means; `refused_growth` tells whether memory or a table was
+    /// not allowed to grow before.
+    pub(super) fn classify(error: &wasmtime::Error, refused_growth: bool) -> Self {
         if error.is::<wasmtime::PoolConcurrencyLimitError>() {
             return Self::Overloaded;
         }
         match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => Self::Timeout,
             Some(Trap::OutOfFuel) => Self::OutOfFuel,
-            _ if refused_memory => Self::MemoryLimit,
+            _ if refused_growth => Self::MemoryLimit,
             Some(trap) => Self::Trap {
                 reason: trap.to_string(),
-                source: error,
+                backtrace: backtrace(error),
             },
             None if error.is::<wasmtime_wasi::I32Exit>() => Self::Trap {
                 reason: "it exited instead of answering".to_owned(),
-                source: error,
+                backtrace: backtrace(error),
             },
             None => Self::Trap {
                 reason: error.root_cause().to_string(),
-                source: error,
+                backtrace: backtrace(error),
             },
         }
     }
+}
+
+/// The frames of the guest alone; those of the host say nothing to an author and fill the log.
+fn backtrace(error: &wasmtime::Error) -> String {
+    error
+        .downcast_ref::<wasmtime::WasmBacktrace>()
+        .map(ToString::to_string)
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -79,7 +98,7 @@ impl RunError {
         [
             Self::Trap {
                 reason: "why".to_owned(),
-                source: wasmtime::Error::msg("backtrace"),
+                backtrace: "backtrace".to_owned(),
             },
             Self::Nonsense("why".to_owned()),
             Self::Timeout,

@@ -8,25 +8,65 @@ const TABLE_ELEMENTS: usize = 1 << 17;
 /// Bounds the memory and tables of one invocation, over all memories and tables it has.
 #[derive(Debug)]
 pub(super) struct Limiter {
-    memory_bytes: usize,
-    memory_used: usize,
-    table_used: usize,
-    refused_memory: bool,
+    memory: Budget,
+    tables: Budget,
+}
+
+/// What may be used of something, and what is.
+#[derive(Debug)]
+struct Budget {
+    limit: usize,
+    used: usize,
+    /// What the last growth took, to be given back when it fails after all.
+    taken: usize,
+    refused: bool,
+}
+
+impl Budget {
+    const fn of(limit: usize) -> Self {
+        Self {
+            limit,
+            used: 0,
+            taken: 0,
+            refused: false,
+        }
+    }
+
+    /// Whether it may grow; `maximum` is what the guest itself declared.
+    fn grow(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> bool {
+        self.taken = 0;
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            // The guest's own bound, which it may well count on.
+            return false;
+        }
+        let growth = desired.saturating_sub(current);
+        let used = self.used.saturating_add(growth);
+        if used > self.limit {
+            self.refused = true;
+            return false;
+        }
+        (self.used, self.taken) = (used, growth);
+        true
+    }
+
+    /// The growth that was allowed failed below, where the pool ends or the machine is out of memory.
+    fn give_back(&mut self) {
+        self.used = self.used.saturating_sub(std::mem::take(&mut self.taken));
+        self.refused = true;
+    }
 }
 
 impl Limiter {
     pub(super) const fn new(memory_bytes: usize) -> Self {
         Self {
-            memory_bytes,
-            memory_used: 0,
-            table_used: 0,
-            refused_memory: false,
+            memory: Budget::of(memory_bytes),
+            tables: Budget::of(TABLE_ELEMENTS),
         }
     }
 
-    /// Whether the guest asked for more memory than it may have.
-    pub(super) const fn refused_memory(&self) -> bool {
-        self.refused_memory
+    /// Whether the guest asked for more than it may have.
+    pub(super) const fn refused_growth(&self) -> bool {
+        self.memory.refused || self.tables.refused
     }
 }
 
@@ -35,23 +75,13 @@ impl ResourceLimiter for Limiter {
         &mut self,
         current: usize,
         desired: usize,
-        _maximum: Option<usize>,
+        maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let used = self
-            .memory_used
-            .saturating_add(desired.saturating_sub(current));
-        let allowed = used <= self.memory_bytes;
-        if allowed {
-            self.memory_used = used;
-        } else {
-            self.refused_memory = true;
-        }
-        Ok(allowed)
+        Ok(self.memory.grow(current, desired, maximum))
     }
 
     fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
-        // The pool's slots end where the limit does, so this is the same refusal from below.
-        self.refused_memory = true;
+        self.memory.give_back();
         Ok(())
     }
 
@@ -59,16 +89,14 @@ impl ResourceLimiter for Limiter {
         &mut self,
         current: usize,
         desired: usize,
-        _maximum: Option<usize>,
+        maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let used = self
-            .table_used
-            .saturating_add(desired.saturating_sub(current));
-        let allowed = used <= TABLE_ELEMENTS;
-        if allowed {
-            self.table_used = used;
-        }
-        Ok(allowed)
+        Ok(self.tables.grow(current, desired, maximum))
+    }
+
+    fn table_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.tables.give_back();
+        Ok(())
     }
 
     fn instances(&self) -> usize {
@@ -93,9 +121,27 @@ mod tests {
         let mut limiter = Limiter::new(100);
         assert!(limiter.memory_growing(0, 60, None).unwrap());
         assert!(limiter.memory_growing(0, 40, None).unwrap());
-        assert!(!limiter.refused_memory());
+        assert!(!limiter.refused_growth());
         assert!(!limiter.memory_growing(40, 41, None).unwrap());
-        assert!(limiter.refused_memory());
+        assert!(limiter.refused_growth());
         assert!(limiter.memory_growing(40, 40, None).unwrap());
+    }
+
+    #[test]
+    fn the_guests_own_maximum_is_no_refusal_of_ours() {
+        let mut limiter = Limiter::new(100);
+        assert!(!limiter.memory_growing(10, 60, Some(50)).unwrap());
+        assert!(!limiter.refused_growth());
+    }
+
+    #[test]
+    fn what_failed_below_is_given_back() {
+        let mut limiter = Limiter::new(100);
+        assert!(limiter.memory_growing(0, 90, None).unwrap());
+        limiter
+            .memory_grow_failed(wasmtime::Error::msg("no memory"))
+            .unwrap();
+        assert!(limiter.refused_growth());
+        assert!(limiter.memory_growing(0, 100, None).unwrap());
     }
 }

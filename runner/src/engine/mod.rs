@@ -184,30 +184,30 @@ impl Engine {
         }
 
         let answer = async {
-            let extension = prepared.0.instantiate_async(&mut store).await?;
-            extension
+            let instantiated = prepared.0.instantiate_async(&mut store).await;
+            let extension = instantiated.map_err(|error| {
+                RunError::of_instantiation(error, store.data().refused_growth())
+            })?;
+            let handled = extension
                 .alga_extension_handler()
                 .call_handle(&mut store, &run.request)
-                .await
+                .await;
+            handled.map_err(|error| RunError::classify(&error, store.data().refused_growth()))
         };
         let answer = tokio::time::timeout_at(deadline.into(), answer).await;
-        let refused = store.data().refused_memory();
         if log.dropped() > 0 {
             tracing::warn!(
                 dropped_lines = log.dropped(),
                 "the guest wrote more log lines than an invocation may"
             );
         }
-        match answer {
-            Err(_) => Err(RunError::Timeout),
-            Ok(Err(error)) => Err(RunError::classify(error, refused)),
-            Ok(Ok(response)) => self.check(response),
-        }
+        self.check(answer.map_err(|_| RunError::Timeout)??)
     }
 
     fn store(&self, state: State, deadline: Instant) -> Store<State> {
         let mut store = Store::new(&self.wasmtime, state);
         store.limiter(|state| state.limiter());
+        store.set_hostcall_fuel(self.options.response_bytes.saturating_add(HOST_CALL_BYTES));
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(move |_| {
             let late = Instant::now() >= deadline;
@@ -252,6 +252,11 @@ impl std::fmt::Debug for Prepared {
     }
 }
 
+/// What a guest may hand to one host call beyond a whole answer: the largest `bulk-put` and what
+/// surrounds it. Wasmtime copies it before any limit of ours can look at it, and allows 128 MiB by
+/// itself.
+const HOST_CALL_BYTES: usize = 4 << 20;
+
 /// Everything a guest may import.
 fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
@@ -264,18 +269,21 @@ fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
 const CORE_INSTANCES: u32 = 120;
 /// Tables and memories of a component; most have one of each, Python dozens of tables.
 const TABLES: u32 = 64;
-const MEMORIES: u32 = 4;
+const MEMORIES: u32 = 2;
+/// Elements of one table; as many as Wasmtime allows by itself.
+const TABLE_ELEMENTS: usize = 20_000;
 
 fn config(options: &EngineOptions) -> Config {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(options.max_instances)
         .total_stacks(options.max_instances)
         .total_core_instances(options.max_instances.saturating_mul(CORE_INSTANCES))
-        .total_memories(options.max_instances.saturating_mul(2))
+        .total_memories(options.max_instances.saturating_mul(MEMORIES))
         .total_tables(options.max_instances.saturating_mul(TABLES))
         .max_core_instances_per_component(CORE_INSTANCES)
         .max_memories_per_component(MEMORIES)
         .max_tables_per_component(TABLES)
+        .table_elements(TABLE_ELEMENTS)
         .max_memory_size(options.memory_bytes);
     // Where the kernel can say which pages a guest touched (Linux 6.7), a slot is reset by copying
     // those and keeps the rest mapped; elsewhere only the first pages are worth keeping.

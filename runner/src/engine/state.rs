@@ -9,6 +9,8 @@ use super::limits::Limiter;
 
 /// WASI resources (streams, pollables) a guest may hold at once.
 const RESOURCES: usize = 1_024;
+/// Random bytes of one call, which is not interrupted. WASI allows 64 MiB by itself.
+const RANDOM_BYTES: u64 = 64 << 10;
 
 pub(crate) struct State {
     host: HostCtx,
@@ -29,6 +31,7 @@ impl State {
             .allow_tcp(false)
             .allow_udp(false)
             .allow_ip_name_lookup(false)
+            .max_random_size(RANDOM_BYTES)
             .build();
         Self {
             host,
@@ -42,8 +45,8 @@ impl State {
         &mut self.limiter
     }
 
-    pub(super) const fn refused_memory(&self) -> bool {
-        self.limiter.refused_memory()
+    pub(super) const fn refused_growth(&self) -> bool {
+        self.limiter.refused_growth()
     }
 }
 

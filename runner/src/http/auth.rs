@@ -1,9 +1,11 @@
 //! Who calls.
 
+use std::net::IpAddr;
+
 use axum::extract::FromRequestParts;
-use axum::http::HeaderMap;
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName};
 
 use alga_model::{InstallId, TenantId};
 
@@ -48,6 +50,7 @@ impl FromRequestParts<AppState> for Principal {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let Some(tokens) = &state.tokens else {
+            ensure_local(&parts.headers)?;
             return Ok(Self::Anybody);
         };
         let presented = presented(&parts.headers).ok_or(ApiError::Unauthorized)?;
@@ -56,6 +59,41 @@ impl FromRequestParts<AppState> for Principal {
             .ok_or(ApiError::Unauthorized)?;
         Ok(Self::Token(token.clone()))
     }
+}
+
+/// Where no token is asked for, a page that the developer's browser happens to show must not be able
+/// to call: neither from its own origin, nor from one that was made to resolve to this machine.
+fn ensure_local(headers: &HeaderMap) -> Result<(), ApiError> {
+    let of = |name: HeaderName| {
+        headers
+            .get(name)
+            .map(|value| value.to_str().unwrap_or_default())
+    };
+    let host_is_local = of(HOST).is_none_or(is_loopback);
+    let origin_is_local = of(ORIGIN).is_none_or(|origin| {
+        origin
+            .split_once("://")
+            .is_some_and(|(_, host)| is_loopback(host))
+    });
+    if host_is_local && origin_is_local {
+        Ok(())
+    } else {
+        Err(ApiError::Forbidden(
+            "in the insecure mode only this machine may call, and no foreign page",
+        ))
+    }
+}
+
+/// Whether a host, with or without a port, is this machine by name or address.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').map_or("", |(address, _)| address),
+        None => host.split_once(':').map_or(host, |(name, _)| name),
+    };
+    name == "localhost"
+        || name
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 fn presented(headers: &HeaderMap) -> Option<&str> {
@@ -77,6 +115,39 @@ mod tests {
 
     fn of(name: &'static str, value: &'static str) -> HeaderMap {
         HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_static(value))])
+    }
+
+    #[test]
+    fn without_tokens_only_this_machine_may_call() {
+        for host in [
+            "localhost",
+            "localhost:7410",
+            "127.0.0.1:7410",
+            "127.9.9.9",
+            "[::1]:7410",
+            "[::1]",
+        ] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in [
+            "",
+            "example.com",
+            "localhost.example.com",
+            "127.0.0.1.example.com",
+            "10.0.0.1:7410",
+            "[::2]",
+            "[::1",
+        ] {
+            assert!(!is_loopback(host), "{host}");
+        }
+        assert!(ensure_local(&of("origin", "http://localhost:3000")).is_ok());
+        for headers in [
+            of("origin", "https://evil.example"),
+            of("origin", "null"),
+            of("host", "evil.example:7410"),
+        ] {
+            assert!(ensure_local(&headers).is_err(), "{headers:?}");
+        }
     }
 
     #[test]

@@ -97,7 +97,8 @@ impl ApiError {
         match self {
             Self::BadRequest(message) => message.clone(),
             Self::Unauthorized => {
-                "a token is needed, as `Authorization: Bearer` or `x-runner-auth`".to_owned()
+                "a token that is accepted is needed, as `Authorization: Bearer` or `x-runner-auth`"
+                    .to_owned()
             }
             Self::Forbidden(message) | Self::ContextMismatch(message) | Self::NotFound(message) => {
                 (*message).to_owned()

@@ -10,13 +10,13 @@ pub(super) fn request(method: &Method, route: &str, status: u16, duration: Durat
         "alga_http_request_duration_seconds",
         "method" => name(method),
         "route" => route.to_owned(),
-        "status" => status.to_string(),
+        "status" => class(status),
     )
     .record(duration);
 }
 
 /// A caller may invent methods; metrics may not.
-fn name(method: &Method) -> &'static str {
+pub(super) fn name(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",
@@ -27,4 +27,26 @@ fn name(method: &Method) -> &'static str {
         Method::OPTIONS => "OPTIONS",
         _ => "OTHER",
     }
+}
+
+/// A guest chooses among four hundred statuses; metrics have a label for each class.
+const fn class(status: u16) -> &'static str {
+    match status {
+        200..=299 => "2xx",
+        300..=399 => "3xx",
+        400..=499 => "4xx",
+        500..=599 => "5xx",
+        _ => "other",
+    }
+}
+
+/// Counts a request whose client went away before it was answered.
+pub(super) fn cancelled(method: &Method, route: &str, duration: Duration) {
+    metrics::histogram!(
+        "alga_http_request_duration_seconds",
+        "method" => name(method),
+        "route" => route.to_owned(),
+        "status" => "cancelled",
+    )
+    .record(duration);
 }

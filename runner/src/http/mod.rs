@@ -11,9 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
 use axum::routing::{any, get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::watch;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::app::App;
@@ -37,6 +40,7 @@ pub struct Shared {
     /// The most bytes of a request's body.
     pub max_body_bytes: usize,
     draining: AtomicBool,
+    in_progress: watch::Sender<usize>,
 }
 
 impl AppState {
@@ -53,12 +57,28 @@ impl AppState {
             metrics,
             max_body_bytes,
             draining: AtomicBool::new(false),
+            in_progress: watch::Sender::default(),
         }))
     }
 
     /// From now on the process says that it is not ready, while it still answers.
     fn start_draining(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
+    }
+
+    fn requests_in_progress(&self) -> usize {
+        *self.0.in_progress.borrow()
+    }
+
+    /// Resolves when no request is in progress.
+    async fn all_answered(&self) {
+        // The sender is in `self`, so the channel is open.
+        let _ = self
+            .0
+            .in_progress
+            .subscribe()
+            .wait_for(|requests| *requests == 0)
+            .await;
     }
 
     fn is_draining(&self) -> bool {
@@ -96,5 +116,26 @@ pub fn router(state: AppState) -> Router {
         .layer(DefaultBodyLimit::max(max_body_bytes))
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(axum::middleware::from_fn(request_id::trace))
+        .layer(axum::middleware::from_fn_with_state(
+            state.clone(),
+            count_in_progress,
+        ))
         .with_state(state)
+}
+
+/// Counts a request from its head to its answer, also where the client goes away before.
+async fn count_in_progress(
+    State(state): State<AppState>,
+    request: Request,
+    next: Next,
+) -> Response {
+    struct InProgress(AppState);
+    impl Drop for InProgress {
+        fn drop(&mut self) {
+            self.0.in_progress.send_modify(|requests| *requests -= 1);
+        }
+    }
+    state.in_progress.send_modify(|requests| *requests += 1);
+    let _in_progress = InProgress(state);
+    next.run(request).await
 }

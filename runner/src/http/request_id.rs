@@ -1,10 +1,10 @@
 //! The id of a request, its span, and the one event that reports it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 use tracing::Instrument as _;
@@ -46,10 +46,19 @@ pub(super) async fn trace(mut request: Request, next: Next) -> Response {
         .map(|path| path.as_str().to_owned());
     let route = route.as_deref().unwrap_or("none");
     let method = request.method().clone();
-    let span = tracing::info_span!("http.request", request.id = %id.0, http.request.method = %method, http.route = route);
+    let span = tracing::info_span!(
+        "http.request",
+        request.id = %id.0,
+        http.request.method = metrics::name(&method),
+        http.route = route,
+    );
     request.extensions_mut().insert(id.clone());
     async {
-        let start = Instant::now();
+        let unanswered = Unanswered {
+            method: &method,
+            route,
+            start: Instant::now(),
+        };
         let mut response = next.run(request).await;
         if let Some(body) = response.extensions_mut().remove::<ErrorBody>() {
             response = body.write(response, &id.0);
@@ -57,12 +66,27 @@ pub(super) async fn trace(mut request: Request, next: Next) -> Response {
         if let Ok(id) = HeaderValue::from_str(&id.0) {
             response.headers_mut().insert(HEADER, id);
         }
-        let status = response.status().as_u16();
-        let duration = start.elapsed();
-        metrics::request(&method, route, status, duration);
-        let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        unanswered.answered(response.status().as_u16());
+        response
+    }
+    .instrument(span)
+    .await
+}
+
+/// A request until it is answered. Dropped before that, its client has gone away.
+struct Unanswered<'a> {
+    method: &'a Method,
+    route: &'a str,
+    start: Instant,
+}
+
+impl Unanswered<'_> {
+    fn answered(self, status: u16) {
+        let duration = self.start.elapsed();
+        metrics::request(self.method, self.route, status, duration);
+        let duration_ms = millis(duration);
         // Probes come every few seconds and say nothing.
-        if matches!(route, "/healthz" | "/readyz" | "/metrics") {
+        if matches!(self.route, "/healthz" | "/readyz" | "/metrics") {
             tracing::debug!(
                 http.response.status_code = status,
                 duration_ms,
@@ -75,10 +99,23 @@ pub(super) async fn trace(mut request: Request, next: Next) -> Response {
                 "request answered"
             );
         }
-        response
+        std::mem::forget(self);
     }
-    .instrument(span)
-    .await
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        let duration = self.start.elapsed();
+        metrics::cancelled(self.method, self.route, duration);
+        tracing::info!(
+            duration_ms = millis(duration),
+            "the client went away before it was answered"
+        );
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

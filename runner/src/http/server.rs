@@ -7,25 +7,36 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{AppState, router};
 
-/// Connections at once. Further clients wait in the queue of the operating system.
-const MAX_CONNECTIONS: usize = 8_192;
+/// Connections at once, where the process may open twice as many files; further clients wait in the
+/// queue of the operating system.
+const MAX_CONNECTIONS: u64 = 8_192;
+/// How long a client may take to say its first bytes.
+const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may take to send the head of a request, and how long a connection may idle
 /// between two: longer than the idle time of common connection pools would waste file handles,
 /// much shorter would cut connections that are just about to be used again.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// How long to wait when no connection can be accepted, as there are no file handles left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often that is logged while it lasts.
+const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(60);
+/// How long the last answers may take to leave, once they are written.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a connection with HTTP/2 begins with (RFC 9113, section 3.4).
+const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A server that is bound and not yet serving.
 #[derive(Debug)]
@@ -43,46 +54,76 @@ impl Server {
         Ok(Self { listener, address })
     }
 
-    /// Serves until `stop` resolves, then lets requests under way finish for at most
-    /// `drain_timeout`. A connection that is idle then is closed at once.
+    /// Serves until `stop` resolves. New connections are refused from then on, idle ones closed, and
+    /// requests in progress have at most `drain_timeout` to finish.
     pub async fn serve(
         self,
         state: AppState,
         stop: impl Future<Output = ()>,
         drain_timeout: Duration,
     ) {
-        let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let connections = Arc::new(Semaphore::new(max_connections()));
         let graceful = GracefulShutdown::new();
         let service = TowerToHyperService::new(router(state.clone()));
         let builder = builder();
+        let mut acceptor = Acceptor {
+            listener: self.listener,
+            connections,
+            failing_since: None,
+        };
         let mut stop = pin!(stop);
         loop {
             let (stream, slot) = tokio::select! {
-                accepted = accept(&self.listener, &connections) => accepted,
+                accepted = acceptor.accept() => accepted,
                 () = &mut stop => break,
             };
-            let connection = builder.serve_connection(TokioIo::new(stream), service.clone());
-            let connection = graceful.watch(connection.into_owned());
+            let (builder, service, watcher) =
+                (builder.clone(), service.clone(), graceful.watcher());
             tokio::spawn(async move {
-                if let Err(error) = connection.await {
+                if tokio::time::timeout(FIRST_BYTES_TIMEOUT, says_something(&stream))
+                    .await
+                    .is_err()
+                {
+                    tracing::debug!("a client said nothing");
+                    return;
+                }
+                let connection = builder.serve_connection(TokioIo::new(stream), service);
+                if let Err(error) = watcher.watch(connection.into_owned()).await {
                     tracing::debug!(error, "a connection ended early");
                 }
                 drop(slot);
             });
         }
+        drop(acceptor);
         state.start_draining();
-        let open = graceful.count();
-        tracing::info!(
-            open_connections = open,
-            drain_timeout_s = drain_timeout.as_secs_f64(),
-            "stopping"
-        );
-        if tokio::time::timeout(drain_timeout, graceful.shutdown())
-            .await
-            .is_err()
-        {
-            tracing::warn!("requests were still under way when the time to stop had passed");
+        drain(&state, graceful, drain_timeout).await;
+    }
+}
+
+/// Waits for requests, not for connections: a client that has sent half a head of a request and stops
+/// there has asked for nothing yet.
+async fn drain(state: &AppState, graceful: GracefulShutdown, drain_timeout: Duration) {
+    tracing::info!(
+        requests_in_progress = state.requests_in_progress(),
+        drain_timeout_s = drain_timeout.as_secs_f64(),
+        "stopping"
+    );
+    let mut closed = pin!(graceful.shutdown());
+    let answered = async {
+        state.all_answered().await;
+        tokio::time::sleep(FLUSH_TIMEOUT).await;
+    };
+    let drained = async {
+        tokio::select! {
+            () = &mut closed => {}
+            () = answered => {}
         }
+    };
+    if tokio::time::timeout(drain_timeout, drained).await.is_err() {
+        tracing::warn!(
+            requests_in_progress = state.requests_in_progress(),
+            "requests were still in progress when the time to stop had passed"
+        );
     }
 }
 
@@ -99,30 +140,82 @@ fn builder() -> Builder<TokioExecutor> {
     builder
 }
 
-/// The next connection, and its place among those allowed.
-async fn accept(
-    listener: &TcpListener,
-    connections: &Arc<Semaphore>,
-) -> (TcpStream, OwnedSemaphorePermit) {
-    loop {
-        let slot = Arc::clone(connections)
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                // Answers are written whole; waiting for more to send would only delay them.
-                if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%error, "cannot set TCP_NODELAY");
+/// Raises the limit of open files as far as the process may; a connection needs one file, and the
+/// databases, bundles and guests need some too.
+fn max_connections() -> usize {
+    let mut files = getrlimit(Resource::Nofile);
+    if files.current < files.maximum || files.maximum.is_none() {
+        let wanted = MAX_CONNECTIONS * 2;
+        let raised = Rlimit {
+            current: Some(files.maximum.map_or(wanted, |maximum| maximum.min(wanted))),
+            ..files
+        };
+        if raised.current > files.current && setrlimit(Resource::Nofile, raised).is_ok() {
+            files = raised;
+        }
+    }
+    let connections = files
+        .current
+        .map_or(MAX_CONNECTIONS, |files| (files / 2).min(MAX_CONNECTIONS));
+    usize::try_from(connections).unwrap_or(usize::MAX).max(1)
+}
+
+/// Resolves when it is clear which protocol the client speaks. Until then no timer of the
+/// connection's own runs.
+async fn says_something(stream: &TcpStream) {
+    let mut start = [0; HTTP2_PREFACE.len()];
+    // An error or the end of the stream is the connection's to find out.
+    while let Ok(read) = stream.peek(&mut start).await {
+        let said = start.get(..read).unwrap_or_default();
+        if read == 0 || read == start.len() || !HTTP2_PREFACE.starts_with(said) {
+            return;
+        }
+        // Peeking gives the same bytes at once; there is nothing to wait on for more of them.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Takes connections, as many at once as allowed.
+struct Acceptor {
+    listener: TcpListener,
+    connections: Arc<Semaphore>,
+    /// When it was last logged that none can be accepted.
+    failing_since: Option<Instant>,
+}
+
+impl Acceptor {
+    /// The next connection, and its place among those allowed.
+    async fn accept(&mut self) -> (TcpStream, OwnedSemaphorePermit) {
+        loop {
+            let slot = Arc::clone(&self.connections).acquire_owned().await;
+            let slot = slot.expect("the semaphore is never closed");
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    self.failing_since = None;
+                    // Answers are written whole; waiting for more to send would only delay them.
+                    if let Err(error) = stream.set_nodelay(true) {
+                        tracing::debug!(%error, "cannot set TCP_NODELAY");
+                    }
+                    return (stream, slot);
                 }
-                return (stream, slot);
+                // The client was gone before it was accepted.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    self.report(&error);
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             }
-            // The client was gone before it was accepted.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+        }
+    }
+
+    fn report(&mut self, error: &io::Error) {
+        metrics::counter!("alga_http_accept_failures_total").increment(1);
+        if self
+            .failing_since
+            .is_none_or(|since| since.elapsed() >= ACCEPT_LOG_INTERVAL)
+        {
+            self.failing_since = Some(Instant::now());
+            tracing::warn!(%error, "cannot accept connections");
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Whether the process lives, whether it should get requests, and what is said where nothing is.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -14,11 +16,17 @@ pub(crate) async fn healthz() -> &'static str {
     "ok\n"
 }
 
+/// How long a database may take to answer a probe.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// The process can answer requests: the databases are there and it isn't stopping.
 pub(crate) async fn readyz(State(state): State<AppState>) -> Response {
     let stores = &state.app.stores;
-    let storage = stores.storage.ping().await.is_ok();
-    let registry = stores.registry.ping().await.is_ok();
+    let (storage, registry) = tokio::join!(
+        tokio::time::timeout(PATIENCE, async { stores.storage.ping().await.is_ok() }),
+        tokio::time::timeout(PATIENCE, async { stores.registry.ping().await.is_ok() }),
+    );
+    let (storage, registry) = (storage.unwrap_or(false), registry.unwrap_or(false));
     let draining = state.is_draining();
     let status = if storage && registry && !draining {
         StatusCode::OK

@@ -6,7 +6,7 @@ use alga_host_api::{Header, Request, Response as GuestResponse};
 use alga_model::InstallId;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Extension, FromRequest as _, Path, State};
+use axum::extract::{Extension, FromRequest as _, State};
 use axum::http::header::CONTENT_SECURITY_POLICY;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -31,13 +31,10 @@ pub(crate) async fn call(
     State(state): State<AppState>,
     principal: Principal,
     Extension(request_id): Extension<RequestId>,
-    Path(params): Path<Vec<(String, String)>>,
     request: axum::extract::Request,
 ) -> Result<Response, ApiError> {
-    let install = params
-        .first()
-        .map(|(_, id)| id.as_str())
-        .unwrap_or_default();
+    // Not by the router's own extractor, which refuses paths that are not UTF-8 once decoded.
+    let install = request.uri().path().split('/').nth(3).unwrap_or_default();
     let install: InstallId = install
         .parse()
         .map_err(|_| ApiError::NotFound(NO_INSTALL))?;
@@ -134,7 +131,9 @@ fn answer(response: GuestResponse) -> Result<Response, ApiError> {
             HeaderName::try_from(name).map_err(|_| nonsense("a header has no valid name"))?;
         let value =
             HeaderValue::try_from(value).map_err(|_| nonsense("a header has no valid value"))?;
-        headers.append(name, value);
+        headers
+            .try_append(name, value)
+            .map_err(|_| nonsense("it has too many headers"))?;
     }
     // Policies add up: a guest can only narrow this one.
     headers.append(CONTENT_SECURITY_POLICY, SANDBOX);
