@@ -45,8 +45,7 @@ impl Stores {
 
     async fn open_with(config: &Config, migrate_on_open: bool) -> anyhow::Result<Self> {
         let data = &config.data;
-        data.create()
-            .with_context(|| format!("cannot make the data folder {}", data.dir.display()))?;
+        data.create().context("cannot make the data folder")?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let storage = Options {
             read_connections: config.storage.read_connections,

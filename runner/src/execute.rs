@@ -156,8 +156,8 @@ impl Executor {
     }
 }
 
-/// An invocation until it is answered. Dropped before that, its caller has gone away, and so has the
-/// guest.
+/// An invocation until it is answered. Dropped before that, its caller has gone away or the process
+/// stops; the guest is gone in any case.
 struct Unanswered(Instant);
 
 impl Unanswered {
@@ -185,8 +185,7 @@ impl Drop for Unanswered {
         tracing::info!(
             duration_ms,
             error.code = CODE,
-            error.blame = "caller",
-            "the caller went away before the extension answered"
+            "the call was given up before the extension answered"
         );
     }
 }

@@ -38,8 +38,9 @@ const NOT_FROM_GUEST: [&str; 13] = [
 ];
 const NOT_FROM_GUEST_PREFIXES: [&str; 3] = ["access-control-", "proxy-", "x-alga-"];
 
-/// Headers of an answer, and bytes of their names and values. Proxies commonly allow no more.
-const MAX_HEADERS: usize = 128;
+/// Headers of an answer, and bytes of their names and values. Common clients and proxies refuse more
+/// than a hundred, those of everybody on the way included.
+const MAX_HEADERS: usize = 64;
 const MAX_HEADER_BYTES: usize = 32 << 10;
 
 /// What of a request's headers a guest gets to see, with lowercase names.

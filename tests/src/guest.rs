@@ -19,7 +19,19 @@ const EXTENSION_WORLD: &str = "alga:extension/extension";
 /// The longest body that an answer may have.
 pub const MAX_BODY_BYTES: u32 = 10 * 1024 * 1024;
 
+/// The most bytes that the names and values of an answer's headers may have together.
+pub const MAX_HEADER_BYTES: usize = 32 * 1024;
+
+/// The most headers that an answer may have.
+pub const MAX_HEADERS: usize = 64;
+
 const PAGE_BYTES: u32 = 64 * 1024;
+
+/// Where guests hand out memory from at first; what is below is theirs.
+const HEAP: u32 = 1024;
+
+const LOG: &str =
+    r#"(import "alga:extension/logging@0.1.0" "log" (func $log (param i32 i32 i32)))"#;
 
 /// The component that a core module in text form is, with the extension world's imports and exports.
 pub fn component(wat: &str) -> Vec<u8> {
@@ -97,7 +109,7 @@ pub fn deep_recursion() -> Vec<u8> {
 /// Logs `flood` at info `lines` times, then answers 200.
 pub fn log_flood(lines: u32) -> Vec<u8> {
     handler_with(
-        r#"(import "alga:extension/logging@0.1.0" "log" (func $log (param i32 i32 i32)))"#,
+        LOG,
         r#"(data (i32.const 64) "flood")"#,
         &format!(
             "(local $left i32)
@@ -109,6 +121,22 @@ pub fn log_flood(lines: u32) -> Vec<u8> {
                  (local.set $left (i32.sub (local.get $left) (i32.const 1)))
                  (br $again)))
              (i32.store16 (i32.const 16) (i32.const 200))"
+        ),
+    )
+}
+
+/// What [`log_then_loop`] logs.
+pub const LOOPING: &str = "now it loops";
+
+/// Logs [`LOOPING`] at info, then never returns, and calls nothing more.
+pub fn log_then_loop() -> Vec<u8> {
+    handler_with(
+        LOG,
+        &format!(r#"(data (i32.const 64) "{LOOPING}")"#),
+        &format!(
+            "(call $log (i32.const 2) (i32.const 64) (i32.const {}))
+             (loop $again (br $again))",
+            LOOPING.len()
         ),
     )
 }
@@ -153,6 +181,44 @@ pub fn body_of(bytes: u32) -> Vec<u8> {
          (i32.store (i32.const 32) (local.get $start))
          (i32.store (i32.const 36) (i32.const {bytes}))"
     ))
+}
+
+/// Answers 200 with `count` headers of different names.
+pub fn many_headers(count: usize) -> Vec<u8> {
+    let names: Vec<_> = (0..count).map(|i| format!("x-{i:04}")).collect();
+    let headers: Vec<_> = names.iter().map(|name| (name.as_str(), "v")).collect();
+    answer_with(&headers)
+}
+
+/// Answers 200 with these headers, whatever it was asked. They must fit into a page of memory.
+pub fn answer_with(headers: &[(&str, &str)]) -> Vec<u8> {
+    let parts = || headers.iter().flat_map(|(name, value)| [*name, *value]);
+    let text: String = parts().collect();
+    let entries = HEAP + length(text.len().next_multiple_of(4));
+    let end = entries + length(headers.len() * 16);
+    assert!(end <= PAGE_BYTES, "the headers need more than a page");
+    let mut address = HEAP;
+    let mut list = Vec::new();
+    for part in parts() {
+        list.extend(address.to_le_bytes());
+        list.extend(length(part.len()).to_le_bytes());
+        address += length(part.len());
+    }
+    let (text, list, count) = (literal(text.as_bytes()), literal(&list), headers.len());
+    handler_with(
+        "",
+        &format!(
+            "(data (i32.const {HEAP}) {text})
+             (data (i32.const {entries}) {list})
+             (func $keep (global.set $free (i32.const {end})))
+             (start $keep)"
+        ),
+        &format!(
+            "(i32.store16 (i32.const 16) (i32.const 200))
+             (i32.store (i32.const 20) (i32.const {entries}))
+             (i32.store (i32.const 24) (i32.const {count}))"
+        ),
+    )
 }
 
 /// Has the handler, and imports an interface that no runner offers: `evil:host/shell`.
@@ -279,6 +345,16 @@ pub fn rebuild_notes(out: &Path) -> anyhow::Result<Vec<u8>> {
     fs::read(component).with_context(|| format!("cannot read {component}"))
 }
 
+fn length(bytes: usize) -> u32 {
+    u32::try_from(bytes).expect("a guest is small")
+}
+
+/// Bytes as WebAssembly text writes them.
+fn literal(bytes: &[u8]) -> String {
+    let escaped = bytes.iter().map(|byte| format!("\\{byte:02x}"));
+    format!("\"{}\"", escaped.collect::<String>())
+}
+
 /// An extension whose handler runs `body`.
 fn handler(body: &str) -> Vec<u8> {
     handler_with("", "", body)
@@ -298,7 +374,7 @@ fn handler_module(imports: &str, items: &str, body: &str) -> String {
         r#"(module
           {imports}
           (memory (export "memory") 1)
-          (global $free (mut i32) (i32.const 1024))
+          (global $free (mut i32) (i32.const {HEAP}))
           {items}
 
           ;; Hands out memory from front to back; the instance ends before it could matter.
@@ -429,6 +505,8 @@ mod tests {
             ("nonsense_status", nonsense_status(), None),
             ("deep_recursion", deep_recursion(), None),
             ("log_flood", log_flood(3), Some(logging)),
+            ("log_then_loop", log_then_loop(), Some(logging)),
+            ("many_headers", many_headers(3), None),
             ("storage_storm", storage_storm(), Some(records)),
             ("trap_in_start", trap_in_start(), None),
             ("large_body", large_body(), None),

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use alga_sqlite::Database;
+use anyhow::ensure;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::output;
@@ -26,6 +27,9 @@ pub(super) struct Down {
     /// The version to return to; 0 reverts everything
     #[arg(long, value_name = "VERSION")]
     to: i64,
+    /// Yes, lose what only the later migrations can store
+    #[arg(long)]
+    yes: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -55,6 +59,10 @@ impl Command {
                     Name::Storage => storage,
                     Name::Registry => registry,
                 };
+                ensure!(
+                    down.yes,
+                    "this loses what only the later migrations can store; say --yes to go on"
+                );
                 database.migrate_down_to(down.to).await?;
                 status(databases).await?;
             }

@@ -56,7 +56,7 @@ impl DataConfig {
         self.dir.join("admin.token")
     }
 
-    /// Makes the folders that are missing. New ones are for their owner only.
+    /// Makes the folders that are missing. New ones are for their owner only. An error names the folder.
     pub fn create(&self) -> io::Result<()> {
         [
             self.dir.clone(),
@@ -65,7 +65,11 @@ impl DataConfig {
             self.code_cache(),
         ]
         .iter()
-        .try_for_each(|folder| create_private(folder))
+        .try_for_each(|folder| {
+            create_private(folder).map_err(|error| {
+                io::Error::new(error.kind(), format!("{}: {error}", folder.display()))
+            })
+        })
     }
 }
 

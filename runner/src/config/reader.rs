@@ -7,8 +7,8 @@ use super::error::{Mistake, Origin, Problem};
 use super::kind::{Kind, Raw};
 use super::setting::Setting;
 
-/// Variables with our prefix that are no settings: the command line reads them.
-const OTHER_VARIABLES: [&str; 2] = ["ALGA_CONFIG", "ALGA_SERVER"];
+/// Variables with our prefix that are no settings.
+const OTHER_VARIABLES: [&str; 1] = ["ALGA_CONFIG"];
 
 /// Where the value of each setting that isn't the default comes from.
 pub(super) type Origins = BTreeMap<&'static str, Origin>;

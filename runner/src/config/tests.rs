@@ -253,7 +253,6 @@ fn a_quoted_key_is_not_the_dotted_one() {
 #[test]
 fn variables_of_the_command_line_and_of_service_discovery_are_left_alone() {
     let variables = [
-        ("ALGA_SERVER", "http://127.0.0.1:7410"),
         ("ALGA_RUNNER_SERVICE_HOST", "10.0.0.1"),
         ("ALGA_RUNNER_PORT_7410_TCP_ADDR", "10.0.0.1"),
     ];

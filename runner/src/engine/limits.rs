@@ -17,15 +17,18 @@ pub(super) struct Limiter {
 struct Budget {
     limit: usize,
     used: usize,
+    /// Where a slot of the pool ends.
+    slot: usize,
     /// What the last growth took, to be given back when it fails after all.
     taken: usize,
     refused: bool,
 }
 
 impl Budget {
-    const fn of(limit: usize) -> Self {
+    const fn of(limit: usize, slot: usize) -> Self {
         Self {
             limit,
+            slot,
             used: 0,
             taken: 0,
             refused: false,
@@ -35,7 +38,9 @@ impl Budget {
     /// Whether it may grow; `maximum` is what the guest itself declared.
     fn grow(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> bool {
         self.taken = 0;
-        if maximum.is_some_and(|maximum| desired > maximum) {
+        // Wasmtime gives the end of the pool's slot as the maximum of a guest that declared none.
+        let declared = maximum.filter(|maximum| *maximum < self.slot);
+        if declared.is_some_and(|declared| desired > declared) {
             // The guest's own bound, which it may well count on.
             return false;
         }
@@ -59,8 +64,8 @@ impl Budget {
 impl Limiter {
     pub(super) const fn new(memory_bytes: usize) -> Self {
         Self {
-            memory: Budget::of(memory_bytes),
-            tables: Budget::of(TABLE_ELEMENTS),
+            memory: Budget::of(memory_bytes, memory_bytes),
+            tables: Budget::of(TABLE_ELEMENTS, super::TABLE_ELEMENTS),
         }
     }
 

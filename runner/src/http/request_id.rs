@@ -73,7 +73,7 @@ pub(super) async fn trace(mut request: Request, next: Next) -> Response {
     .await
 }
 
-/// A request until it is answered. Dropped before that, its client has gone away.
+/// A request until it is answered. Dropped before that, its client has gone away or the process stops.
 struct Unanswered<'a> {
     method: &'a Method,
     route: &'a str,
@@ -109,7 +109,7 @@ impl Drop for Unanswered<'_> {
         metrics::cancelled(self.method, self.route, duration);
         tracing::info!(
             duration_ms = millis(duration),
-            "the client went away before it was answered"
+            "the request was given up before it was answered"
         );
     }
 }

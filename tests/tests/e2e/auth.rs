@@ -61,6 +61,25 @@ async fn the_token_is_good_in_either_header() {
 }
 
 #[tokio::test]
+async fn the_admin_token_is_good_where_a_service_token_is() {
+    let deployment = Deployment::started();
+    let installed = deployment.install("com.example.echo", &guest::echo());
+    let plain = format!("/v1/installs/{}/http/", installed.install);
+    let admin = deployment.admin_token();
+    assert_ne!(admin, deployment.token());
+    for request in [
+        deployment.anonymous(Method::GET, "/metrics"),
+        deployment.anonymous(Method::GET, &plain),
+        deployment
+            .anonymous(Method::POST, "/v1/execute")
+            .json(&installed.envelope(&get("/"))),
+    ] {
+        let response = request.bearer_auth(&admin).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{}", response.url());
+    }
+}
+
+#[tokio::test]
 async fn a_limited_token_is_good_for_its_tenants_and_installs_alone() {
     let mut deployment = Deployment::new();
     let mine = deployment.install("com.example.echo", &guest::echo());

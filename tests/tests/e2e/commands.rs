@@ -278,12 +278,14 @@ fn migrations_go_up_and_down_and_say_where_they_are() {
         status.contains("applied") && !status.contains("missing"),
         "{status}"
     );
-    let status = deployment.ok(&["migrate", "down", "storage", "--to", "0"]);
+    let error = deployment.fails(&["migrate", "down", "storage", "--to", "0"]);
+    assert!(error.contains("--yes"), "{error}");
+    let status = deployment.ok(&["migrate", "down", "storage", "--to", "0", "--yes"]);
     assert!(
         status.contains("applied") && status.contains("missing"),
         "{status}"
     );
-    let error = deployment.fails(&["migrate", "down", "storage", "--to", "99"]);
+    let error = deployment.fails(&["migrate", "down", "storage", "--to", "99", "--yes"]);
     assert!(error.contains("99"), "{error}");
 }
 

@@ -3,16 +3,20 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::{Client, Method, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 use uuid::Uuid;
 
 pub(crate) const RUNNER: &str = env!("CARGO_BIN_EXE_alga-runner-under-test");
+
+/// How long a test waits for what should happen at once. Only a failure takes as long.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A data folder, the commands on it, and a server once it is started.
 pub(crate) struct Deployment {
@@ -25,6 +29,13 @@ pub(crate) struct Deployment {
 struct Server {
     child: Child,
     url: String,
+}
+
+/// The process of a server, by its id: to send it signals while others talk to it. It is good until
+/// the deployment has waited for the process to end.
+#[derive(Debug, Clone)]
+pub(crate) struct Process {
+    id: String,
 }
 
 /// An extension that is installed.
@@ -138,23 +149,21 @@ impl Deployment {
         self.server = Some(Server { child, url });
     }
 
-    /// Kills the server as a power cut would.
+    /// Kills the server as a power cut would, and waits until it is gone.
     pub(crate) fn kill(&mut self) {
-        let mut server = self.server.take().unwrap();
-        server.child.kill().unwrap();
-        server.child.wait().unwrap();
+        self.process().kill();
+        assert!(!self.wait(), "killed, and yet it succeeded");
     }
 
     /// Asks the server to stop.
     pub(crate) fn terminate(&self) {
-        let pid = self.server.as_ref().unwrap().child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        self.process().terminate();
+    }
+
+    /// The process of the server.
+    pub(crate) fn process(&self) -> Process {
+        let id = self.server.as_ref().unwrap().child.id();
+        Process { id: id.to_string() }
     }
 
     /// Waits for the server to end by itself; true where it succeeded.
@@ -169,6 +178,19 @@ impl Deployment {
     /// Everything the servers of this deployment logged.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    /// Waits until the log holds the text `times` times, and gives the log.
+    pub(crate) async fn logged(&self, text: &str, times: usize) -> String {
+        let start = Instant::now();
+        loop {
+            let log = self.log();
+            if log.matches(text).count() >= times {
+                return log;
+            }
+            assert!(start.elapsed() < PATIENCE, "{text} is not in the log");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Packs a component into a bundle that asks for the namespace `notes`.
@@ -191,16 +213,27 @@ impl Deployment {
 
     /// Publishes a bundle and installs it for a new tenant.
     pub(crate) fn publish(&self, extension: &str, bundle: &Path) -> Installed {
+        self.publish_with(extension, bundle, &[])
+    }
+
+    /// Publishes a bundle and installs it for a new tenant, with more arguments to the command.
+    pub(crate) fn publish_with(
+        &self,
+        extension: &str,
+        bundle: &Path,
+        arguments: &[&str],
+    ) -> Installed {
         let hash = self.ok(&["bundle", "add", path(bundle)]);
         let tenant = Uuid::new_v4().to_string();
-        let install = self.ok(&[
+        let create = [
             "install",
             "create",
             "--tenant",
             &tenant,
             "--extension",
             extension,
-        ]);
+        ];
+        let install = self.ok(&[&create, arguments].concat());
         Installed {
             tenant,
             install,
@@ -217,10 +250,24 @@ impl Deployment {
 
     /// The service token that the server made for itself.
     pub(crate) fn token(&self) -> String {
-        std::fs::read_to_string(self.data().join("service.token"))
-            .unwrap()
-            .trim()
-            .to_owned()
+        self.secret("service.token")
+    }
+
+    /// The administrator's token that the server made for itself.
+    pub(crate) fn admin_token(&self) -> String {
+        self.secret("admin.token")
+    }
+
+    fn secret(&self, file: &str) -> String {
+        let secret = std::fs::read_to_string(self.data().join(file)).unwrap();
+        secret.trim().to_owned()
+    }
+
+    /// A connection to the server that has sent nothing yet.
+    pub(crate) async fn connect(&self) -> TcpStream {
+        let url = &self.server.as_ref().unwrap().url;
+        let address = url.strip_prefix("http://").unwrap();
+        TcpStream::connect(address).await.unwrap()
     }
 
     /// A request to the server, without a token.
@@ -232,6 +279,12 @@ impl Deployment {
     /// A request to the server with the service token.
     pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.anonymous(method, path).bearer_auth(self.token())
+    }
+
+    /// What the server counts, as Prometheus reads it.
+    pub(crate) async fn metrics(&self) -> String {
+        let response = self.request(Method::GET, "/metrics").send().await.unwrap();
+        response.text().await.unwrap()
     }
 
     /// Sends an envelope.
@@ -249,13 +302,7 @@ impl Deployment {
         let status = response.status();
         let answer: Value = response.json().await.unwrap();
         assert!(status.is_success(), "{answer}");
-        Answer {
-            status: answer["status"].as_u64().unwrap(),
-            headers: answer["headers"].clone(),
-            body: STANDARD
-                .decode(answer["body_b64"].as_str().unwrap_or_default())
-                .unwrap(),
-        }
+        Answer::of(&answer)
     }
 
     /// Sends an envelope and expects the runner to refuse: status and code.
@@ -281,6 +328,23 @@ pub(crate) async fn refusal(response: Response) -> (u16, String) {
     (status, error["code"].as_str().unwrap().to_owned())
 }
 
+impl Process {
+    /// Ends the process as a power cut would.
+    pub(crate) fn kill(&self) {
+        self.signal("-KILL");
+    }
+
+    /// Asks the process to stop.
+    pub(crate) fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.id]).status();
+        assert!(sent.unwrap().success());
+    }
+}
+
 impl Installed {
     /// An envelope for this install.
     pub(crate) fn envelope(&self, http: &Value) -> Value {
@@ -298,6 +362,16 @@ impl Installed {
 }
 
 impl Answer {
+    /// What an extension answered, out of the body of the runner's answer.
+    pub(crate) fn of(body: &Value) -> Self {
+        let bytes = body["body_b64"].as_str().unwrap_or_default();
+        Self {
+            status: body["status"].as_u64().unwrap(),
+            headers: body["headers"].clone(),
+            body: STANDARD.decode(bytes).unwrap(),
+        }
+    }
+
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }

@@ -1,11 +1,12 @@
 //! `POST /v1/execute`: the install row is the authority, and limits only narrow.
 
 use alga_e2e::guest;
+use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::deployment::{Deployment, get, refusal};
+use crate::deployment::{Answer, Deployment, get, path, refusal};
 
 fn with(mut envelope: Value, member: &str, value: Value) -> Value {
     envelope["context"][member] = value;
@@ -92,6 +93,19 @@ async fn an_envelope_that_is_none_is_a_bad_request() {
     ] {
         bad.push(installed.envelope(&http));
     }
+    for (name, value) in [
+        ("authorization ", "Bearer x"),
+        ("a b", "1"),
+        ("a:", "1"),
+        ("a\n", "1"),
+        ("", "1"),
+        ("x", "x\r\ny: z"),
+        ("x", "\n"),
+        ("x", "\u{0}"),
+    ] {
+        let headers = json!({ "method": "GET", "path": "/", "headers": { name: value } });
+        bad.push(installed.envelope(&headers));
+    }
     for envelope in bad {
         let refused = deployment.refusal(&envelope).await;
         assert_eq!(refused, (400, "BAD_REQUEST".to_owned()), "{envelope}");
@@ -121,14 +135,7 @@ async fn unknown_fields_are_ignored_and_counted() {
     envelope["user"] = json!({ "user_id": "u" });
     envelope["secret_envelope"] = json!({});
     assert_eq!(deployment.execute(&envelope).await.status(), 200);
-    let metrics = deployment
-        .request(Method::GET, "/metrics")
-        .send()
-        .await
-        .unwrap()
-        .text()
-        .await
-        .unwrap();
+    let metrics = deployment.metrics().await;
     assert!(
         metrics.contains("alga_http_unknown_envelope_fields_total 2"),
         "{metrics}"
@@ -177,6 +184,68 @@ async fn limits_of_a_request_narrow_and_never_widen() {
             start.elapsed().as_millis() < at_most_ms,
             "asked for {asked_ms} ms"
         );
+    }
+}
+
+#[tokio::test]
+async fn memory_of_a_request_narrows_and_never_widens() {
+    const PAGE: u32 = 64 << 10;
+    let mut deployment = Deployment::new();
+    deployment.set("ALGA_ENGINE_MEMORY_MB", "4");
+    deployment.start();
+    let of = |name: &str, component: &[u8]| {
+        deployment.install(&format!("com.example.{name}"), component)
+    };
+    // A page is the guest's own, and what it answers comes on top.
+    let small = of("small", &guest::body_of((1 << 20) - PAGE));
+    let larger = of("larger", &guest::body_of((1 << 20) - PAGE + 1));
+    let all = of("all", &guest::body_of((4 << 20) - PAGE));
+    let more = of("more", &guest::body_of((4 << 20) - PAGE + 1));
+    let greedy = of("greedy", &guest::grow_memory());
+    for (installed, asked_mb, fits) in [
+        (&small, json!(null), true),
+        (&small, json!(1), true),
+        (&small, json!(0), false),
+        (&larger, json!(1), false),
+        (&larger, json!(2), true),
+        (&all, json!(3), false),
+        (&all, json!(4), true),
+        (&all, json!(null), true),
+        (&more, json!(null), false),
+        (&more, json!(5), false),
+        (&more, json!(u64::MAX), false),
+        (&greedy, json!(1), false),
+        (&greedy, json!(u64::MAX), false),
+    ] {
+        let mut envelope = installed.envelope(&get("/"));
+        envelope["limits"] = json!({ "memory_mb": asked_mb });
+        let of = format!("{} with {asked_mb} MB", installed.extension);
+        if fits {
+            assert_eq!(deployment.execute(&envelope).await.status(), 200, "{of}");
+        } else {
+            let refused = deployment.refusal(&envelope).await;
+            assert_eq!(refused, (507, "MEMORY_LIMIT".to_owned()), "{of}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_can_not_change_what_the_install_is_set_to() {
+    let deployment = Deployment::started();
+    let bundle = deployment.scratch("notes.tar.zst");
+    let folder = guest::notes_bundle_dir();
+    deployment.ok(&["bundle", "pack", path(&folder), "--output", path(&bundle)]);
+    let name = "com.example.notes";
+    let set = deployment.publish_with(name, &bundle, &["--set", "greeting=Good evening"]);
+    let unset = deployment.publish(name, &bundle);
+    for (installed, greeting) in [(set, "Good evening"), (unset, "Hello")] {
+        let envelope = installed.envelope(&get("/"));
+        let theirs = json!({ "greeting": "Go away", "other": "1" });
+        for envelope in [envelope.clone(), with(envelope, "config", theirs)] {
+            let response = deployment.execute(&envelope).await;
+            let answer = Answer::of(&response.json().await.unwrap());
+            assert_eq!(answer.json()["greeting"], greeting, "{envelope}");
+        }
     }
 }
 
@@ -267,4 +336,26 @@ async fn the_request_id_goes_all_the_way_round() {
         "{}",
         deployment.log()
     );
+}
+
+#[tokio::test]
+async fn callers_who_come_at_once_have_a_component_compiled_once() {
+    const COMPILED: &str = "alga_engine_compile_duration_seconds_count";
+    let mut deployment = Deployment::new();
+    let installed = deployment.install("com.example.echo", &guest::echo());
+    std::fs::remove_dir_all(deployment.data().join("cache")).unwrap();
+    deployment.start();
+    assert!(!deployment.metrics().await.contains(COMPILED));
+    let envelope = installed.envelope(&get("/"));
+    for answer in join_all((0..16).map(|_| deployment.execute(&envelope))).await {
+        assert_eq!(answer.status(), 200);
+    }
+    let metrics = deployment.metrics().await;
+    assert!(metrics.contains(&format!("{COMPILED} 1\n")), "{metrics}");
+
+    // Once for all processes, even: the next one finds the code on disk.
+    deployment.kill();
+    deployment.start();
+    assert_eq!(deployment.execute(&envelope).await.status(), 200);
+    assert!(!deployment.metrics().await.contains(COMPILED));
 }

@@ -1,10 +1,13 @@
 //! Guests that misbehave: always a clear code, and the process goes on.
 
-use alga_e2e::guest;
-use serde_json::json;
+use std::time::{Duration, Instant};
 
-use crate::deployment::{Deployment, get};
+use alga_e2e::guest;
 use futures_util::future::join_all;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::deployment::{Deployment, Installed, get, refusal};
 
 fn small() -> Deployment {
     let mut deployment = Deployment::new();
@@ -22,7 +25,7 @@ async fn each_way_to_fail_has_its_code_and_the_process_lives() {
         ("trap", guest::trap(), 502, "GUEST_TRAP"),
         ("loop", guest::endless_loop(), 504, "TIMEOUT"),
         ("memory", guest::grow_memory(), 507, "MEMORY_LIMIT"),
-        ("table", guest::grow_table(), 502, "GUEST_TRAP"),
+        ("table", guest::grow_table(), 507, "MEMORY_LIMIT"),
         ("recursion", guest::deep_recursion(), 502, "GUEST_TRAP"),
         ("start", guest::trap_in_start(), 502, "GUEST_TRAP"),
         ("status", guest::nonsense_status(), 502, "GUEST_NONSENSE"),
@@ -68,6 +71,34 @@ async fn a_looping_neighbour_does_not_stop_others() {
 }
 
 #[tokio::test]
+async fn a_full_process_says_so_and_recovers() {
+    let mut deployment = Deployment::new();
+    deployment.set("ALGA_ENGINE_TIMEOUT_MS", "4000");
+    deployment.set("ALGA_ENGINE_MAX_INSTANCES", "1");
+    deployment.start();
+    let looping = deployment.install("com.example.loop", &guest::log_then_loop());
+    let good = deployment.install("com.example.good", &guest::echo());
+    let envelope = looping.envelope(&get("/"));
+    let looping = deployment.refusal(&envelope);
+    let refused = async {
+        deployment.logged(guest::LOOPING, 1).await;
+        let start = Instant::now();
+        let response = deployment.execute(&good.envelope(&get("/"))).await;
+        // Long before the loop ends; about a second is what it waits for its turn.
+        assert!(
+            start.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            start.elapsed()
+        );
+        assert_eq!(response.headers()["retry-after"], "1");
+        assert_eq!(refusal(response).await, (503, "OVERLOADED".to_owned()));
+    };
+    let (looped, ()) = tokio::join!(looping, refused);
+    assert_eq!(looped, (504, "TIMEOUT".to_owned()));
+    assert_eq!(deployment.call(&good, get("/")).await.status, 200);
+}
+
+#[tokio::test]
 async fn a_flood_of_log_lines_is_dropped_and_counted() {
     let deployment = small();
     let flood = deployment.install("com.example.flood", &guest::log_flood(10_000));
@@ -83,6 +114,54 @@ async fn an_answer_is_allowed_to_its_limit() {
     let installed = deployment.install("com.example.body", &guest::body_of(guest::MAX_BODY_BYTES));
     let answer = deployment.call(&installed, get("/")).await;
     assert_eq!(answer.body.len(), guest::MAX_BODY_BYTES as usize);
+}
+
+#[tokio::test]
+async fn headers_of_an_answer_are_allowed_to_their_limits_and_no_further() {
+    let deployment = small();
+    let name = "x-large";
+    let longest = "v".repeat(guest::MAX_HEADER_BYTES - name.len());
+    let longer = format!("{longest}v");
+    for (of, component, fits) in [
+        ("few", guest::many_headers(20), true),
+        ("most", guest::many_headers(guest::MAX_HEADERS), true),
+        ("more", guest::many_headers(guest::MAX_HEADERS + 1), false),
+        ("many", guest::many_headers(1000), false),
+        ("longest", guest::answer_with(&[(name, &longest)]), true),
+        ("longer", guest::answer_with(&[(name, &longer)]), false),
+    ] {
+        let installed = deployment.install(&format!("com.example.{of}"), &component);
+        let envelope = installed.envelope(&get("/"));
+        let plain = plainly(&deployment, &installed).await;
+        if fits {
+            assert_eq!(deployment.execute(&envelope).await.status(), 200, "{of}");
+            assert!(plain.starts_with("HTTP/1.1 200 "), "{of}: {plain}");
+        } else {
+            let refused = deployment.refusal(&envelope).await;
+            assert_eq!(refused, (502, "GUEST_NONSENSE".to_owned()), "{of}");
+            assert!(plain.starts_with("HTTP/1.1 502 "), "{of}: {plain}");
+            assert!(plain.contains("\"GUEST_NONSENSE\""), "{of}: {plain}");
+        }
+    }
+    assert!(
+        !deployment.log().contains("panicked"),
+        "{}",
+        deployment.log()
+    );
+}
+
+/// All of a plain answer. The client of the other tests reads no more than 100 headers.
+async fn plainly(deployment: &Deployment, installed: &Installed) -> String {
+    let (install, token) = (&installed.install, deployment.token());
+    let request = format!(
+        "GET /v1/installs/{install}/http/ HTTP/1.1\r\nhost: runner\r\n\
+         authorization: Bearer {token}\r\nconnection: close\r\n\r\n"
+    );
+    let mut connection = deployment.connect().await;
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.unwrap();
+    answer
 }
 
 #[tokio::test]

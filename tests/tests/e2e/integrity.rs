@@ -120,6 +120,23 @@ async fn compiled_code_of_another_deployment_is_not_loaded() {
     );
 }
 
+#[tokio::test]
+async fn compiled_code_that_can_not_be_kept_is_run_all_the_same() {
+    let mut deployment = Deployment::new();
+    let installed = deployment.install("com.example.echo", &guest::echo());
+    let code = deployment.data().join("cache/code");
+    fs::remove_dir_all(&code).unwrap();
+    deployment.start();
+    // A file where the folder was: not even root can write into that.
+    fs::remove_dir_all(&code).unwrap();
+    fs::write(&code, "").unwrap();
+    for _ in 0..2 {
+        assert_eq!(deployment.call(&installed, get("/")).await.status, 200);
+    }
+    let log = deployment.log();
+    assert_eq!(log.matches("cannot keep compiled code").count(), 1, "{log}");
+}
+
 #[test]
 fn a_damaged_bundle_file_is_refused() {
     let deployment = Deployment::new();

@@ -2,9 +2,10 @@
 
 use alga_e2e::guest;
 use reqwest::Method;
+use serde_json::json;
 use uuid::Uuid;
 
-use crate::deployment::{Deployment, refusal};
+use crate::deployment::{Deployment, get, refusal};
 
 #[tokio::test]
 async fn path_and_body_reach_the_guest_as_they_came() {
@@ -17,6 +18,8 @@ async fn path_and_body_reach_the_guest_as_they_came() {
         "/a/b%2Fc/%20d",
         "/a//b/",
         "/%E6%97%A5",
+        "/%ff",
+        "/a%ff/%C3%28",
         "/v1/installs/x/http/y",
     ] {
         let url = format!("/v1/installs/{}/http{path}", installed.install);
@@ -83,6 +86,41 @@ async fn an_answer_gets_no_rights_on_the_products_origin() {
         (&headers["content-type"], &headers["x-own"]),
         (&"text/html".parse().unwrap(), &"kept".parse().unwrap())
     );
+}
+
+#[tokio::test]
+async fn an_answer_acts_on_nothing_but_itself() {
+    let gone = [
+        ("Alt-Svc", "h3=\":443\""),
+        ("clear-site-data", "\"*\""),
+        ("nel", "{\"report_to\":\"evil\",\"max_age\":1}"),
+        ("proxy-authenticate", "Basic realm=x"),
+        ("refresh", "0;url=https://evil.example"),
+        ("Report-To", "{}"),
+        ("reporting-endpoints", "evil=\"https://evil.example\""),
+        ("service-worker-allowed", "/"),
+        ("Set-Cookie", "admin=1"),
+        ("set-cookie2", "admin=1"),
+        ("WWW-Authenticate", "Basic realm=x"),
+        ("x-alga-actor", "admin"),
+        ("connection", "x-hop"),
+        ("x-hop", "1"),
+    ];
+    let mut headers = gone.to_vec();
+    headers.push(("x-own", "kept"));
+    let deployment = Deployment::started();
+    let installed = deployment.install("com.example.acting", &guest::answer_with(&headers));
+    let url = format!("/v1/installs/{}/http/", installed.install);
+    let response = deployment.request(Method::GET, &url).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["x-own"], "kept");
+    for (name, value) in gone {
+        let came = response.headers().get(name);
+        assert!(came.is_none_or(|came| came != value), "{name}: {came:?}");
+    }
+    // Nor through the envelope, whose answer a gateway may copy as it is.
+    let answer = deployment.call(&installed, get("/")).await;
+    assert_eq!(answer.headers, json!({ "x-own": "kept" }));
 }
 
 #[tokio::test]

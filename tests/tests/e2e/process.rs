@@ -1,12 +1,19 @@
 //! The process: ready, measured, stopped.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alga_e2e::guest;
 use reqwest::Method;
 use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
 
 use crate::deployment::{Deployment, get};
+
+/// Logged where the time to stop was not enough.
+const OUTLASTED: &str = "when the time to stop had passed";
+/// How long a connection may be silent, and a little more.
+const SILENCE: Duration = Duration::from_secs(15);
 
 #[tokio::test]
 async fn probes_and_metrics_tell_how_it_is() {
@@ -31,14 +38,7 @@ async fn probes_and_metrics_tell_how_it_is() {
         ready,
         serde_json::json!({ "storage": true, "registry": true, "draining": false })
     );
-    let metrics = deployment
-        .request(Method::GET, "/metrics")
-        .send()
-        .await
-        .unwrap()
-        .text()
-        .await
-        .unwrap();
+    let metrics = deployment.metrics().await;
     assert!(
         metrics.contains(r#"alga_engine_invocation_duration_seconds_count{outcome="OK"} 1"#),
         "{metrics}"
@@ -58,39 +58,25 @@ async fn a_terminated_server_finishes_what_runs() {
     let mut deployment = Deployment::new();
     deployment.set("ALGA_ENGINE_TIMEOUT_MS", "1500");
     deployment.start();
-    let installed = deployment.install("com.example.loop", &guest::endless_loop());
+    let installed = deployment.install("com.example.loop", &guest::log_then_loop());
     let envelope = installed.envelope(&get("/"));
     let running = deployment.refusal(&envelope);
     let stopping = async {
-        while !deployment.log().contains("engine.invoke") {
-            // The log tells when the guest runs; a line of it comes only when something happens,
-            // so give it something.
-            let _ = deployment
-                .anonymous(Method::GET, "/v1/nothing")
-                .send()
-                .await;
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            if deployment.log().matches("/v1/nothing").count()
-                + deployment.log().matches("request answered").count()
-                > 3
-            {
-                break;
-            }
-        }
+        deployment.logged(guest::LOOPING, 1).await;
         deployment.terminate();
+        let log = deployment.logged("\"stopping\"", 1).await;
+        assert!(
+            !log.contains("TIMEOUT"),
+            "it stopped only after the call: {log}"
+        );
     };
     let (answer, ()) = tokio::join!(running, stopping);
-    assert_eq!(
-        answer,
-        (504, "TIMEOUT".to_owned()),
-        "the request under way is answered"
-    );
+    // Answered by its own deadline, long before the one for stopping.
+    assert_eq!(answer, (504, "TIMEOUT".to_owned()));
     assert!(deployment.wait(), "{}", deployment.log());
-    assert!(
-        deployment.log().contains("\"stopped\""),
-        "{}",
-        deployment.log()
-    );
+    let log = deployment.log();
+    assert!(log.contains("\"stopped\""), "{log}");
+    assert!(!log.contains(OUTLASTED), "{log}");
 }
 
 #[tokio::test]
@@ -99,19 +85,94 @@ async fn what_outlasts_the_drain_does_not_hold_the_process() {
     deployment.set("ALGA_ENGINE_TIMEOUT_MS", "60000");
     deployment.set("ALGA_SERVER_DRAIN_TIMEOUT_MS", "200");
     deployment.start();
-    let installed = deployment.install("com.example.loop", &guest::endless_loop());
+    let installed = deployment.install("com.example.loop", &guest::log_then_loop());
     let envelope = installed.envelope(&get("/"));
     let running = deployment
         .request(Method::POST, "/v1/execute")
         .json(&envelope)
         .send();
     let stopping = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        deployment.logged(guest::LOOPING, 1).await;
         deployment.terminate();
+        Instant::now()
     };
-    let (answer, ()) = tokio::join!(running, stopping);
+    let (answer, asked) = tokio::join!(running, stopping);
     assert!(answer.is_err(), "the connection is cut: {answer:?}");
     assert!(deployment.wait(), "{}", deployment.log());
+    assert!(
+        asked.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        asked.elapsed()
+    );
+    assert!(deployment.log().contains(OUTLASTED), "{}", deployment.log());
+}
+
+#[tokio::test]
+async fn a_client_that_is_gone_leaves_nothing_running() {
+    let mut deployment = Deployment::new();
+    deployment.set("ALGA_ENGINE_TIMEOUT_MS", "60000");
+    deployment.set("ALGA_ENGINE_MAX_INSTANCES", "1");
+    deployment.start();
+    let looping = deployment.install("com.example.loop", &guest::log_then_loop());
+    let good = deployment.install("com.example.good", &guest::echo());
+    let plain = format!("/v1/installs/{}/http/", looping.install);
+    let doors = [
+        deployment
+            .request(Method::POST, "/v1/execute")
+            .json(&looping.envelope(&get("/"))),
+        deployment.request(Method::GET, &plain),
+    ];
+    for (door, request) in (1..).zip(doors) {
+        tokio::select! {
+            answer = request.send() => panic!("answered: {answer:?}"),
+            _ = deployment.logged(guest::LOOPING, door) => {}
+        }
+        let log = deployment
+            .logged("\"error.code\":\"CANCELLED\"", door)
+            .await;
+        let told = log.lines().filter(|line| {
+            line.contains("\"error.code\":\"CANCELLED\"")
+                && line.contains("engine.invoke")
+                && line.contains(&looping.install)
+        });
+        assert_eq!(told.count(), door, "{log}");
+        // The only instance there is can be used again.
+        assert_eq!(deployment.call(&good, get("/")).await.status, 200);
+    }
+    let metrics = deployment.metrics().await;
+    assert!(
+        metrics.contains(r#"alga_engine_invocation_duration_seconds_count{outcome="CANCELLED"} 2"#),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
+async fn a_connection_that_sends_nothing_is_closed() {
+    let deployment = Deployment::started();
+    let mut silent = deployment.connect().await;
+    let mut received = Vec::new();
+    let closed = timeout(SILENCE, silent.read_to_end(&mut received)).await;
+    assert!(closed.is_ok(), "still open after {SILENCE:?}");
+}
+
+#[tokio::test]
+async fn half_a_request_does_not_keep_the_process_from_stopping() {
+    let mut deployment = Deployment::started();
+    let mut half = deployment.connect().await;
+    half.write_all(b"GET /healthz HTTP/1.1\r\nhost: runner\r\nx-half")
+        .await
+        .unwrap();
+    // Connections are accepted in order: when this one is answered, the other is there.
+    let probe = deployment.anonymous(Method::GET, "/healthz").send().await;
+    assert!(probe.unwrap().status().is_success());
+    deployment.terminate();
+    let start = Instant::now();
+    assert!(deployment.wait(), "{}", deployment.log());
+    assert!(
+        start.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 #[test]
