@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use alga_bundles::{
-    ComponentCheck as _, Inspection, Issue, Limits, PackError, PublishContext, PublishError,
-    PublishRequest, Published, inspect, pack, publish,
+    ComponentCheck as _, Inspection, Issue, Limits, Manifest, PackError, PublishContext,
+    PublishError, PublishRequest, Published, inspect, pack, publish,
 };
 use alga_model::ContentHash;
+use alga_registry::{Registry as _, VersionKey};
 use anyhow::{Context as _, anyhow, ensure};
 use clap::{Args, Subcommand};
 use tokio::task::spawn_blocking;
@@ -209,6 +210,11 @@ pub(super) async fn add(
         })
         .with_context(|| format!("cannot publish {}", file.display()))?;
     warn(&published.warnings);
+    let key = VersionKey::Content(published.content_hash);
+    if let Some(version) = stores.registry.version(&key).await? {
+        let manifest = Manifest::parse(version.manifest.as_bytes())?.manifest;
+        warn(&capability_warnings(&manifest));
+    }
     Ok(published)
 }
 
@@ -289,7 +295,7 @@ fn default_output(folder: &Path) -> anyhow::Result<PathBuf> {
     let folder = std::path::absolute(folder)?;
     let path = folder.join("manifest.json");
     let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let manifest = alga_bundles::Manifest::parse(&text)?.manifest;
+    let manifest = Manifest::parse(&text)?.manifest;
     let name = format!("{}-{}.tar.zst", manifest.name, manifest.version);
     Ok(folder.with_file_name(name))
 }

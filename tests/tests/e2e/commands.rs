@@ -62,6 +62,48 @@ fn every_mistake_of_a_manifest_is_listed() {
 }
 
 #[test]
+fn a_capability_that_could_never_be_granted_is_refused_when_it_is_packed() {
+    let deployment = Deployment::new();
+    let folder = deployment.scratch("greedy");
+    fs::create_dir_all(folder.join("dist")).unwrap();
+    fs::write(folder.join("dist/main.wasm"), guest::echo()).unwrap();
+    let manifest = |access: &str| {
+        json!({
+            "name": "com.example.greedy",
+            "publisher": "Tests",
+            "version": "1.0.0",
+            "runtime": "wasm-component@1",
+            "capabilities": {
+                "alga.storage": { "namespaces": [{ "name": "notes", "access": [access] }] },
+                "alga.teleport": {},
+            },
+        })
+    };
+    let pack = |access: &str| {
+        fs::write(folder.join("manifest.json"), manifest(access).to_string()).unwrap();
+        let bundle = deployment.scratch("greedy.tar.zst");
+        let output = deployment.run(&["bundle", "pack", path(&folder), "--output", path(&bundle)]);
+        (
+            output.status.success(),
+            String::from_utf8(output.stderr).unwrap(),
+            bundle,
+        )
+    };
+    let (packed, said, bundle) = pack("reed");
+    assert!(!packed && !bundle.exists());
+    assert!(said.contains("reed"), "{said}");
+    let (packed, said, bundle) = pack("read");
+    assert!(packed, "{said}");
+    assert!(
+        said.contains("warning") && said.contains("alga.teleport"),
+        "{said}"
+    );
+    let added = deployment.run(&["bundle", "add", path(&bundle)]);
+    assert!(added.status.success());
+    assert!(String::from_utf8_lossy(&added.stderr).contains("alga.teleport"));
+}
+
+#[test]
 fn publishing_again_succeeds_and_other_content_does_not() {
     let deployment = Deployment::new();
     let bundle = deployment.pack("com.example.echo", "1.0.0", &guest::echo());

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use alga_e2e::guest;
 use futures_util::future::join_all;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 use sqlx::{Connection as _, Row as _, SqliteConnection};
 
-use crate::deployment::{Deployment, path};
+use crate::deployment::Deployment;
 
 const ROUNDS: usize = 20;
 const WRITERS: usize = 4;
@@ -39,15 +38,7 @@ async fn every_acknowledged_write_survives_a_kill_and_counters_stay_exact() {
     // The rate is not what is tested here.
     deployment.set("ALGA_STORAGE_RATES_WRITE_PER_SECOND", "1000000");
     deployment.set("ALGA_STORAGE_RATES_WRITE_BURST", "1000000");
-    let bundle = deployment.scratch("notes.tar.zst");
-    deployment.ok(&[
-        "bundle",
-        "pack",
-        path(&guest::notes_bundle_dir()),
-        "--output",
-        path(&bundle),
-    ]);
-    let installed = deployment.publish("com.example.notes", &bundle);
+    let installed = deployment.install_notes();
     let mut notes = BTreeMap::new();
     let mut interrupted = 0;
     for round in 0..ROUNDS {

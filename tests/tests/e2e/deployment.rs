@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use alga_e2e::guest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::{Client, Method, Response};
@@ -240,6 +241,19 @@ impl Deployment {
             extension: extension.to_owned(),
             hash,
         }
+    }
+
+    /// Packs the example extension.
+    pub(crate) fn pack_notes(&self) -> PathBuf {
+        let bundle = self.scratch("notes.tar.zst");
+        let folder = guest::notes_bundle_dir();
+        self.ok(&["bundle", "pack", path(&folder), "--output", path(&bundle)]);
+        bundle
+    }
+
+    /// Packs, publishes and installs the example extension.
+    pub(crate) fn install_notes(&self) -> Installed {
+        self.publish("com.example.notes", &self.pack_notes())
     }
 
     /// Publishes and installs a component.

@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::deployment::{Answer, Deployment, get, path, refusal};
+use crate::deployment::{Answer, Deployment, get, refusal};
 
 fn with(mut envelope: Value, member: &str, value: Value) -> Value {
     envelope["context"][member] = value;
@@ -232,9 +232,7 @@ async fn memory_of_a_request_narrows_and_never_widens() {
 #[tokio::test]
 async fn a_request_can_not_change_what_the_install_is_set_to() {
     let deployment = Deployment::started();
-    let bundle = deployment.scratch("notes.tar.zst");
-    let folder = guest::notes_bundle_dir();
-    deployment.ok(&["bundle", "pack", path(&folder), "--output", path(&bundle)]);
+    let bundle = deployment.pack_notes();
     let name = "com.example.notes";
     let set = deployment.publish_with(name, &bundle, &["--set", "greeting=Good evening"]);
     let unset = deployment.publish(name, &bundle);
@@ -252,18 +250,7 @@ async fn a_request_can_not_change_what_the_install_is_set_to() {
 #[tokio::test]
 async fn providers_narrow_what_is_granted() {
     let deployment = Deployment::started();
-    let installed = deployment.publish("com.example.notes", &{
-        let bundle = deployment.scratch("notes.tar.zst");
-        let folder = guest::notes_bundle_dir();
-        deployment.ok(&[
-            "bundle",
-            "pack",
-            folder.to_str().unwrap(),
-            "--output",
-            bundle.to_str().unwrap(),
-        ]);
-        bundle
-    });
+    let installed = deployment.install_notes();
     let status = async |providers: Option<Value>| {
         let mut envelope = installed.envelope(&get("/notes"));
         if let Some(providers) = providers {

@@ -4,24 +4,12 @@ use alga_e2e::guest;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::deployment::{Deployment, Installed, get, path, send};
-
-fn notes(deployment: &Deployment) -> Installed {
-    let bundle = deployment.scratch("notes.tar.zst");
-    deployment.ok(&[
-        "bundle",
-        "pack",
-        path(&guest::notes_bundle_dir()),
-        "--output",
-        path(&bundle),
-    ]);
-    deployment.publish("com.example.notes", &bundle)
-}
+use crate::deployment::{Deployment, get, send};
 
 #[tokio::test]
 async fn notes_are_created_read_changed_and_deleted() {
     let deployment = Deployment::started();
-    let installed = notes(&deployment);
+    let installed = deployment.install_notes();
     let call = async |http: Value| deployment.call(&installed, http).await;
 
     assert_eq!(call(get("/notes/a")).await.status, 404);
@@ -85,7 +73,7 @@ async fn notes_are_created_read_changed_and_deleted() {
 #[tokio::test]
 async fn pages_give_every_note_once() {
     let deployment = Deployment::started();
-    let installed = notes(&deployment);
+    let installed = deployment.install_notes();
     let ids: Vec<String> = (0..23).map(|i| format!("n{i:02}")).collect();
     for id in &ids {
         let created = deployment
@@ -140,7 +128,7 @@ async fn pages_give_every_note_once() {
 #[tokio::test]
 async fn racing_appends_lose_no_line() {
     let deployment = Deployment::started();
-    let installed = notes(&deployment);
+    let installed = deployment.install_notes();
     deployment
         .call(
             &installed,
@@ -195,8 +183,8 @@ async fn racing_appends_lose_no_line() {
 #[tokio::test]
 async fn tenants_do_not_see_each_other() {
     let deployment = Deployment::started();
-    let one = notes(&deployment);
-    let two = notes(&deployment);
+    let one = deployment.install_notes();
+    let two = deployment.install_notes();
     assert_ne!(one.tenant, two.tenant);
     deployment
         .call(
@@ -218,7 +206,7 @@ async fn tenants_do_not_see_each_other() {
 #[tokio::test]
 async fn what_was_stored_outlives_the_process_and_other_doors_see_it() {
     let mut deployment = Deployment::started();
-    let installed = notes(&deployment);
+    let installed = deployment.install_notes();
     deployment
         .call(
             &installed,
