@@ -45,6 +45,7 @@ pub(crate) fn put_request(
             value,
             metadata: options.metadata,
             ttl_seconds: options.ttl_seconds.map(u64::from),
+            schema_version: options.schema_version,
             guard: put_guard(options.guard)?,
         },
         return_previous: options.return_previous,
@@ -76,6 +77,7 @@ fn bulk_item(item: BulkItem) -> Result<alga_storage::BulkItem, alga_storage::Err
         value: item.value,
         metadata: item.metadata,
         ttl_seconds: item.ttl_seconds.map(u64::from),
+        schema_version: item.schema_version,
         guard: put_guard(item.guard)?,
     })
 }

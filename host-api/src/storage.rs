@@ -202,6 +202,7 @@ mod tests {
         PutOptions {
             metadata: None,
             ttl_seconds: None,
+            schema_version: None,
             guard,
             return_previous: true,
             return_current: true,
@@ -214,6 +215,7 @@ mod tests {
             value: "1".to_owned(),
             metadata: None,
             ttl_seconds: None,
+            schema_version: None,
             guard,
         }
     }

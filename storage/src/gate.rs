@@ -292,6 +292,7 @@ fn check_item(item: BulkItem, limits: &RequestLimits) -> Result<CheckedItem, Err
         value,
         metadata,
         ttl,
+        schema_version: item.schema_version,
         guard: item.guard,
     })
 }

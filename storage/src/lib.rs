@@ -40,6 +40,7 @@
 //!     value: r#"{ "title": "Hello" }"#.to_owned(),
 //!     metadata: None,
 //!     ttl_seconds: None,
+//!     schema_version: None,
 //!     guard: Guard::Absent,
 //! };
 //! let put = PutRequest { namespace: notes, item, return_previous: false, return_current: false };

@@ -28,6 +28,7 @@ async fn put_to(install: &Install<'_>, namespace: &str, guard: Guard) -> Result<
         value: "1".to_owned(),
         metadata: None,
         ttl_seconds: None,
+        schema_version: None,
         guard,
     };
     let namespace = Namespace::parse(namespace).unwrap();

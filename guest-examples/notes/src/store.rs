@@ -44,6 +44,7 @@ pub fn put(id: &str, value: &str, guard: PutGuard) -> Result<Written, Error> {
     let options = PutOptions {
         metadata: None,
         ttl_seconds: None,
+        schema_version: None,
         guard,
         // What was replaced tells an unguarded write whether it created the note.
         return_previous: unguarded,

@@ -150,6 +150,7 @@ impl Put {
             value,
             metadata: self.metadata,
             ttl_seconds: self.ttl,
+            schema_version: None,
             guard,
         };
         let namespace = Namespace::parse(self.place.namespace)?;

@@ -49,6 +49,8 @@ pub struct BulkItem {
     pub metadata: Option<String>,
     /// Seconds until the record vanishes; never when absent.
     pub ttl_seconds: Option<u64>,
+    /// The version of the namespace's schema to check the value against; the active one when absent.
+    pub schema_version: Option<u32>,
     /// What must be true of the stored record.
     pub guard: Guard,
 }

@@ -10,7 +10,7 @@ use crate::backend::{Backend, ListQuery};
 use crate::contract::{
     CursorKey, CursorScope, DeleteRequest, GetManyRequest, GetRequest, Page, Record, Usage, Written,
 };
-use crate::error::{BulkError, Error};
+use crate::error::{BulkError, Error, FailedItem, Violation};
 
 /// Serves storage from a database of this process.
 #[derive(Debug)]
@@ -73,6 +73,7 @@ impl StorageClient for LocalService {
     }
 
     async fn put(&self, scope: &Scope, put: Put) -> Result<Vec<Written>, BulkError> {
+        ensure_schemas(&put)?;
         self.in_time(self.backend.put(scope, put)).await
     }
 
@@ -121,4 +122,24 @@ impl StorageClient for LocalService {
     async fn usage(&self, scope: &Scope) -> Result<Usage, Error> {
         self.in_time(self.backend.usage(scope)).await
     }
+}
+
+/// No namespace has a schema yet, so a version that is asked for doesn't exist.
+fn ensure_schemas(put: &Put) -> Result<(), BulkError> {
+    for (index, item) in put.items.iter().enumerate() {
+        if let Some(version) = item.schema_version {
+            let message = format!(
+                "the namespace '{}' has no schema version {version}",
+                put.namespace
+            );
+            return Err(BulkError {
+                item: Some(FailedItem {
+                    index,
+                    key: item.key.as_str().to_owned(),
+                }),
+                error: Violation::argument("schemaVersion", message),
+            });
+        }
+    }
+    Ok(())
 }

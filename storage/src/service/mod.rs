@@ -95,6 +95,8 @@ pub struct CheckedItem {
     pub metadata: JsonText,
     /// How long it lives; for ever when absent.
     pub ttl: Option<Duration>,
+    /// The version of the schema to check against; the active one when absent.
+    pub schema_version: Option<u32>,
     /// What must be true of the stored record.
     pub guard: Guard,
 }

@@ -137,6 +137,23 @@ pub async fn text_that_could_never_fit_is_not_looked_at(stage: &Stage) {
     ));
 }
 
+pub async fn a_schema_version_that_does_not_exist_is_refused(stage: &Stage) {
+    let install = stage.install();
+    for version in [0, 1, u32::MAX] {
+        let item = BulkItem {
+            schema_version: Some(version),
+            ..item("k", "1", Guard::Any)
+        };
+        assert!(
+            matches!(
+                install.put_item(item).await,
+                Err(Error::ValidationFailed(_))
+            ),
+            "{version}"
+        );
+    }
+}
+
 pub async fn nasty_keys_are_only_keys(stage: &Stage) {
     let install = stage.install();
     let widest = "\u{10FFFF}".repeat(64);

@@ -42,6 +42,7 @@ macro_rules! contract_suite {
                 json::what_no_database_can_hold_is_refused_alike,
                 json::sizes_are_allowed_to_the_limit_and_no_further,
                 json::text_that_could_never_fit_is_not_looked_at,
+                json::a_schema_version_that_does_not_exist_is_refused,
                 json::nasty_keys_are_only_keys,
                 lifetime::a_record_vanishes_at_the_instant_of_its_expiry,
                 lifetime::an_expired_record_is_absent_to_guards_and_raises_the_floor,

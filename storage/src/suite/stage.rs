@@ -253,6 +253,7 @@ pub(super) fn item(key: &str, value: &str, guard: Guard) -> BulkItem {
         value: value.to_owned(),
         metadata: None,
         ttl_seconds: None,
+        schema_version: None,
         guard,
     }
 }
