@@ -9,7 +9,7 @@ use alga_model::{Clock, SystemClock};
 use alga_registry::{Registry, SqliteRegistry};
 use alga_sqlite::Options;
 use alga_storage::{CursorKey, Gate, LocalService, SqliteBackend};
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use crate::config::Config;
 use crate::engine::{Engine, EngineError, EngineOptions};
@@ -36,6 +36,12 @@ impl Stores {
     /// Opens what `config` names and brings its schemas up to date. What is missing is made.
     pub async fn open(config: &Config) -> anyhow::Result<Self> {
         Self::open_with(config, true).await
+    }
+
+    /// Opens what is there, for commands on existing data: a mistyped folder is not made.
+    pub async fn open_existing(config: &Config) -> anyhow::Result<Self> {
+        ensure_data(config)?;
+        Self::open(config).await
     }
 
     /// Opens what `config` names as it is, for the commands that migrate.
@@ -154,6 +160,17 @@ pub fn engine_options(config: &Config) -> EngineOptions {
         component_bytes: engine.components_bytes,
         code_cache: None,
     }
+}
+
+/// Fails where no runner has kept data yet.
+pub fn ensure_data(config: &Config) -> anyhow::Result<()> {
+    let data = &config.data;
+    ensure!(
+        data.registry_database().exists(),
+        "there is no data in {}; name another folder with --data-dir, or start with `bundle add` or `serve`",
+        data.dir.display()
+    );
+    Ok(())
 }
 
 fn cannot_use(path: &Path) -> String {

@@ -86,7 +86,7 @@ pub(super) struct Switch {
 
 impl Command {
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let stores = Stores::open(config).await?;
+        let stores = Stores::open_existing(config).await?;
         match self {
             Self::Create(command) => command.run(&stores).await?,
             Self::List(command) => command.run(&stores).await?,

@@ -7,7 +7,7 @@ use anyhow::ensure;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::output;
-use crate::app::Stores;
+use crate::app::{Stores, ensure_data};
 use crate::config::Config;
 
 #[derive(Debug, Subcommand)]
@@ -40,6 +40,9 @@ enum Name {
 
 impl Command {
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+        if !matches!(self, Self::Up) {
+            ensure_data(config)?;
+        }
         let stores = Stores::open_unmigrated(config).await?;
         let databases = [
             ("storage", stores.storage.database()),

@@ -92,7 +92,7 @@ pub(super) struct List {
 
 impl Command {
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let stores = Stores::open(config).await?;
+        let stores = Stores::open_existing(config).await?;
         let (_, gate) = stores.gate(config);
         let install = find(&stores, self.install()).await?;
         ensure!(

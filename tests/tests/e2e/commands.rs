@@ -308,13 +308,29 @@ fn invoke_runs_a_component_or_a_bundle_once() {
 }
 
 #[test]
+fn a_mistyped_data_folder_is_not_made() {
+    let deployment = Deployment::new();
+    let install = Uuid::new_v4().to_string();
+    for command in [
+        vec!["install", "list"],
+        vec!["install", "disable", &install],
+        vec!["storage", "list", &install, "notes"],
+        vec!["migrate", "status"],
+        vec!["migrate", "down", "storage", "--to", "0", "--yes"],
+        vec!["bundle", "add", "no-such-file"],
+    ] {
+        let said = deployment.fails(&command);
+        assert!(
+            said.contains("there is no data") || said.contains("no-such-file"),
+            "{said}"
+        );
+        assert!(!deployment.data().exists(), "{command:?} made the folder");
+    }
+}
+
+#[test]
 fn migrations_go_up_and_down_and_say_where_they_are() {
     let deployment = Deployment::new();
-    let status = deployment.ok(&["migrate", "status"]);
-    assert!(
-        status.contains("missing") && !status.contains("applied"),
-        "{status}"
-    );
     let status = deployment.ok(&["migrate", "up"]);
     assert!(
         status.contains("applied") && !status.contains("missing"),

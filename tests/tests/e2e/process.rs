@@ -193,7 +193,7 @@ fn several_processes_may_make_the_same_data_folder() {
     let mut commands: Vec<_> = (0..6)
         .map(|_| {
             deployment
-                .command(&["install", "list"])
+                .command(&["migrate", "up"])
                 .stdout(std::process::Stdio::null())
                 .spawn()
                 .unwrap()
