@@ -71,6 +71,11 @@ fn describe_metrics() {
         "How long storage operations took, by operation and outcome."
     );
     describe_counter!(
+        "alga_http_accept_failures_total",
+        Unit::Count,
+        "Connections that could not be accepted, most likely for want of file handles."
+    );
+    describe_counter!(
         "alga_engine_code_cache_rejected_total",
         "Compiled components on disk that were not what was written there."
     );

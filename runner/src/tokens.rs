@@ -125,15 +125,6 @@ impl Token {
                 .is_none_or(|installs| installs.contains(&install))
     }
 
-    /// Whether the token is good for all of a tenant: its installs, those to come included.
-    pub fn allows_tenant(&self, tenant: TenantId) -> bool {
-        let TokenScope { tenants, installs } = &self.scope;
-        tenants
-            .as_ref()
-            .is_none_or(|tenants| tenants.contains(&tenant))
-            && installs.is_none()
-    }
-
     /// Whether the token is good for everything that its role may do.
     pub fn is_unlimited(&self) -> bool {
         self.scope == TokenScope::default()
@@ -257,16 +248,14 @@ mod tests {
             },
         };
         let all = scoped(None, None);
-        assert!(all.allows(tenant, install) && all.allows_tenant(tenant) && all.is_unlimited());
+        assert!(all.allows(tenant, install) && all.is_unlimited());
         let one_tenant = scoped(Some(tenant), None);
-        assert!(one_tenant.allows(tenant, install) && one_tenant.allows_tenant(tenant));
-        assert!(
-            !one_tenant.allows(other_tenant, install) && !one_tenant.allows_tenant(other_tenant)
-        );
+        assert!(one_tenant.allows(tenant, install));
+        assert!(!one_tenant.allows(other_tenant, install));
         assert!(!one_tenant.is_unlimited());
         let one_install = scoped(None, Some(install));
         assert!(one_install.allows(tenant, install));
-        assert!(!one_install.allows(tenant, other_install) && !one_install.allows_tenant(tenant));
+        assert!(!one_install.allows(tenant, other_install));
         let both = scoped(Some(tenant), Some(install));
         assert!(both.allows(tenant, install));
         assert!(!both.allows(other_tenant, install) && !both.allows(tenant, other_install));

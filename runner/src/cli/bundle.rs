@@ -73,24 +73,19 @@ impl Command {
 impl Pack {
     /// Prints the path of the bundle.
     async fn run(self) -> anyhow::Result<ExitCode> {
-        let target = match self.output {
-            Some(output) => output,
-            None => default_output(&self.folder)?,
-        };
+        // Judged before anything is written: a bundle that is there already stays as it is.
+        let manifest = read_manifest(&self.folder)?;
+        let target = self
+            .output
+            .map_or_else(|| default_output(&self.folder, &manifest), Ok)?;
         let path = target.clone();
         let packed = spawn_blocking(move || pack(&self.folder, &path, &Limits::default())).await?;
-        let mut packed = packed.map_err(|error| match error {
-            PackError::Manifest(invalid) => {
-                anyhow!("the manifest is not valid{}", lines(&invalid.issues))
-            }
+        let packed = packed.map_err(|error| match error {
+            PackError::Manifest(invalid) => not_valid(&invalid.issues),
             error => error.into(),
         })?;
-        judge_capabilities(&mut packed);
         warn(&packed.warnings);
-        if !packed.is_complete() {
-            tokio::fs::remove_file(&target).await?;
-            return Ok(verdict(&packed));
-        }
+        warn(&capability_warnings(&manifest));
         output::note(format_args!(
             "packed {} files into {} bytes, {}",
             packed.files.len(),
@@ -291,11 +286,26 @@ fn lines(issues: &[Issue]) -> String {
     lines.concat()
 }
 
-fn default_output(folder: &Path) -> anyhow::Result<PathBuf> {
-    let folder = std::path::absolute(folder)?;
-    let path = folder.join("manifest.json");
+fn not_valid(issues: &[Issue]) -> anyhow::Error {
+    anyhow!("the manifest is not valid{}", lines(issues))
+}
+
+/// The manifest of a folder, if publishing would accept it.
+fn read_manifest(folder: &Path) -> anyhow::Result<Manifest> {
+    let path = folder.join(Manifest::FILE);
     let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let manifest = Manifest::parse(&text)?.manifest;
+    let manifest = Manifest::parse(&text)
+        .map_err(|invalid| not_valid(&invalid.issues))?
+        .manifest;
+    let issues = capability_issues(&manifest);
+    if issues.is_empty() {
+        Ok(manifest)
+    } else {
+        Err(not_valid(&issues))
+    }
+}
+
+fn default_output(folder: &Path, manifest: &Manifest) -> anyhow::Result<PathBuf> {
     let name = format!("{}-{}.tar.zst", manifest.name, manifest.version);
-    Ok(folder.with_file_name(name))
+    Ok(std::path::absolute(folder)?.with_file_name(name))
 }

@@ -196,7 +196,7 @@ impl Engine {
         };
         let answer = tokio::time::timeout_at(deadline.into(), answer).await;
         if log.dropped() > 0 {
-            tracing::warn!(
+            tracing::info!(
                 dropped_lines = log.dropped(),
                 "the guest wrote more log lines than an invocation may"
             );

@@ -94,6 +94,13 @@ fn a_capability_that_could_never_be_granted_is_refused_when_it_is_packed() {
     assert!(said.contains("reed"), "{said}");
     let (packed, said, bundle) = pack("read");
     assert!(packed, "{said}");
+    let good = fs::read(&bundle).unwrap();
+    assert!(!pack("reed").0);
+    assert_eq!(
+        fs::read(&bundle).unwrap(),
+        good,
+        "a good bundle is not lost to a bad manifest"
+    );
     assert!(
         said.contains("warning") && said.contains("alga.teleport"),
         "{said}"

@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::deployment::{Answer, Deployment, get, refusal};
+use crate::deployment::{Answer, Deployment, Installed, get, refusal};
 
 fn with(mut envelope: Value, member: &str, value: Value) -> Value {
     envelope["context"][member] = value;
@@ -245,6 +245,32 @@ async fn a_request_can_not_change_what_the_install_is_set_to() {
             assert_eq!(answer.json()["greeting"], greeting, "{envelope}");
         }
     }
+}
+
+#[tokio::test]
+async fn fuel_is_counted_where_it_is_configured_and_requests_narrow_it() {
+    let mut deployment = Deployment::new();
+    // A loop burns this within milliseconds, an answer needs far less.
+    deployment.set("ALGA_ENGINE_FUEL", "1000000");
+    deployment.start();
+    let looping = deployment.install("com.example.loop", &guest::endless_loop());
+    let good = deployment.install("com.example.echo", &guest::echo());
+    let out_of_fuel = async |installed: &Installed, fuel: Option<u64>| {
+        let mut envelope = installed.envelope(&get("/"));
+        envelope["limits"] = json!({ "fuel": fuel });
+        let response = deployment.execute(&envelope).await;
+        let status = response.status().as_u16();
+        let body: Value = response.json().await.unwrap();
+        assert!(status == 200 || status == 504, "{body}");
+        body["error"]["details"]["limit"] == "fuel"
+    };
+    assert!(out_of_fuel(&looping, None).await);
+    assert!(
+        out_of_fuel(&looping, Some(u64::MAX)).await,
+        "a request can't ask for more"
+    );
+    assert!(!out_of_fuel(&good, None).await);
+    assert!(out_of_fuel(&good, Some(1)).await);
 }
 
 #[tokio::test]
