@@ -6,7 +6,11 @@ use std::str::FromStr;
 use alga_model::{ExtensionName, InstallId, TenantId, Timestamp};
 use serde_json::{Value, json};
 
+use crate::bounds::ensure;
+use crate::error::RegistryError;
 use crate::install::{Install, InstallEdit};
+use crate::switches::{Switches, SwitchesEdit};
+use crate::tenant::{TenantEdit, TenantSettings};
 use crate::version::{NewVersion, Registered};
 
 /// One mutation that happened.
@@ -22,7 +26,7 @@ pub struct AuditRecord {
     pub request_id: Option<String>,
     /// What was done, an [`AuditAction`]. Text, so that a release can read what a later one wrote.
     pub action: String,
-    /// Whose install it was done to.
+    /// The tenant it was done to, or whose install.
     pub tenant: Option<TenantId>,
     /// The install it was done to.
     pub install: Option<InstallId>,
@@ -47,19 +51,31 @@ pub enum AuditAction {
     InstallConfig,
     /// Whether an envelope's config counts was changed.
     InstallEnvelopeConfig,
-    /// An install's quota overrides were replaced.
-    InstallQuotas,
+    /// An install's limit overrides were replaced.
+    InstallLimits,
+    /// The storage was turned on or off for all.
+    SwitchesStorage,
+    /// The list of allowed extensions was replaced.
+    SwitchesExtensions,
+    /// The storage was turned on or off for a tenant.
+    TenantStorage,
+    /// A tenant's limit overrides were replaced.
+    TenantLimits,
 }
 
 impl AuditAction {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 11] = [
         Self::VersionRegister,
         Self::InstallCreate,
         Self::InstallState,
         Self::InstallGrants,
         Self::InstallConfig,
         Self::InstallEnvelopeConfig,
-        Self::InstallQuotas,
+        Self::InstallLimits,
+        Self::SwitchesStorage,
+        Self::SwitchesExtensions,
+        Self::TenantStorage,
+        Self::TenantLimits,
     ];
 
     /// The action's name in the audit.
@@ -71,7 +87,11 @@ impl AuditAction {
             Self::InstallGrants => "install.grants",
             Self::InstallConfig => "install.config",
             Self::InstallEnvelopeConfig => "install.envelope-config",
-            Self::InstallQuotas => "install.quotas",
+            Self::InstallLimits => "install.limits",
+            Self::SwitchesStorage => "switches.storage",
+            Self::SwitchesExtensions => "switches.extensions",
+            Self::TenantStorage => "tenant.storage",
+            Self::TenantLimits => "tenant.limits",
         }
     }
 }
@@ -101,7 +121,7 @@ impl FromStr for AuditAction {
 /// Which records to read. What is `None` does not restrict.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AuditFilter {
-    /// Only what was done to this tenant's installs.
+    /// Only what was done to this tenant or its installs.
     pub tenant: Option<TenantId>,
     /// Only what was done to this install.
     pub install: Option<InstallId>,
@@ -118,6 +138,10 @@ pub struct AuditFilter {
 }
 
 /// The direction the audit is read in.
+///
+/// Records stand in the order in which their mutations were committed. That is the order of their
+/// times, but for mutations that waited for one another, so whoever keeps the last `seq` misses
+/// nothing that is committed later.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AuditOrder {
     /// From the first record on, as an export does.
@@ -127,13 +151,21 @@ pub enum AuditOrder {
     NewestFirst,
 }
 
+/// The most records one removal takes out. Bounds how long it keeps other mutations waiting.
+pub const MAX_AUDIT_REMOVAL: u32 = 10_000;
+
+pub(crate) fn ensure_removal_limit(limit: u32) -> Result<(), RegistryError> {
+    let is_within = (1..=MAX_AUDIT_REMOVAL).contains(&limit);
+    ensure(is_within, "limit", "1 to 10000")
+}
+
 /// What a mutation says of itself, for the record a backend writes.
 #[derive(Debug)]
 pub(crate) struct AuditEntry<'a> {
     pub(crate) action: AuditAction,
     pub(crate) tenant: Option<TenantId>,
     pub(crate) install: Option<InstallId>,
-    pub(crate) extension: &'a ExtensionName,
+    pub(crate) extension: Option<&'a ExtensionName>,
     pub(crate) details: Value,
 }
 
@@ -143,7 +175,7 @@ impl<'a> AuditEntry<'a> {
             action: AuditAction::VersionRegister,
             tenant: None,
             install: None,
-            extension: &registered.extension.name,
+            extension: Some(&registered.extension.name),
             details: json!({
                 "version": new.version,
                 "contentHash": new.content_hash,
@@ -160,7 +192,7 @@ impl<'a> AuditEntry<'a> {
             "grants": install.grants,
             "configKeys": install.config.as_map().keys().collect::<Vec<_>>(),
             "allowEnvelopeConfig": install.allow_envelope_config,
-            "quotas": install.quotas,
+            "limits": install.limits,
         });
         Self::of_install(AuditAction::InstallCreate, install, details)
     }
@@ -191,12 +223,64 @@ impl<'a> AuditEntry<'a> {
                     "generation": after.generation,
                 }),
             ),
-            InstallEdit::Quotas(_) => (
-                AuditAction::InstallQuotas,
-                json!({ "before": before.quotas, "after": after.quotas, "generation": after.generation }),
+            InstallEdit::Limits(_) => (
+                AuditAction::InstallLimits,
+                json!({ "before": before.limits, "after": after.limits, "generation": after.generation }),
             ),
         };
         Self::of_install(action, after, details)
+    }
+
+    pub(crate) fn switches_edited(
+        edit: &SwitchesEdit,
+        before: &Switches,
+        after: &Switches,
+    ) -> Self {
+        let (action, details) = match edit {
+            SwitchesEdit::Storage(_) => (
+                AuditAction::SwitchesStorage,
+                json!({ "before": before.storage, "after": after.storage, "generation": after.generation }),
+            ),
+            SwitchesEdit::AllowedExtensions(_) => (
+                AuditAction::SwitchesExtensions,
+                json!({
+                    "before": before.allowed_extensions,
+                    "after": after.allowed_extensions,
+                    "generation": after.generation,
+                }),
+            ),
+        };
+        Self {
+            action,
+            tenant: None,
+            install: None,
+            extension: None,
+            details,
+        }
+    }
+
+    pub(crate) fn tenant_edited(
+        edit: &TenantEdit,
+        before: &TenantSettings,
+        after: &TenantSettings,
+    ) -> Self {
+        let (action, details) = match edit {
+            TenantEdit::Storage(_) => (
+                AuditAction::TenantStorage,
+                json!({ "before": before.storage, "after": after.storage, "generation": after.generation }),
+            ),
+            TenantEdit::Limits(_) => (
+                AuditAction::TenantLimits,
+                json!({ "before": before.limits, "after": after.limits, "generation": after.generation }),
+            ),
+        };
+        Self {
+            action,
+            tenant: Some(after.tenant),
+            install: None,
+            extension: None,
+            details,
+        }
     }
 
     fn of_install(action: AuditAction, install: &'a Install, details: Value) -> Self {
@@ -204,7 +288,7 @@ impl<'a> AuditEntry<'a> {
             action,
             tenant: Some(install.tenant),
             install: Some(install.id),
-            extension: &install.extension_name,
+            extension: Some(&install.extension_name),
             details,
         }
     }

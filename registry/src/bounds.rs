@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn json_is_bounded_by_its_text() {
-        let check = |text: &str| ensure_json_size("quotas", "short", &text, 6).is_ok();
+        let check = |text: &str| ensure_json_size("limits", "short", &text, 6).is_ok();
         assert!(check("abc") && check("abcd"));
         assert!(!check("abcde"));
     }

@@ -28,3 +28,11 @@ impl Change<'_> {
         }
     }
 }
+
+/// Ensures that what is to be changed is at the generation the caller expects, if it expects one.
+pub(crate) fn ensure_generation(actual: u64, expected: Option<u64>) -> Result<(), RegistryError> {
+    match expected {
+        Some(expected) if expected != actual => Err(RegistryError::Conflict { expected, actual }),
+        Some(_) | None => Ok(()),
+    }
+}

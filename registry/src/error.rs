@@ -32,12 +32,12 @@ pub enum RegistryError {
     /// This content is registered with another manifest, or as another version or extension.
     #[error("cannot register content again under another manifest")]
     ManifestConflict,
-    /// The install was changed since the caller saw it.
-    #[error("cannot change generation {expected} of an install that is at {actual}")]
+    /// What is to be changed was changed since the caller saw it.
+    #[error("cannot change generation {expected}, the present one is {actual}")]
     Conflict {
         /// The generation the caller expected.
         expected: u64,
-        /// The generation the install is at.
+        /// The generation it is at.
         actual: u64,
     },
     /// The install is uninstalled and can't be changed any more.

@@ -5,11 +5,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::bounds::{ensure_json_size, ensure_shallow};
+use crate::change::ensure_generation;
 use crate::config::Config;
 use crate::error::RegistryError;
 use crate::extension::{Extension, ExtensionKey};
 use crate::grant::{self, Grants};
+use crate::limits;
 use crate::version::Version;
 
 /// An extension in one version, installed for one tenant. A tenant may install an extension more
@@ -38,8 +39,8 @@ pub struct Install {
     pub config: Config,
     /// What it may do.
     pub grants: Grants,
-    /// Where its quotas differ from the defaults, as JSON that the storage understands.
-    pub quotas: Option<Value>,
+    /// Where its limits differ from its tenant's, as JSON that the storage understands.
+    pub limits: Option<Value>,
     /// 1 at first, one more with every change.
     pub generation: u64,
     /// When it was installed.
@@ -68,7 +69,7 @@ impl Install {
             allow_envelope_config: new.allow_envelope_config,
             config: new.config.clone(),
             grants: new.grants.clone(),
-            quotas: new.quotas.clone(),
+            limits: new.limits.clone(),
             generation: 1,
             created_at: now,
             updated_at: now,
@@ -82,20 +83,14 @@ impl Install {
         expected_generation: Option<u64>,
         now: Timestamp,
     ) -> Result<Option<Self>, RegistryError> {
-        if let Some(expected) = expected_generation.filter(|expected| *expected != self.generation)
-        {
-            return Err(RegistryError::Conflict {
-                expected,
-                actual: self.generation,
-            });
-        }
+        ensure_generation(self.generation, expected_generation)?;
         let mut after = self.clone();
         match edit.clone() {
             InstallEdit::State(state) => after.state = state,
             InstallEdit::Grants(grants) => after.grants = grants,
             InstallEdit::Config(config) => after.config = config,
             InstallEdit::AllowEnvelopeConfig(allow) => after.allow_envelope_config = allow,
-            InstallEdit::Quotas(quotas) => after.quotas = quotas,
+            InstallEdit::Limits(limits) => after.limits = limits,
         }
         if after == *self {
             return Ok(None);
@@ -152,8 +147,8 @@ pub struct NewInstall {
     pub config: Config,
     /// What it may do. The registry doesn't compare this with what the manifest asks for.
     pub grants: Grants,
-    /// Where its quotas differ from the defaults; at most 16 KiB of JSON.
-    pub quotas: Option<Value>,
+    /// Where its limits differ from its tenant's; at most 16 KiB of JSON.
+    pub limits: Option<Value>,
 }
 
 impl NewInstall {
@@ -165,14 +160,14 @@ impl NewInstall {
             allow_envelope_config: false,
             config: Config::default(),
             grants: Grants::new(),
-            quotas: None,
+            limits: None,
         }
     }
 
     pub(crate) fn ensure_valid(&self) -> Result<(), RegistryError> {
         self.config.ensure_valid()?;
         grant::ensure_valid(&self.grants)?;
-        ensure_quotas(self.quotas.as_ref())
+        limits::ensure_valid(self.limits.as_ref())
     }
 }
 
@@ -187,8 +182,8 @@ pub enum InstallEdit {
     Config(Config),
     /// Says whether the config of a request's envelope counts.
     AllowEnvelopeConfig(bool),
-    /// Replaces the quota overrides.
-    Quotas(Option<Value>),
+    /// Replaces the limit overrides.
+    Limits(Option<Value>),
 }
 
 impl InstallEdit {
@@ -197,7 +192,7 @@ impl InstallEdit {
             Self::State(_) | Self::AllowEnvelopeConfig(_) => Ok(()),
             Self::Grants(grants) => grant::ensure_valid(grants),
             Self::Config(config) => config.ensure_valid(),
-            Self::Quotas(quotas) => ensure_quotas(quotas.as_ref()),
+            Self::Limits(limits) => limits::ensure_valid(limits.as_ref()),
         }
     }
 }
@@ -211,14 +206,6 @@ pub struct InstallFilter {
     pub extension: Option<ExtensionKey>,
     /// Also those that are uninstalled.
     pub include_uninstalled: bool,
-}
-
-const MAX_QUOTAS_BYTES: usize = 16 * 1024;
-
-fn ensure_quotas(quotas: Option<&Value>) -> Result<(), RegistryError> {
-    let Some(quotas) = quotas else { return Ok(()) };
-    ensure_shallow("quotas", quotas)?;
-    ensure_json_size("quotas", "at most 16 KiB of JSON", quotas, MAX_QUOTAS_BYTES)
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! Which extensions there are, in which versions, and who has installed them.
 //!
 //! An [`Extension`] is a name that belongs to the publisher of its first [`Version`]; an
-//! [`Install`] is one version set up for one tenant, with its settings, [`Grants`] and quotas.
+//! [`Install`] is one version set up for one tenant, with its settings, [`Grants`] and limits.
+//! [`TenantSettings`] apply to all installs of a tenant, [`Switches`] to those of all tenants; both
+//! can be changed at any time. Whatever changes any of this leaves an [`AuditRecord`].
+//!
 //! [`Registry`] is what every backend does and promises; [`SqliteRegistry`] keeps it in a SQLite
 //! file or in memory.
 //!
@@ -32,7 +35,7 @@
 //! # }
 //! ```
 //!
-//! The crate knows no capability, no HTTP and no bundle format: a manifest, a grant and a quota are
+//! The crate knows no capability, no HTTP and no bundle format: a manifest, a grant and a limit are
 //! JSON that others understand. Time is a parameter of every mutation.
 
 mod audit;
@@ -43,14 +46,19 @@ mod error;
 mod extension;
 mod grant;
 mod install;
+mod limits;
 mod page;
 mod registry;
 mod sqlite;
 #[cfg(feature = "suite")]
 pub mod suite;
+mod switches;
+mod tenant;
 mod version;
 
-pub use audit::{AuditAction, AuditFilter, AuditOrder, AuditRecord, ParseAuditActionError};
+pub use audit::{
+    AuditAction, AuditFilter, AuditOrder, AuditRecord, MAX_AUDIT_REMOVAL, ParseAuditActionError,
+};
 pub use change::Change;
 pub use config::Config;
 pub use error::{RegistryError, Resource};
@@ -60,4 +68,6 @@ pub use install::{Install, InstallEdit, InstallFilter, InstallState, NewInstall}
 pub use page::{MAX_PAGE_ITEMS, Page, PageRequest};
 pub use registry::Registry;
 pub use sqlite::SqliteRegistry;
+pub use switches::{Switches, SwitchesEdit};
+pub use tenant::{TenantEdit, TenantSettings};
 pub use version::{NewVersion, Registered, Version, VersionKey};

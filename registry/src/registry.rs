@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use alga_model::{ExtensionName, InstallId};
+use alga_model::{ExtensionName, InstallId, TenantId, Timestamp};
 use async_trait::async_trait;
 use serde_json::Value;
 use uuid::Uuid;
@@ -15,13 +15,17 @@ use crate::extension::{Extension, ExtensionKey};
 use crate::grant::Grants;
 use crate::install::{Install, InstallEdit, InstallFilter, InstallState, NewInstall};
 use crate::page::{Page, PageRequest};
+use crate::switches::{Switches, SwitchesEdit};
+use crate::tenant::{TenantEdit, TenantSettings};
 use crate::version::{NewVersion, Registered, Version, VersionKey};
 
-/// The extensions, versions and installs there are.
+/// The extensions, versions and installs there are, and what is set for all of them or for the
+/// installs of one tenant.
 ///
 /// A mutation is durable when it returns, happens as a whole or not at all, and leaves exactly one
 /// audit record, committed together with it. A mutation that is refused, or that finds everything
-/// as it should be, leaves none. A read sees everything committed before it began.
+/// as it should be, leaves none; nor does [`remove_audit`](Self::remove_audit). A read sees
+/// everything committed before it began.
 #[async_trait]
 pub trait Registry: fmt::Debug + Send + Sync {
     /// Registers a version, and its extension when it is the first one.
@@ -124,15 +128,15 @@ pub trait Registry: fmt::Debug + Send + Sync {
             .await
     }
 
-    /// Replaces an install's quota overrides, as [`edit_install`](Self::edit_install) does.
-    async fn set_quotas(
+    /// Replaces an install's limit overrides, as [`edit_install`](Self::edit_install) does.
+    async fn set_limits(
         &self,
         id: InstallId,
-        quotas: Option<Value>,
+        limits: Option<Value>,
         expected_generation: Option<u64>,
         change: Change<'_>,
     ) -> Result<Install, RegistryError> {
-        self.edit_install(id, InstallEdit::Quotas(quotas), expected_generation, change)
+        self.edit_install(id, InstallEdit::Limits(limits), expected_generation, change)
             .await
     }
 
@@ -148,10 +152,62 @@ pub trait Registry: fmt::Debug + Send + Sync {
             .await
     }
 
+    /// What applies to the whole deployment, in one round trip to the database; the default where
+    /// nothing was changed yet.
+    async fn switches(&self) -> Result<Switches, RegistryError>;
+
+    /// Changes the switches and raises their generation by one, as
+    /// [`edit_install`](Self::edit_install) does for an install. Generation 0 is that of switches
+    /// never changed.
+    ///
+    /// # Errors
+    ///
+    /// [`Conflict`](RegistryError::Conflict) when they are at another generation than expected.
+    async fn edit_switches(
+        &self,
+        edit: SwitchesEdit,
+        expected_generation: Option<u64>,
+        change: Change<'_>,
+    ) -> Result<Switches, RegistryError>;
+
+    /// What applies to all installs of the tenant, in one round trip to the database;
+    /// [`TenantSettings::unchanged`] where nothing was changed yet. The registry doesn't know which
+    /// tenants there are, so every id is one.
+    async fn tenant_settings(&self, tenant: TenantId) -> Result<TenantSettings, RegistryError>;
+
+    /// The tenants whose settings were ever changed, by id.
+    async fn tenants_with_settings(
+        &self,
+        page: PageRequest<TenantId>,
+    ) -> Result<Page<TenantSettings, TenantId>, RegistryError>;
+
+    /// Changes a tenant's settings and raises their generation by one, as
+    /// [`edit_install`](Self::edit_install) does for an install. Generation 0 is that of settings
+    /// never changed.
+    ///
+    /// # Errors
+    ///
+    /// [`Conflict`](RegistryError::Conflict) when they are at another generation than expected.
+    async fn edit_tenant(
+        &self,
+        tenant: TenantId,
+        edit: TenantEdit,
+        expected_generation: Option<u64>,
+        change: Change<'_>,
+    ) -> Result<TenantSettings, RegistryError>;
+
     /// The audit records that match `filter`.
     async fn audit(
         &self,
         filter: &AuditFilter,
         page: PageRequest<u64>,
     ) -> Result<Page<AuditRecord, u64>, RegistryError>;
+
+    /// Removes the audit records of what happened before `before`, the oldest first, and tells how
+    /// many they were.
+    ///
+    /// At most `limit` of them, 1 to [`MAX_AUDIT_REMOVAL`](crate::MAX_AUDIT_REMOVAL); fewer than
+    /// `limit` means that none are left. Not audited itself. The number of a record that is gone
+    /// is never given again.
+    async fn remove_audit(&self, before: Timestamp, limit: u32) -> Result<u64, RegistryError>;
 }

@@ -2,8 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
-use alga_registry::SqliteRegistry;
+use alga_model::{ContentHash, TenantId, Timestamp};
+use alga_registry::{
+    AuditAction, AuditFilter, AuditRecord, Change, Install, MAX_PAGE_ITEMS, NewInstall, NewVersion,
+    PageRequest, Registry, SqliteRegistry, Switches, SwitchesEdit, TenantEdit, TenantSettings,
+};
 use alga_sqlite::{Database, Options};
+use serde_json::json;
 
 /// The statements of the schema, without the table in which SQLite keeps the last number of an
 /// AUTOINCREMENT column, which can't be dropped.
@@ -51,4 +56,93 @@ async fn going_all_the_way_down_leaves_only_the_history() {
             .all(|statement| statement.contains("_registry_migrations")),
         "{left:#?}"
     );
+}
+
+fn change() -> Change<'static> {
+    Change {
+        actor: "admin",
+        request_id: None,
+        now: Timestamp::from_millis(0),
+    }
+}
+
+/// An install with limits of its own, that were changed once.
+async fn install_with_limits(registry: &SqliteRegistry) -> Install {
+    let notes = NewVersion {
+        name: "com.example.notes".parse().unwrap(),
+        publisher: "Example Inc.".to_owned(),
+        version: "1.0.0".to_owned(),
+        content_hash: ContentHash::of(b"notes"),
+        manifest: "{}".to_owned(),
+        size: 5,
+    };
+    let registered = registry.register_version(&notes, change()).await.unwrap();
+    let new = NewInstall::new(TenantId::generate(), registered.version.id);
+    let install = registry.create_install(&new, change()).await.unwrap();
+    let limits = Some(json!({ "keysPerNamespace": 10 }));
+    let edited = registry
+        .set_limits(install.id, limits, None, change())
+        .await;
+    edited.unwrap()
+}
+
+async fn records_of(registry: &SqliteRegistry, action: AuditAction) -> Vec<AuditRecord> {
+    let filter = AuditFilter {
+        action: Some(action),
+        ..AuditFilter::default()
+    };
+    let page = PageRequest::first(MAX_PAGE_ITEMS);
+    registry.audit(&filter, page).await.unwrap().items
+}
+
+#[tokio::test]
+async fn limits_and_their_records_survive_the_change_of_their_name() {
+    let registry = SqliteRegistry::open(Options::memory()).await.unwrap();
+    let install = install_with_limits(&registry).await;
+    let records = records_of(&registry, AuditAction::InstallLimits).await;
+    assert_eq!(records.len(), 1);
+    let database = registry.database();
+    database.migrate_down_to(1).await.unwrap();
+    let former: (String, i64) = sqlx::query_as(
+        "SELECT quotas, (SELECT count(*) FROM registry_audit WHERE action = 'install.quotas')
+        FROM registry_installs",
+    )
+    .fetch_one(database.reader())
+    .await
+    .unwrap();
+    assert_eq!(former, (r#"{"keysPerNamespace":10}"#.to_owned(), 1));
+
+    database.migrate_up().await.unwrap();
+    let found = registry.install(install.id).await.unwrap();
+    assert_eq!(found, Some(install));
+    let found = records_of(&registry, AuditAction::InstallLimits).await;
+    assert_eq!(found, records);
+}
+
+#[tokio::test]
+async fn settings_go_with_their_tables_and_leave_their_records() {
+    let registry = SqliteRegistry::open(Options::memory()).await.unwrap();
+    let tenant = TenantId::generate();
+    let off = SwitchesEdit::Storage(false);
+    registry
+        .edit_switches(off.clone(), None, change())
+        .await
+        .unwrap();
+    let tenant_off = TenantEdit::Storage(false);
+    registry
+        .edit_tenant(tenant, tenant_off, None, change())
+        .await
+        .unwrap();
+    let database = registry.database();
+    database.migrate_down_to(1).await.unwrap();
+    database.migrate_up().await.unwrap();
+
+    assert_eq!(registry.switches().await.unwrap(), Switches::default());
+    let settings = registry.tenant_settings(tenant).await.unwrap();
+    assert_eq!(settings, TenantSettings::unchanged(tenant));
+    for action in [AuditAction::SwitchesStorage, AuditAction::TenantStorage] {
+        assert_eq!(records_of(&registry, action).await.len(), 1);
+    }
+    let edited = registry.edit_switches(off, Some(0), change()).await;
+    assert_eq!(edited.unwrap().generation, 1);
 }

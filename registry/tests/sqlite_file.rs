@@ -4,7 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use alga_model::{ContentHash, Timestamp};
-use alga_registry::{Change, NewVersion, Registry, RegistryError, SqliteRegistry, VersionKey};
+use alga_registry::{
+    Change, NewVersion, Registry, RegistryError, SqliteRegistry, SwitchesEdit, VersionKey,
+};
 use alga_sqlite::Options;
 use tempfile::TempDir;
 
@@ -114,6 +116,38 @@ async fn of_two_registries_racing_for_a_version_one_wins() {
             (Ok(won), Err(RegistryError::DuplicateVersion { registered }))
             | (Err(RegistryError::DuplicateVersion { registered }), Ok(won)) => {
                 assert_eq!(registered, won.version.content_hash);
+            }
+            other => panic!("expected one winner, got {other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_registries_racing_for_the_switches_one_wins_and_both_see_it() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("registry.db");
+    let (ours, theirs) = (open(&path).await, open(&path).await);
+    let allowing =
+        |name: &str| SwitchesEdit::AllowedExtensions(Some([name.parse().unwrap()].into()));
+    for generation in 0..20_u64 {
+        let outcomes = tokio::join!(
+            ours.edit_switches(
+                allowing(&format!("ours.v{generation}")),
+                Some(generation),
+                change()
+            ),
+            theirs.edit_switches(
+                allowing(&format!("theirs.v{generation}")),
+                Some(generation),
+                change()
+            ),
+        );
+        match outcomes {
+            (Ok(won), Err(RegistryError::Conflict { expected, actual }))
+            | (Err(RegistryError::Conflict { expected, actual }), Ok(won)) => {
+                assert_eq!((expected, actual), (generation, won.generation));
+                assert_eq!(ours.switches().await.unwrap(), won);
+                assert_eq!(theirs.switches().await.unwrap(), won);
             }
             other => panic!("expected one winner, got {other:?}"),
         }

@@ -1,5 +1,6 @@
 //! Statements about the audit.
 
+use alga_model::{ExtensionName, Timestamp};
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqliteExecutor};
 
 use super::error::SqliteError;
@@ -14,6 +15,8 @@ const INSERT: &str = "INSERT INTO registry_audit
 const SELECT: &str =
     "SELECT seq, at, actor, request_id, action, tenant_id, install_id, extension, details
     FROM registry_audit";
+const REMOVE: &str = "DELETE FROM registry_audit WHERE seq IN
+    (SELECT seq FROM registry_audit WHERE at < ?1 ORDER BY at, seq LIMIT ?2)";
 
 /// Adds a record to the transaction of the mutation it describes.
 #[tracing::instrument(level = "debug", name = "db.audit.record", skip_all)]
@@ -39,7 +42,7 @@ pub(super) async fn record(
                 .as_ref()
                 .map(|install| install.as_bytes().as_slice()),
         )
-        .bind(entry.extension.as_str())
+        .bind(entry.extension.map(ExtensionName::as_str))
         .bind(json_text(&entry.details)?)
         .execute(tx)
         .await?;
@@ -62,6 +65,21 @@ pub(super) async fn list(
         page.limit,
         |record: &AuditRecord| record.seq,
     ))
+}
+
+/// Removes the oldest records from before `before`, at most `limit`, and tells how many.
+#[tracing::instrument(level = "debug", name = "db.audit.remove", skip_all)]
+pub(super) async fn remove(
+    tx: &mut SqliteConnection,
+    before: Timestamp,
+    limit: u32,
+) -> Result<u64, SqliteError> {
+    let removed = sqlx::query(REMOVE)
+        .bind(before.as_millis())
+        .bind(limit)
+        .execute(tx)
+        .await?;
+    Ok(removed.rows_affected())
 }
 
 fn page_query(filter: &AuditFilter, page: PageRequest<u64>) -> QueryBuilder<Sqlite> {
@@ -91,11 +109,12 @@ fn page_query(filter: &AuditFilter, page: PageRequest<u64>) -> QueryBuilder<Sqli
     if let Some(action) = filter.action {
         query.push(" AND action = ").push_bind(action.as_str());
     }
+    // The plus keeps SQLite from the index of times, whose order isn't that of the pages.
     if let Some(since) = filter.since {
-        query.push(" AND at >= ").push_bind(since.as_millis());
+        query.push(" AND +at >= ").push_bind(since.as_millis());
     }
     if let Some(until) = filter.until {
-        query.push(" AND at < ").push_bind(until.as_millis());
+        query.push(" AND +at < ").push_bind(until.as_millis());
     }
     query.push(match filter.order {
         AuditOrder::OldestFirst => " ORDER BY seq LIMIT ",
@@ -111,6 +130,30 @@ mod tests {
 
     use super::*;
     use crate::sqlite::plan::assert_uses;
+
+    #[tokio::test]
+    async fn the_oldest_records_are_found_by_time() {
+        let (delete, select) = REMOVE.split_once("(SELECT").unwrap();
+        let select = ["SELECT", select.trim_end_matches(')')].concat();
+        assert_uses(&select, "registry_audit_of_time").await;
+        assert_uses(&[delete, "(1)"].concat(), "INTEGER PRIMARY KEY").await;
+    }
+
+    #[tokio::test]
+    async fn a_span_of_time_is_read_without_sorting() {
+        for (since, until) in [(Some(1), None), (None, Some(2)), (Some(1), Some(2))] {
+            for order in [AuditOrder::OldestFirst, AuditOrder::NewestFirst] {
+                let filter = AuditFilter {
+                    since: since.map(Timestamp::from_millis),
+                    until: until.map(Timestamp::from_millis),
+                    order,
+                    ..AuditFilter::default()
+                };
+                let query = page_query(&filter, PageRequest::first(10));
+                assert_uses(query.sql().as_str(), "INTEGER PRIMARY KEY").await;
+            }
+        }
+    }
 
     #[tokio::test]
     async fn each_subject_has_its_index() {

@@ -19,7 +19,7 @@ macro_rules! select_installs {
         // CROSS JOIN keeps SQLite from beginning with another table than the installs.
         concat!(
             "SELECT i.id, i.tenant_id, i.extension_id, e.name, i.version_id, v.version, v.content_hash,
-                i.state, i.allow_envelope_config, i.config, i.grants, i.quotas, i.generation,
+                i.state, i.allow_envelope_config, i.config, i.grants, i.limits, i.generation,
                 i.created_at, i.updated_at
             FROM registry_installs i
                 CROSS JOIN registry_extensions e ON e.id = i.extension_id
@@ -33,11 +33,11 @@ macro_rules! select_installs {
 const BY_ID: &str = select_installs!("WHERE i.id = ?1");
 const AFTER_ID: &str = select_installs!("WHERE i.id > ");
 const INSERT: &str = "INSERT INTO registry_installs
-    (id, tenant_id, extension_id, version_id, state, allow_envelope_config, config, grants, quotas,
+    (id, tenant_id, extension_id, version_id, state, allow_envelope_config, config, grants, limits,
         generation, created_at, updated_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
 const UPDATE: &str = "UPDATE registry_installs
-    SET state = ?2, allow_envelope_config = ?3, config = ?4, grants = ?5, quotas = ?6, generation = ?7,
+    SET state = ?2, allow_envelope_config = ?3, config = ?4, grants = ?5, limits = ?6, generation = ?7,
         updated_at = ?8
     WHERE id = ?1";
 
@@ -126,7 +126,7 @@ async fn insert(tx: &mut SqliteConnection, install: &Install) -> Result<(), Sqli
         .bind(install.allow_envelope_config)
         .bind(json_text(install.config.as_map())?)
         .bind(json_text(&install.grants)?)
-        .bind(install.quotas.as_ref().map(json_text).transpose()?)
+        .bind(install.limits.as_ref().map(json_text).transpose()?)
         .bind(signed(install.generation)?)
         .bind(install.created_at.as_millis())
         .bind(install.updated_at.as_millis())
@@ -143,7 +143,7 @@ async fn update(tx: &mut SqliteConnection, install: &Install) -> Result<(), Sqli
         .bind(install.allow_envelope_config)
         .bind(json_text(install.config.as_map())?)
         .bind(json_text(&install.grants)?)
-        .bind(install.quotas.as_ref().map(json_text).transpose()?)
+        .bind(install.limits.as_ref().map(json_text).transpose()?)
         .bind(signed(install.generation)?)
         .bind(install.updated_at.as_millis())
         .execute(tx)

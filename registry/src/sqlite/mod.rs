@@ -10,22 +10,26 @@ mod installs;
 #[cfg(test)]
 mod plan;
 mod rows;
+mod switches;
+mod tenants;
 mod versions;
 
-use alga_model::{ExtensionName, InstallId};
+use alga_model::{ExtensionName, InstallId, TenantId, Timestamp};
 use alga_sqlite::{Database, Options, Schema};
 use async_trait::async_trait;
 use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
 use self::error::SqliteError;
-use crate::audit::{AuditFilter, AuditRecord};
+use crate::audit::{AuditFilter, AuditRecord, ensure_removal_limit};
 use crate::change::Change;
 use crate::error::RegistryError;
 use crate::extension::{Extension, ExtensionKey};
 use crate::install::{Install, InstallEdit, InstallFilter, NewInstall};
 use crate::page::{Page, PageRequest};
 use crate::registry::Registry;
+use crate::switches::{Switches, SwitchesEdit};
+use crate::tenant::{TenantEdit, TenantSettings};
 use crate::version::{NewVersion, Registered, Version, VersionKey};
 
 /// A [`Registry`] in SQLite.
@@ -151,6 +155,51 @@ impl Registry for SqliteRegistry {
         Ok(install)
     }
 
+    async fn switches(&self) -> Result<Switches, RegistryError> {
+        Ok(switches::find(self.database.reader()).await?)
+    }
+
+    async fn edit_switches(
+        &self,
+        edit: SwitchesEdit,
+        expected_generation: Option<u64>,
+        change: Change<'_>,
+    ) -> Result<Switches, RegistryError> {
+        edit.ensure_valid()?;
+        change.ensure_valid()?;
+        let mut tx = self.begin().await?;
+        let switches = switches::edit(&mut tx, &edit, expected_generation, change).await?;
+        commit(tx).await?;
+        Ok(switches)
+    }
+
+    async fn tenant_settings(&self, tenant: TenantId) -> Result<TenantSettings, RegistryError> {
+        Ok(tenants::find(self.database.reader(), tenant).await?)
+    }
+
+    async fn tenants_with_settings(
+        &self,
+        page: PageRequest<TenantId>,
+    ) -> Result<Page<TenantSettings, TenantId>, RegistryError> {
+        page.ensure_valid()?;
+        Ok(tenants::list(self.database.reader(), page).await?)
+    }
+
+    async fn edit_tenant(
+        &self,
+        tenant: TenantId,
+        edit: TenantEdit,
+        expected_generation: Option<u64>,
+        change: Change<'_>,
+    ) -> Result<TenantSettings, RegistryError> {
+        edit.ensure_valid()?;
+        change.ensure_valid()?;
+        let mut tx = self.begin().await?;
+        let settings = tenants::edit(&mut tx, tenant, &edit, expected_generation, change).await?;
+        commit(tx).await?;
+        Ok(settings)
+    }
+
     async fn audit(
         &self,
         filter: &AuditFilter,
@@ -158,6 +207,14 @@ impl Registry for SqliteRegistry {
     ) -> Result<Page<AuditRecord, u64>, RegistryError> {
         page.ensure_valid()?;
         Ok(audit::list(self.database.reader(), filter, page).await?)
+    }
+
+    async fn remove_audit(&self, before: Timestamp, limit: u32) -> Result<u64, RegistryError> {
+        ensure_removal_limit(limit)?;
+        let mut tx = self.begin().await?;
+        let removed = audit::remove(&mut tx, before, limit).await?;
+        commit(tx).await?;
+        Ok(removed)
     }
 }
 

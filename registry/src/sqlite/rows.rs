@@ -16,16 +16,20 @@ use crate::config::Config;
 use crate::error::RegistryError;
 use crate::extension::Extension;
 use crate::install::{Install, InstallState};
+use crate::switches::Switches;
+use crate::tenant::TenantSettings;
 use crate::version::Version;
 
 const EXTENSIONS: &str = "registry_extensions";
 const VERSIONS: &str = "registry_versions";
 const INSTALLS: &str = "registry_installs";
+const SWITCHES: &str = "registry_switches";
+const TENANTS: &str = "registry_tenants";
 const AUDIT: &str = "registry_audit";
 
 /// A row's columns `id`, `name`, `publisher`, `created_at`.
 pub(super) fn extension(row: &SqliteRow) -> Result<Extension, SqliteError> {
-    let (columns, id) = Columns::keyed_by_id(row, EXTENSIONS)?;
+    let (columns, id) = Columns::keyed_by(row, EXTENSIONS, "id")?;
     Ok(Extension {
         id,
         name: columns.parsed("name")?,
@@ -36,7 +40,7 @@ pub(super) fn extension(row: &SqliteRow) -> Result<Extension, SqliteError> {
 
 /// A row's columns `id`, `extension_id`, `version`, `content_hash`, `manifest`, `size`, `created_at`.
 pub(super) fn version(row: &SqliteRow) -> Result<Version, SqliteError> {
-    let (columns, id) = Columns::keyed_by_id(row, VERSIONS)?;
+    let (columns, id) = Columns::keyed_by(row, VERSIONS, "id")?;
     Ok(Version {
         id,
         extension_id: columns.uuid("extension_id")?,
@@ -50,7 +54,7 @@ pub(super) fn version(row: &SqliteRow) -> Result<Version, SqliteError> {
 
 /// A row as the statements of the installs select it.
 pub(super) fn install(row: &SqliteRow) -> Result<Install, SqliteError> {
-    let (columns, id) = Columns::keyed_by_id(row, INSTALLS)?;
+    let (columns, id) = Columns::keyed_by(row, INSTALLS, "id")?;
     let extension_id = columns.uuid("extension_id")?;
     let version_id = columns.uuid("version_id")?;
     let extension = Columns {
@@ -75,10 +79,37 @@ pub(super) fn install(row: &SqliteRow) -> Result<Install, SqliteError> {
         allow_envelope_config: columns.get("allow_envelope_config")?,
         config: Config::from(columns.json::<BTreeMap<_, _>>("config")?),
         grants: columns.json("grants")?,
-        quotas: columns.optional_json("quotas")?,
+        limits: columns.optional_json("limits")?,
         generation: columns.unsigned("generation")?,
         created_at: columns.time("created_at")?,
         updated_at: columns.time("updated_at")?,
+    })
+}
+
+/// The row of the switches.
+pub(super) fn switches(row: &SqliteRow) -> Result<Switches, SqliteError> {
+    let columns = Columns {
+        row,
+        table: SWITCHES,
+        key: "1".to_owned(),
+    };
+    Ok(Switches {
+        storage: columns.get("storage")?,
+        allowed_extensions: columns.optional_json("allowed_extensions")?,
+        generation: columns.unsigned("generation")?,
+        updated_at: Some(columns.time("updated_at")?),
+    })
+}
+
+/// A row's columns `tenant_id`, `storage`, `limits`, `generation`, `updated_at`.
+pub(super) fn tenant_settings(row: &SqliteRow) -> Result<TenantSettings, SqliteError> {
+    let (columns, tenant) = Columns::keyed_by(row, TENANTS, "tenant_id")?;
+    Ok(TenantSettings {
+        tenant: TenantId::new(tenant),
+        storage: columns.get("storage")?,
+        limits: columns.optional_json("limits")?,
+        generation: columns.unsigned("generation")?,
+        updated_at: Some(columns.time("updated_at")?),
     })
 }
 
@@ -121,13 +152,17 @@ struct Columns<'r> {
 }
 
 impl<'r> Columns<'r> {
-    fn keyed_by_id(row: &'r SqliteRow, table: &'static str) -> Result<(Self, Uuid), SqliteError> {
+    fn keyed_by(
+        row: &'r SqliteRow,
+        table: &'static str,
+        column: &'static str,
+    ) -> Result<(Self, Uuid), SqliteError> {
         let unkeyed = Self {
             row,
             table,
             key: "without a valid id".to_owned(),
         };
-        let id = unkeyed.uuid("id")?;
+        let id = unkeyed.uuid(column)?;
         Ok((
             Self {
                 key: id.to_string(),
@@ -229,18 +264,23 @@ mod tests {
     use crate::page::PageRequest;
     use crate::registry::Registry;
     use crate::sqlite::SqliteRegistry;
+    use crate::switches::SwitchesEdit;
+    use crate::tenant::TenantEdit;
     use crate::version::{NewVersion, VersionKey};
 
     const NOTES: &str = "com.example.notes";
 
-    /// A registry with one install.
-    async fn registry() -> (SqliteRegistry, Install) {
-        let registry = SqliteRegistry::open(Options::memory()).await.unwrap();
-        let change = Change {
+    fn change() -> Change<'static> {
+        Change {
             actor: "admin",
             request_id: None,
             now: Timestamp::from_millis(0),
-        };
+        }
+    }
+
+    /// A registry with one install.
+    async fn registry() -> (SqliteRegistry, Install) {
+        let registry = SqliteRegistry::open(Options::memory()).await.unwrap();
         let new = NewVersion {
             name: NOTES.parse().unwrap(),
             publisher: "Example Inc.".to_owned(),
@@ -250,12 +290,12 @@ mod tests {
             size: 5,
         };
         let version = registry
-            .register_version(&new, change)
+            .register_version(&new, change())
             .await
             .unwrap()
             .version;
         let install = NewInstall::new(TenantId::generate(), version.id);
-        let install = registry.create_install(&install, change).await.unwrap();
+        let install = registry.create_install(&install, change()).await.unwrap();
         (registry, install)
     }
 
@@ -297,13 +337,51 @@ mod tests {
                 "UPDATE registry_installs SET config = '{\"a\":1}'",
                 "config",
             ),
-            ("UPDATE registry_installs SET quotas = '{'", "quotas"),
+            ("UPDATE registry_installs SET limits = '{'", "limits"),
         ] {
             let (registry, install) = registry().await;
             tamper(&registry, sql).await;
             let found = registry.install(install.id).await;
             assert_inconsistent(found, INSTALLS, column, &install.id.to_string());
         }
+    }
+
+    #[tokio::test]
+    async fn damaged_switches_are_named() {
+        for (sql, column) in [
+            (
+                "UPDATE registry_switches SET allowed_extensions = '[\"notes\"]'",
+                "allowed_extensions",
+            ),
+            (
+                "UPDATE registry_switches SET allowed_extensions = '{}'",
+                "allowed_extensions",
+            ),
+        ] {
+            let (registry, _) = registry().await;
+            let edit = SwitchesEdit::Storage(false);
+            registry.edit_switches(edit, None, change()).await.unwrap();
+            tamper(&registry, sql).await;
+            assert_inconsistent(registry.switches().await, SWITCHES, column, "1");
+            let edit = SwitchesEdit::Storage(true);
+            let edited = registry.edit_switches(edit, None, change()).await;
+            assert_inconsistent(edited, SWITCHES, column, "1");
+        }
+    }
+
+    #[tokio::test]
+    async fn damaged_settings_of_a_tenant_are_named() {
+        let (registry, install) = registry().await;
+        let edit = TenantEdit::Storage(false);
+        let edited = registry
+            .edit_tenant(install.tenant, edit, None, change())
+            .await;
+        let key = edited.unwrap().tenant.to_string();
+        tamper(&registry, "UPDATE registry_tenants SET limits = '{'").await;
+        let found = registry.tenant_settings(install.tenant).await;
+        assert_inconsistent(found, TENANTS, "limits", &key);
+        let listed = registry.tenants_with_settings(PageRequest::first(1)).await;
+        assert_inconsistent(listed, TENANTS, "limits", &key);
     }
 
     #[tokio::test]

@@ -5,13 +5,17 @@ use std::time::Duration;
 use alga_model::{TenantId, Timestamp};
 use serde_json::json;
 
-use super::{Outcome, all_pages, assert_refused, at, config, grants, installed, name, version};
-use crate::audit::{AuditAction, AuditFilter, AuditOrder, AuditRecord};
+use super::{
+    Outcome, all_pages, assert_refused, at, config, grants, installed, name, records, version,
+};
+use crate::audit::{AuditAction, AuditFilter, AuditOrder, AuditRecord, MAX_AUDIT_REMOVAL};
 use crate::change::Change;
 use crate::error::RegistryError;
 use crate::install::{InstallEdit, InstallState, NewInstall};
-use crate::page::{MAX_PAGE_ITEMS, PageRequest};
+use crate::page::PageRequest;
 use crate::registry::Registry;
+use crate::switches::SwitchesEdit;
+use crate::tenant::TenantEdit;
 
 /// One mutation, one record; a refusal, none.
 pub async fn every_mutation_leaves_one_record(registry: &dyn Registry) -> Outcome {
@@ -22,7 +26,7 @@ pub async fn every_mutation_leaves_one_record(registry: &dyn Registry) -> Outcom
     registry
         .set_config(install.id, config(&[]), None, at(3))
         .await?;
-    registry.set_quotas(install.id, None, None, at(4)).await?;
+    registry.set_limits(install.id, None, None, at(4)).await?;
     registry
         .edit_install(
             install.id,
@@ -51,7 +55,7 @@ pub async fn every_mutation_leaves_one_record(registry: &dyn Registry) -> Outcom
         AuditAction::InstallCreate,
         AuditAction::InstallGrants,
         AuditAction::InstallConfig,
-        AuditAction::InstallQuotas,
+        AuditAction::InstallLimits,
         AuditAction::InstallEnvelopeConfig,
         AuditAction::InstallState,
     ];
@@ -96,7 +100,7 @@ pub async fn a_record_tells_what_changed(registry: &dyn Registry) -> Outcome {
     assert_eq!(registered.details, expected);
     let expected = json!({
         "version": "1.0.0", "contentHash": new.content_hash, "grants": grants("settings"),
-        "configKeys": ["mode", "url"], "allowEnvelopeConfig": true, "quotas": { "keysPerNamespace": 10 },
+        "configKeys": ["mode", "url"], "allowEnvelopeConfig": true, "limits": { "keysPerNamespace": 10 },
     });
     assert_eq!(created.details, expected);
     let expected =
@@ -287,6 +291,118 @@ pub async fn the_audit_is_paged_in_both_directions(registry: &dyn Registry) -> O
     Ok(())
 }
 
+/// An export in pages has every record once and in its order, while others are added behind it and
+/// removed before it, also one that says of itself that it happened earlier.
+pub async fn an_export_goes_on_where_it_stopped(registry: &dyn Registry) -> Outcome {
+    switched_at(registry, &[10, 20, 30]).await?;
+    let filter = AuditFilter {
+        since: Some(at(10).now),
+        until: Some(at(40).now),
+        ..AuditFilter::default()
+    };
+    let first = registry.audit(&filter, PageRequest::first(2)).await?;
+    assert_eq!(times(&first.items), [10, 20]);
+    let next = first.next.expect("three records are more than two");
+
+    switched_at(registry, &[39, 25, 40]).await?;
+    assert_eq!(registry.remove_audit(at(20).now, 10).await?, 1);
+    let second = registry.audit(&filter, PageRequest::after(next, 2)).await?;
+    assert_eq!(times(&second.items), [30, 39]);
+    let next = second.next.expect("one more record is in between");
+    assert_eq!(registry.remove_audit(at(25).now, 10).await?, 1);
+    let rest = registry.audit(&filter, PageRequest::after(next, 2)).await?;
+    assert_eq!((times(&rest.items), rest.next), (vec![25], None));
+    Ok(())
+}
+
+/// What happened before the instant is gone, what happened at it or later stays, and nothing but
+/// the audit is touched. A number that was given is not given again.
+pub async fn the_audit_is_removed_up_to_an_instant(registry: &dyn Registry) -> Outcome {
+    let install = installed(registry, "notes", TenantId::generate()).await?;
+    let tenant = registry
+        .edit_tenant(install.tenant, TenantEdit::Storage(false), None, at(2))
+        .await?;
+    switched_at(registry, &[3, 4, 5]).await?;
+    let switches = registry.switches().await?;
+
+    assert_eq!(registry.remove_audit(at(0).now, 10).await?, 0);
+    assert_eq!(registry.remove_audit(at(4).now, 10).await?, 4);
+    let left = records(registry, &AuditFilter::default()).await?;
+    assert_eq!(times(&left), [4, 5]);
+    assert_eq!(registry.remove_audit(at(4).now, 10).await?, 0);
+    assert_eq!(registry.remove_audit(at(6).now, 10).await?, 2);
+    assert_eq!(records(registry, &AuditFilter::default()).await?, []);
+
+    assert_eq!(registry.tenant_settings(tenant.tenant).await?, tenant);
+    assert_eq!(registry.install(install.id).await?, Some(install));
+    assert_eq!(registry.switches().await?, switches);
+
+    let last = left.last().map(|record| record.seq);
+    switched_at(registry, &[6]).await?;
+    let added = records(registry, &AuditFilter::default()).await?;
+    assert!(added.iter().all(|record| Some(record.seq) > last));
+    assert_eq!(added.len(), 1);
+    Ok(())
+}
+
+/// A removal takes what happened first, in whatever order it was committed, and stops at its
+/// limit; the next one goes on.
+pub async fn the_oldest_records_are_removed_first_and_never_too_many(
+    registry: &dyn Registry,
+) -> Outcome {
+    switched_at(registry, &[5, 1, 3, 3, 2, 4]).await?;
+    for (limit, removed, expected) in [
+        (1, 1, &[5, 3, 3, 2, 4][..]),
+        (2, 2, &[5, 3, 4]),
+        (2, 2, &[5]),
+        (2, 0, &[5]),
+    ] {
+        assert_eq!(registry.remove_audit(at(5).now, limit).await?, removed);
+        let left = records(registry, &AuditFilter::default()).await?;
+        assert_eq!(times(&left), expected);
+    }
+    Ok(())
+}
+
+/// A removal of nothing, and one that would keep everybody waiting, is refused.
+pub async fn a_removal_has_bounds(registry: &dyn Registry) -> Outcome {
+    switched_at(registry, &[1, 2]).await?;
+    for limit in [0, MAX_AUDIT_REMOVAL + 1, u32::MAX] {
+        assert_refused!(
+            registry.remove_audit(at(9).now, limit).await,
+            RegistryError::Invalid { field: "limit", .. }
+        );
+    }
+    assert_eq!(records(registry, &AuditFilter::default()).await?.len(), 2);
+    assert_eq!(registry.remove_audit(at(9).now, 1).await?, 1);
+    assert_eq!(
+        registry.remove_audit(at(9).now, MAX_AUDIT_REMOVAL).await?,
+        1
+    );
+    Ok(())
+}
+
+/// Leaves one record for each of these times, in this order.
+async fn switched_at(registry: &dyn Registry, times_ms: &[i64]) -> Outcome {
+    let mut storage = registry.switches().await?.storage;
+    for ms in times_ms {
+        storage = !storage;
+        registry
+            .edit_switches(SwitchesEdit::Storage(storage), None, at(*ms))
+            .await?;
+    }
+    Ok(())
+}
+
+/// When the records happened, in milliseconds after the start.
+fn times(records: &[AuditRecord]) -> Vec<i64> {
+    let start_ms = at(0).now.as_millis();
+    records
+        .iter()
+        .map(|record| record.at.as_millis() - start_ms)
+        .collect()
+}
+
 /// Nobody changes anything anonymously or under a name that would garble a log.
 pub async fn a_change_without_an_actor_is_refused(registry: &dyn Registry) -> Outcome {
     let new = version("notes", "1.0.0");
@@ -331,16 +447,17 @@ pub async fn a_change_without_an_actor_is_refused(registry: &dyn Registry) -> Ou
             .await,
         RegistryError::Invalid { field: "actor", .. }
     );
+    assert_refused!(
+        registry
+            .edit_switches(SwitchesEdit::Storage(false), None, nobody)
+            .await,
+        RegistryError::Invalid { field: "actor", .. }
+    );
+    assert_refused!(
+        registry
+            .edit_tenant(install.tenant, TenantEdit::Storage(false), None, nobody)
+            .await,
+        RegistryError::Invalid { field: "actor", .. }
+    );
     Ok(())
-}
-
-/// All records that match, which the suite keeps to one page.
-async fn records(
-    registry: &dyn Registry,
-    filter: &AuditFilter,
-) -> Result<Vec<AuditRecord>, RegistryError> {
-    Ok(registry
-        .audit(filter, PageRequest::first(MAX_PAGE_ITEMS))
-        .await?
-        .items)
 }

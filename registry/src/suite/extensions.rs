@@ -47,6 +47,10 @@ pub async fn a_page_has_bounds(registry: &dyn Registry) -> Outcome {
                 .await
                 .err(),
             registry
+                .tenants_with_settings(PageRequest::first(limit))
+                .await
+                .err(),
+            registry
                 .audit(&AuditFilter::default(), PageRequest::first(limit))
                 .await
                 .err(),

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
-    Outcome, all_pages, assert_refused, at, config, full_install, grants, installed, name, version,
+    Outcome, all_pages, assert_refused, at, config, full_install, grants, installed, name, nested,
+    version,
 };
 use crate::audit::AuditFilter;
 use crate::config::Config;
@@ -35,7 +36,7 @@ pub async fn a_new_install_is_enabled_and_complete(registry: &dyn Registry) -> O
         allow_envelope_config: true,
         config: new.config,
         grants: new.grants,
-        quotas: new.quotas,
+        limits: new.limits,
         generation: 1,
         created_at: at(5).now,
         updated_at: at(5).now,
@@ -46,7 +47,7 @@ pub async fn a_new_install_is_enabled_and_complete(registry: &dyn Registry) -> O
     let bare = registry
         .create_install(&NewInstall::new(new.tenant, registered.version.id), at(6))
         .await?;
-    assert!(!bare.allow_envelope_config && bare.grants.is_empty() && bare.quotas.is_none());
+    assert!(!bare.allow_envelope_config && bare.grants.is_empty() && bare.limits.is_none());
     assert_eq!(registry.install(bare.id).await?, Some(bare));
     Ok(())
 }
@@ -95,14 +96,14 @@ pub async fn every_edit_raises_the_generation_and_touches_nothing_else(
         .await?;
     assert_edited(registry, &mut expected, edited, 3).await?;
 
-    expected.quotas = None;
-    let edited = registry.set_quotas(id, None, Some(3), at(4)).await?;
+    expected.limits = None;
+    let edited = registry.set_limits(id, None, Some(3), at(4)).await?;
     assert_edited(registry, &mut expected, edited, 4).await?;
 
     // A JSON null is an override, if a strange one; it isn't the same as none.
-    expected.quotas = Some(Value::Null);
+    expected.limits = Some(Value::Null);
     let edited = registry
-        .set_quotas(id, Some(Value::Null), Some(4), at(5))
+        .set_limits(id, Some(Value::Null), Some(4), at(5))
         .await?;
     assert_edited(registry, &mut expected, edited, 5).await?;
 
@@ -145,7 +146,7 @@ pub async fn an_edit_that_changes_nothing_leaves_no_trace(registry: &dyn Registr
         InstallEdit::Grants(install.grants.clone()),
         InstallEdit::Config(install.config.clone()),
         InstallEdit::AllowEnvelopeConfig(install.allow_envelope_config),
-        InstallEdit::Quotas(install.quotas.clone()),
+        InstallEdit::Limits(install.limits.clone()),
     ] {
         assert_eq!(
             registry
@@ -242,7 +243,7 @@ pub async fn an_uninstalled_install_is_not_changed(registry: &dyn Registry) -> O
         InstallEdit::Grants(Grants::new()),
         InstallEdit::Config(Config::default()),
         InstallEdit::AllowEnvelopeConfig(false),
-        InstallEdit::Quotas(None),
+        InstallEdit::Limits(None),
     ] {
         assert_refused!(
             registry.edit_install(gone.id, edit, None, at(3)).await,
@@ -348,31 +349,31 @@ pub async fn settings_outside_their_bounds_are_refused(registry: &dyn Registry) 
     Ok(())
 }
 
-/// Quota overrides have their bounds, and reach them; create and edit agree on them.
-pub async fn quotas_outside_their_bounds_are_refused(registry: &dyn Registry) -> Outcome {
+/// Limit overrides have their bounds, and reach them; create and edit agree on them.
+pub async fn limits_outside_their_bounds_are_refused(registry: &dyn Registry) -> Outcome {
     const MAX_BYTES: usize = 16 * 1024;
     let sized = |bytes: usize| Some(json!("x".repeat(bytes - r#""""#.len())));
     let (new, install) = bare_install(registry).await?;
 
-    for quotas in [sized(MAX_BYTES), Some(nested(64))] {
-        let edited = registry.set_quotas(install.id, quotas, None, at(1)).await?;
+    for limits in [sized(MAX_BYTES), Some(nested(64))] {
+        let edited = registry.set_limits(install.id, limits, None, at(1)).await?;
         assert_eq!(registry.install(install.id).await?, Some(edited));
     }
-    for quotas in [sized(MAX_BYTES + 1), Some(nested(65))] {
+    for limits in [sized(MAX_BYTES + 1), Some(nested(65))] {
         let edited = registry
-            .set_quotas(install.id, quotas.clone(), None, at(2))
+            .set_limits(install.id, limits.clone(), None, at(2))
             .await;
         assert_refused!(
             edited,
             RegistryError::Invalid {
-                field: "quotas",
+                field: "limits",
                 ..
             }
         );
         let created = registry
             .create_install(
                 &NewInstall {
-                    quotas,
+                    limits,
                     ..new.clone()
                 },
                 at(2),
@@ -381,7 +382,7 @@ pub async fn quotas_outside_their_bounds_are_refused(registry: &dyn Registry) ->
         assert_refused!(
             created,
             RegistryError::Invalid {
-                field: "quotas",
+                field: "limits",
                 ..
             }
         );
@@ -397,11 +398,6 @@ async fn bare_install(registry: &dyn Registry) -> Result<(NewInstall, Install), 
     let new = NewInstall::new(TenantId::generate(), registered.version.id);
     let install = registry.create_install(&new, at(0)).await?;
     Ok((new, install))
-}
-
-/// Arrays within arrays.
-fn nested(levels: usize) -> Value {
-    (0..levels).fold(json!(1), |inner, _| json!([inner]))
 }
 
 /// A filter by tenant shows that tenant's installs and no others, with every other filter too.

@@ -14,20 +14,26 @@
 mod audit;
 mod extensions;
 mod installs;
+mod switches;
+mod tenants;
 mod versions;
 
 use alga_model::{ContentHash, ExtensionName, TenantId, Timestamp};
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub use self::audit::*;
 pub use self::extensions::*;
 pub use self::installs::*;
+pub use self::switches::*;
+pub use self::tenants::*;
 pub use self::versions::*;
+use crate::audit::{AuditFilter, AuditRecord};
 use crate::change::Change;
 use crate::config::Config;
 use crate::error::RegistryError;
 use crate::grant::Grants;
 use crate::install::{Install, NewInstall};
+use crate::page::{MAX_PAGE_ITEMS, PageRequest};
 use crate::registry::Registry;
 use crate::version::{NewVersion, Registered};
 
@@ -65,16 +71,36 @@ macro_rules! registry_suite {
             an_unknown_install_is_not_edited
             grants_outside_their_bounds_are_refused
             settings_outside_their_bounds_are_refused
-            quotas_outside_their_bounds_are_refused
+            limits_outside_their_bounds_are_refused
             installs_of_another_tenant_never_show
             installs_are_found_by_extension
             uninstalled_installs_show_only_when_asked_for
             installs_are_paged_in_the_order_they_were_made
+            switches_never_changed_are_the_default
+            each_edit_of_the_switches_replaces_what_it_names
+            switching_to_what_is_set_leaves_no_trace
+            a_stale_generation_of_the_switches_is_a_conflict
+            of_two_edits_of_the_same_switches_one_wins
+            racing_edits_of_different_switches_both_last
+            a_list_of_extensions_outside_its_bound_is_refused
+            a_record_tells_what_was_switched
+            settings_never_changed_are_the_default
+            each_edit_of_a_tenant_replaces_what_it_names
+            setting_what_a_tenant_has_leaves_no_trace
+            a_stale_generation_of_a_tenant_is_a_conflict
+            of_two_edits_of_the_same_tenant_one_wins
+            limits_of_a_tenant_outside_their_bounds_are_refused
+            a_record_tells_what_was_set_for_a_tenant
+            tenants_with_settings_are_paged_by_id
             every_mutation_leaves_one_record
             a_record_tells_what_changed
             config_values_stay_out_of_the_audit
             the_audit_is_filtered
             the_audit_is_paged_in_both_directions
+            an_export_goes_on_where_it_stopped
+            the_audit_is_removed_up_to_an_instant
+            the_oldest_records_are_removed_first_and_never_too_many
+            a_removal_has_bounds
             a_change_without_an_actor_is_refused
         }
     };
@@ -134,7 +160,7 @@ fn full_install(tenant: TenantId, registered: &Registered) -> NewInstall {
         allow_envelope_config: true,
         config: config(&[("url", "https://example.com"), ("mode", "fast")]),
         grants: grants("settings"),
-        quotas: Some(json!({ "keysPerNamespace": 10 })),
+        limits: Some(json!({ "keysPerNamespace": 10 })),
         ..NewInstall::new(tenant, registered.version.id)
     }
 }
@@ -151,6 +177,11 @@ fn config(settings: &[(&str, &str)]) -> Config {
     Config::from(settings.collect::<std::collections::BTreeMap<_, _>>())
 }
 
+/// Arrays within arrays.
+fn nested(levels: usize) -> Value {
+    (0..levels).fold(json!(1), |inner, _| json!([inner]))
+}
+
 /// Registers version 1.0.0 of `extension` and installs it for `tenant`.
 async fn installed(
     registry: &dyn Registry,
@@ -163,6 +194,17 @@ async fn installed(
     registry
         .create_install(&full_install(tenant, &registered), at(1))
         .await
+}
+
+/// All records that match, which the suite keeps to one page.
+async fn records(
+    registry: &dyn Registry,
+    filter: &AuditFilter,
+) -> Result<Vec<AuditRecord>, RegistryError> {
+    Ok(registry
+        .audit(filter, PageRequest::first(MAX_PAGE_ITEMS))
+        .await?
+        .items)
 }
 
 /// Asserts that a result is an error of this pattern.
