@@ -217,7 +217,7 @@ pub(crate) fn error(error: alga_storage::Error, request_id: &str) -> Error {
         alga_storage::Error::NotFound => Error::NotFound,
         alga_storage::Error::RevisionMismatch(found) => Error::RevisionMismatch(conflict(*found)),
         alga_storage::Error::QuotaExceeded(quota) => Error::QuotaExceeded(Quota {
-            name: quota.name.to_owned(),
+            name: quota.name.as_str().to_owned(),
             limit: quota.limit,
             used: quota.used,
             attempted: quota.attempted,

@@ -427,11 +427,7 @@ mod tests {
             per_second: 1,
             burst: 1,
         };
-        let rates = Rates {
-            read: slow,
-            write: slow,
-            tenant_factor: 5,
-        };
+        let rates = Rates::new(slow, slow, Rates::TENANT_FACTOR);
         let fresh = stage.install_with(
             alga_model::TenantId::generate(),
             Limits {

@@ -16,6 +16,7 @@ use crate::engine::{Engine, EngineError, EngineOptions};
 use crate::execute::Executor;
 use crate::installs::Installs;
 use crate::keys::{KeyUse, MasterKeys};
+use crate::upkeep::{QuotaGauges, Upkeep};
 
 /// What outlives the process, open.
 #[derive(Debug)]
@@ -96,6 +97,19 @@ impl Stores {
         (installs, gate)
     }
 
+    /// What looks after the databases, not at work yet.
+    pub fn upkeep(&self, config: &Config, installs: Arc<Installs>) -> Upkeep {
+        Upkeep {
+            storage: Arc::clone(&self.storage) as _,
+            registry: Arc::clone(&self.registry) as _,
+            installs,
+            clock: Arc::clone(&self.clock),
+            interval: config.storage.sweep_interval,
+            audit_retention: config.storage.audit_retention,
+            quota_gauges: QuotaGauges::default(),
+        }
+    }
+
     /// An engine that keeps compiled code in the data folder.
     pub fn engine(&self, config: &Config) -> Result<Engine, EngineError> {
         let code_cache = (
@@ -124,6 +138,8 @@ pub struct App {
     pub installs: Arc<Installs>,
     /// Has extensions answer.
     pub executor: Executor,
+    /// Looks after the databases once it is started.
+    pub upkeep: Arc<Upkeep>,
 }
 
 impl App {
@@ -135,10 +151,12 @@ impl App {
         let store = Arc::clone(&stores.bundles) as _;
         let bundles = BundleCache::new(config.data.bundle_cache(), store, FetchOptions::default())?;
         let executor = Executor::new(Arc::new(bundles), engine, gate);
+        let upkeep = Arc::new(stores.upkeep(config, Arc::clone(&installs)));
         Ok(Self {
             stores,
             installs,
             executor,
+            upkeep,
         })
     }
 }

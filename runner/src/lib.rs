@@ -17,5 +17,8 @@ pub mod http;
 pub mod installs;
 pub mod keys;
 pub mod publishing;
+#[cfg(test)]
+mod stage;
 pub mod telemetry;
 pub mod tokens;
+pub mod upkeep;

@@ -70,6 +70,37 @@ fn describe_metrics() {
         Unit::Seconds,
         "How long storage operations took, by operation and outcome."
     );
+    describe_histogram!(
+        "alga_upkeep_run_duration_seconds",
+        Unit::Seconds,
+        "How long it took to look after the databases once."
+    );
+    describe_counter!(
+        "alga_upkeep_failures_total",
+        "Parts of looking after the databases that failed, by part."
+    );
+    describe_counter!(
+        "alga_storage_refusals_total",
+        "Storage operations that did not happen, by operation, code and the quota or limit in the way."
+    );
+    describe_counter!(
+        "alga_storage_bytes_total",
+        Unit::Bytes,
+        "Values and metadata that were read and written, by direction."
+    );
+    describe_counter!(
+        "alga_storage_quota_alerts_total",
+        "Writes that made the use of a quota reach a percentage worth an alert, by quota and percentage."
+    );
+    describe_counter!(
+        "alga_storage_expired_removed_total",
+        "Expired records that were removed, by writes on their way and by sweeps."
+    );
+    describe_counter!(
+        "alga_storage_expired_removed_bytes_total",
+        Unit::Bytes,
+        "Values and metadata of expired records that were removed, by writes on their way and by sweeps."
+    );
     describe_counter!(
         "alga_http_accept_failures_total",
         Unit::Count,
@@ -150,9 +181,13 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use alga_model::TenantId;
+    use alga_registry::Install;
+    use serde_json::{Value, json};
     use tracing::subscriber::with_default;
 
     use super::*;
+    use crate::stage::Stage;
 
     #[derive(Debug, Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -259,6 +294,78 @@ mod tests {
             tracing::debug!(target: "chatty", "loud");
         });
         assert!(text.contains("loud") && !text.contains("quiet"), "{text}");
+    }
+
+    /// What is logged while a record is written twice, and whose record it is.
+    fn audited(filter: &str) -> (String, Install) {
+        let config = LogConfig {
+            filter: filter.to_owned(),
+            ..config(LogFormat::Json)
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let mut written = None;
+        let text = logged(&config, false, || {
+            written = Some(runtime.block_on(async {
+                let stage = Stage::open().await;
+                let install = stage.install(TenantId::generate()).await;
+                for value in [r#""the secret""#, r#""another secret""#] {
+                    stage.put(install.id, "welcome", value, None).await;
+                }
+                install
+            }));
+        });
+        (text, written.unwrap())
+    }
+
+    #[test]
+    fn the_audit_is_one_line_of_json_a_change_and_has_no_value() {
+        let (text, install) = audited("info,audit=debug");
+        assert!(!text.contains("secret"), "{text}");
+        let [first, second] = text
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap())
+            .filter(|event| event["target"] == "audit")
+            .collect::<Vec<_>>()
+            .try_into()
+            .unwrap();
+        let timestamp = |event: &Value| event["timestamp"].clone();
+        let expected = |timestamp, revision_before: Option<u64>, revision_after, bytes| {
+            let mut event = json!({
+                "timestamp": timestamp,
+                "level": "DEBUG",
+                "target": "audit",
+                "message": "a record was changed",
+                "time": "2027-01-15T08:00:00.000Z",
+                "tenant.id": install.tenant,
+                "install.id": install.id,
+                "extension.id": "com.example.notes",
+                "namespace": "notes",
+                "key": "welcome",
+                "operation": "put",
+                "revision_after": revision_after,
+                "bytes": bytes,
+                "actor": "invocation:run-1",
+                "request.id": "req-1",
+            });
+            if let Some(revision) = revision_before {
+                event["revision_before"] = revision.into();
+            }
+            event
+        };
+        assert_eq!(first, expected(timestamp(&first), None, 1, 14));
+        assert_eq!(second, expected(timestamp(&second), Some(1), 2, 18));
+    }
+
+    #[test]
+    fn the_audit_is_not_logged_unless_it_is_asked_for() {
+        for filter in [LogConfig::default().filter.as_str(), "debug,audit=off"] {
+            let (text, _) = audited(filter);
+            assert!(text.contains("applied migrations"), "{filter}: {text}");
+            assert!(!text.contains("welcome"), "{filter}: {text}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::contract::{JsonError, Namespace, Record, Revision};
+use crate::contract::{JsonError, Namespace, QuotaName, Record, Revision};
 
 /// Why an operation did not happen. A refused operation changed nothing.
 #[derive(Debug, thiserror::Error)]
@@ -212,8 +212,8 @@ pub struct Conflict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{name} may be at most {limit}; {used} are used and the write needs {attempted}")]
 pub struct Quota {
-    /// `namespaces`, `keys-per-namespace`, `bytes-per-install` or `bytes-per-tenant`.
-    pub name: &'static str,
+    /// Which one.
+    pub name: QuotaName,
     /// What is allowed.
     pub limit: u64,
     /// What is used.

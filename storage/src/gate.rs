@@ -1,7 +1,7 @@
 //! The gate: every check that comes before a database, in the order of the contract.
 //!
-//! Names were checked when the request was parsed. Then come capability, namespace, access, rate,
-//! and last the request's own limits and JSON. A caller learns nothing about limits or data it may
+//! Names were checked when the request was parsed. Then come the switches, capability, namespace,
+//! access, rate, and last the request's own limits and JSON. A caller learns nothing about limits or data it may
 //! not use, and nothing is counted against a rate that was not allowed in the first place.
 
 use std::collections::HashSet;
@@ -12,11 +12,12 @@ use alga_model::{InstallId, TenantId};
 
 use crate::contract::{
     BulkItem, BulkPutRequest, DeleteRequest, GetManyRequest, GetRequest, Guard, JsonText,
-    ListRequest, Namespace, Page, PutRequest, Record, RequestLimits, Usage, Written,
+    ListRequest, Listed, Namespace, Page, PutRequest, Record, RequestLimits, Usage, Written,
 };
 use crate::error::{BulkError, Error, FailedItem, Limit, Violation};
 use crate::grant::{Access, GrantSource, Snapshot};
 use crate::rate::RateLimiter;
+use crate::refusals::Refusals;
 use crate::service::{CheckedItem, CheckedList, Put, Scope, StorageClient};
 
 /// Who calls, and for which install.
@@ -56,6 +57,7 @@ pub struct Gate {
     grants: Arc<dyn GrantSource>,
     client: Arc<dyn StorageClient>,
     rate: Arc<RateLimiter>,
+    refusals: Arc<Refusals>,
 }
 
 impl Gate {
@@ -65,16 +67,19 @@ impl Gate {
             grants,
             client,
             rate: Arc::default(),
+            refusals: Arc::default(),
         }
     }
 
     /// Reads one record.
     pub async fn get(&self, caller: &Caller, request: GetRequest) -> Result<Record, Error> {
-        observed("get", async {
+        self.observed(caller, "get", async {
             let scope = self
                 .admit(caller, &request.namespace, Access::Read, 1)
                 .await?;
-            self.client.get(&scope, request).await
+            let found = self.client.get(&scope, request).await?;
+            count_bytes("read", found.size());
+            Ok(found)
         })
         .await
     }
@@ -85,7 +90,7 @@ impl Gate {
         caller: &Caller,
         request: GetManyRequest,
     ) -> Result<Vec<Option<Record>>, Error> {
-        observed("getMany", async {
+        self.observed(caller, "getMany", async {
             let tokens = request.keys.len();
             let scope = self
                 .admit(caller, &request.namespace, Access::Read, tokens)
@@ -94,14 +99,16 @@ impl Gate {
             if request.keys.is_empty() {
                 return Err(Violation::argument("keys", "at least one key is needed"));
             }
-            self.client.get_many(&scope, request).await
+            let found = self.client.get_many(&scope, request).await?;
+            count_bytes("read", found.iter().flatten().map(Record::size).sum());
+            Ok(found)
         })
         .await
     }
 
     /// Writes one record.
     pub async fn put(&self, caller: &Caller, request: PutRequest) -> Result<Written, Error> {
-        observed("put", async {
+        self.observed(caller, "put", async {
             let scope = self
                 .admit(caller, &request.namespace, Access::Write, 1)
                 .await?;
@@ -111,12 +118,9 @@ impl Gate {
                 return_previous: request.return_previous,
                 return_current: request.return_current,
             };
-            let written = self
-                .client
-                .put(&scope, put)
-                .await
-                .map_err(|failed| failed.error)?;
+            let written = self.store(&scope, put).await;
             written
+                .map_err(|failed| failed.error)?
                 .into_iter()
                 .next()
                 .ok_or_else(|| Error::Internal("a put was answered with nothing".into()))
@@ -130,7 +134,7 @@ impl Gate {
         caller: &Caller,
         request: BulkPutRequest,
     ) -> Result<Vec<Written>, BulkError> {
-        observed("bulkPut", async {
+        self.observed(caller, "bulkPut", async {
             let tokens = request.items.len();
             let scope = self
                 .admit(caller, &request.namespace, Access::Write, tokens)
@@ -141,14 +145,14 @@ impl Gate {
                 return_previous: false,
                 return_current: false,
             };
-            self.client.put(&scope, put).await
+            self.store(&scope, put).await
         })
         .await
     }
 
     /// Removes one record; true where there was one.
     pub async fn delete(&self, caller: &Caller, request: DeleteRequest) -> Result<bool, Error> {
-        observed("delete", async {
+        self.observed(caller, "delete", async {
             let scope = self
                 .admit(caller, &request.namespace, Access::Write, 1)
                 .await?;
@@ -165,27 +169,35 @@ impl Gate {
 
     /// Lists records in key order, a page at a time.
     pub async fn list(&self, caller: &Caller, request: ListRequest) -> Result<Page, Error> {
-        observed("list", async {
+        self.observed(caller, "list", async {
             let scope = self
                 .admit(caller, &request.namespace, Access::Read, 1)
                 .await?;
             let limit = page_limit(request.limit, scope.request_limits())?;
-            self.client
-                .list(&scope, CheckedList { request, limit })
-                .await
+            let list = CheckedList { request, limit };
+            let page = self.client.list(&scope, list).await?;
+            count_bytes("read", page.items.iter().map(Listed::size).sum());
+            Ok(page)
         })
         .await
     }
 
     /// What the install holds and may hold.
     pub async fn usage(&self, caller: &Caller) -> Result<Usage, Error> {
-        observed("usage", async {
+        self.observed(caller, "usage", async {
             let (scope, install) = self.active(caller).await?;
             install.grant.as_ref().ok_or(Error::CapabilityDenied)?;
             self.take(&scope, Access::Read, 1)?;
             self.client.usage(&scope).await
         })
         .await
+    }
+
+    async fn store(&self, scope: &Scope, put: Put) -> Result<Vec<Written>, BulkError> {
+        let bytes = put.items.iter().map(CheckedItem::size).sum();
+        let written = self.client.put(scope, put).await?;
+        count_bytes("written", bytes);
+        Ok(written)
     }
 
     /// The checks that don't look into the request: capability, namespace, access, rate.
@@ -210,7 +222,7 @@ impl Gate {
             .snapshot(caller.install)
             .await?
             .ok_or(Error::CapabilityDenied)?;
-        if !install.active || !caller.may_use_storage {
+        if !install.switched_on || !install.active || !caller.may_use_storage {
             return Err(Error::CapabilityDenied);
         }
         let scope = Scope {
@@ -230,6 +242,27 @@ impl Gate {
         self.rate
             .take(ids, access, tokens, &scope.limits.rates)
             .map_err(|retry_after| Error::RateLimited { retry_after })
+    }
+
+    /// Counts and times an operation by what came of it.
+    async fn observed<T, E: AsRef<Error>>(
+        &self,
+        caller: &Caller,
+        operation: &'static str,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let start = Instant::now();
+        let answer = work.await;
+        let outcome = match &answer {
+            Ok(_) => "OK",
+            Err(error) => {
+                self.refusals.note(caller, operation, error.as_ref());
+                error.as_ref().code().as_str()
+            }
+        };
+        metrics::histogram!("alga_storage_operation_duration_seconds", "operation" => operation, "outcome" => outcome)
+            .record(start.elapsed());
+        answer
     }
 }
 
@@ -370,20 +403,9 @@ fn ensure_at_most(name: &'static str, limit: usize, actual: usize) -> Result<(),
     Ok(())
 }
 
-/// Counts and times an operation by what came of it.
-async fn observed<T, E: AsRef<Error>>(
-    operation: &'static str,
-    work: impl Future<Output = Result<T, E>>,
-) -> Result<T, E> {
-    let start = Instant::now();
-    let answer = work.await;
-    let outcome = match &answer {
-        Ok(_) => "OK",
-        Err(error) => error.as_ref().code().as_str(),
-    };
-    metrics::histogram!("alga_storage_operation_duration_seconds", "operation" => operation, "outcome" => outcome)
-        .record(start.elapsed());
-    answer
+/// Values and metadata that passed the gate.
+fn count_bytes(direction: &'static str, bytes: u64) {
+    metrics::counter!("alga_storage_bytes_total", "direction" => direction).increment(bytes);
 }
 
 impl AsRef<Error> for Error {

@@ -156,6 +156,8 @@ pub struct Snapshot {
     pub limits: Limits,
     /// Whether it runs at all.
     pub active: bool,
+    /// Whether storage is switched on, for everybody, for the tenant and for the extension.
+    pub switched_on: bool,
 }
 
 /// Looks installs up; asked before every operation, so that what was revoked bites on the next

@@ -23,6 +23,7 @@
 //!     grant: Some(StorageGrant::all_of([notes.clone()])),
 //!     limits: Limits::default(),
 //!     active: true,
+//!     switched_on: true,
 //! }));
 //! let backend = SqliteBackend::open(alga_sqlite::Options::memory(), Arc::new(SystemClock::default())).await?;
 //! let cursor_key = CursorKey::new(Secret::new([7; 32]), None);
@@ -57,7 +58,9 @@ mod contract;
 mod error;
 mod gate;
 mod grant;
+mod maintenance;
 mod rate;
+mod refusals;
 mod service;
 mod sqlite;
 #[cfg(feature = "suite")]
@@ -71,14 +74,15 @@ pub mod suite;
 pub use backend::{Backend, ListQuery, ListedPage};
 pub use contract::{
     BulkItem, BulkPutRequest, CursorKey, DeleteRequest, GetManyRequest, GetRequest, Guard,
-    JsonError, JsonErrorKind, JsonText, Key, KeyRange, Limits, ListRequest, Listed, Namespace,
-    NamespaceUsage, Page, PutRequest, Quotas, RateLimit, Rates, Record, RequestLimits, Revision,
-    Usage, Written,
+    InvalidLimits, JsonError, JsonErrorKind, JsonText, Key, KeyRange, LimitOverrides, Limits,
+    LimitsOf, ListRequest, Listed, Namespace, NamespaceUsage, Page, PutRequest, QuotaName, Quotas,
+    RateLimit, Rates, Record, RequestLimits, Revision, Usage, Written,
 };
 pub use error::{
     BulkError, Cause, Conflict, Error, ErrorCode, FailedItem, Limit, Quota, Violation,
 };
 pub use gate::{Actor, Caller, Gate};
 pub use grant::{Access, CAPABILITY, GrantSource, InvalidGrant, Snapshot, StorageGrant};
+pub use maintenance::{AuditFilter, AuditRecord, Counter, Drift, Holding, Maintenance, Removed};
 pub use service::{CheckedItem, CheckedList, LocalService, Put, Scope, StorageClient};
 pub use sqlite::SqliteBackend;

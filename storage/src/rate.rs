@@ -57,13 +57,9 @@ impl RateLimiter {
         tokens: u32,
         rates: &Rates,
     ) -> Result<(), Duration> {
-        let limit = match access {
-            Access::Read => rates.read,
-            Access::Write => rates.write,
-        };
-        let of_tenant = RateLimit {
-            per_second: limit.per_second.saturating_mul(rates.tenant_factor),
-            burst: limit.burst.saturating_mul(rates.tenant_factor),
+        let (limit, of_tenant) = match access {
+            Access::Read => (rates.read, rates.tenant_read),
+            Access::Write => (rates.write, rates.tenant_write),
         };
         let wanted = [
             (Bucket::Install(install, access), limit),
@@ -112,17 +108,17 @@ impl RateLimit {
 mod tests {
     use super::*;
 
-    const RATES: Rates = Rates {
-        read: RateLimit {
+    const RATES: Rates = Rates::new(
+        RateLimit {
             per_second: 10,
             burst: 3,
         },
-        write: RateLimit {
+        RateLimit {
             per_second: 1,
             burst: 1,
         },
-        tenant_factor: 2,
-    };
+        2,
+    );
 
     fn ids() -> (TenantId, InstallId) {
         (TenantId::generate(), InstallId::generate())

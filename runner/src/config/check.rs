@@ -101,6 +101,15 @@ impl<'a> Checks<'a> {
             ],
             "must not be more than the most",
         );
+        let quotas = &self.config.quotas;
+        self.refuse(
+            quotas.critical_percent < quotas.warning_percent,
+            [
+                "storage.quotas.critical_percent",
+                "storage.quotas.warning_percent",
+            ],
+            "must not be below that of the warning",
+        );
         self.refuse(
             rates.read_burst < limits.get_many_keys,
             ["storage.rates.read_burst", "storage.limits.get_many_keys"],

@@ -156,6 +156,18 @@ pub(super) fn seconds(range: RangeInclusive<u64>) -> Whole<Duration> {
     }
 }
 
+/// A duration in days.
+pub(super) fn days(range: RangeInclusive<u64>) -> Whole<Duration> {
+    Whole {
+        range,
+        unit: " days",
+        from_number: |number| number.checked_mul(DAY_SECONDS).map(Duration::from_secs),
+        to_number: |value| value.as_secs() / DAY_SECONDS,
+    }
+}
+
+const DAY_SECONDS: u64 = 24 * 60 * 60;
+
 /// A size in bytes.
 pub(super) fn bytes(range: RangeInclusive<u64>) -> Whole<u64> {
     Whole {
@@ -432,6 +444,9 @@ mod tests {
         assert_eq!(mebibytes(1..=9).show(&(2 << 20)).unwrap(), "2");
         assert_eq!(text(&millis(1..=9), "5"), Some(Duration::from_millis(5)));
         assert_eq!(seconds(1..=9).show(&Duration::from_secs(7)).unwrap(), "7");
+        let two_days = Duration::from_hours(48);
+        assert_eq!(text(&days(1..=9), "2"), Some(two_days));
+        assert_eq!(days(1..=9).show(&two_days).unwrap(), "2");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use alga_storage::{Limits, Quotas, RateLimit, Rates, RequestLimits};
 
-use super::kind::{bytes, count, count_from_one, millis, seconds};
+use super::kind::{bytes, count, count_from_one, days, millis, seconds};
 use super::setting::section;
 
 /// A PiB. What is stored is counted in signed 64-bit numbers, of several installs together.
@@ -18,6 +18,11 @@ section! {
         timeout: Duration = Duration::from_secs(5), "storage.timeout_ms": millis(1..=60_000);
         /// How many reads of the database may run at once.
         read_connections: NonZeroU32 = NonZeroU32::MIN.saturating_add(3), "storage.read_connections": count_from_one(64);
+        /// How often expired records and old audit records are removed, and quotas that are nearly
+        /// used up looked for.
+        sweep_interval: Duration = Duration::from_mins(1), "storage.sweep_interval_seconds": seconds(1..=86_400);
+        /// How long audit records are kept, those of the registry too.
+        audit_retention: Duration = Duration::from_hours(90 * 24), "storage.audit_retention_days": days(1..=3_650);
     }
 }
 
@@ -58,6 +63,10 @@ section! {
         bytes_per_install: u64 = 256 << 20, "storage.quotas.bytes_per_install": bytes(1..=MAX_STORED_BYTES);
         /// How many bytes all installs of a tenant may store together.
         bytes_per_tenant: u64 = 2 << 30, "storage.quotas.bytes_per_tenant": bytes(1..=MAX_STORED_BYTES);
+        /// From which part of a quota on its use is a warning, in percent.
+        warning_percent: u8 = 80, "storage.quotas.warning_percent": count(1..=100);
+        /// From which part of a quota on its use is critical, in percent.
+        critical_percent: u8 = 95, "storage.quotas.critical_percent": count(1..=100);
     }
 }
 
@@ -100,18 +109,19 @@ pub(super) fn limits(
             keys_per_namespace: quotas.keys_per_namespace,
             bytes_per_install: quotas.bytes_per_install,
             bytes_per_tenant: quotas.bytes_per_tenant,
+            alert_percent: [quotas.warning_percent, quotas.critical_percent],
         },
-        rates: Rates {
-            read: RateLimit {
+        rates: Rates::new(
+            RateLimit {
                 per_second: rates.read_per_second,
                 burst: rates.read_burst,
             },
-            write: RateLimit {
+            RateLimit {
                 per_second: rates.write_per_second,
                 burst: rates.write_burst,
             },
-            tenant_factor: rates.tenant_factor,
-        },
+            rates.tenant_factor,
+        ),
     }
 }
 

@@ -120,6 +120,8 @@ fn every_setting_of_the_storage_reaches_its_limits() {
         [storage]
         timeout_ms = 100
         read_connections = 2
+        sweep_interval_seconds = 3
+        audit_retention_days = 4
         [storage.limits]
         value_bytes = 101
         metadata_bytes = 102
@@ -136,6 +138,8 @@ fn every_setting_of_the_storage_reaches_its_limits() {
         keys_per_namespace = 12
         bytes_per_install = 13
         bytes_per_tenant = 14
+        warning_percent = 20
+        critical_percent = 21
         [storage.rates]
         read_per_second = 15
         read_burst = 16
@@ -146,6 +150,8 @@ fn every_setting_of_the_storage_reaches_its_limits() {
     let config = Said::toml(toml).load().unwrap();
     assert_eq!(config.storage.timeout, Duration::from_millis(100));
     assert_eq!(config.storage.read_connections.get(), 2);
+    assert_eq!(config.storage.sweep_interval, Duration::from_secs(3));
+    assert_eq!(config.storage.audit_retention, Duration::from_hours(4 * 24));
     let limits = config.storage_limits();
     assert_eq!(limits.request.value_bytes, 101);
     assert_eq!(limits.request.metadata_bytes, 102);
@@ -162,6 +168,7 @@ fn every_setting_of_the_storage_reaches_its_limits() {
     assert_eq!(limits.quotas.keys_per_namespace, 12);
     assert_eq!(limits.quotas.bytes_per_install, 13);
     assert_eq!(limits.quotas.bytes_per_tenant, 14);
+    assert_eq!(limits.quotas.alert_percent, [20, 21]);
     assert_eq!(
         (limits.rates.read.per_second, limits.rates.read.burst),
         (15, 16)
@@ -170,7 +177,8 @@ fn every_setting_of_the_storage_reaches_its_limits() {
         (limits.rates.write.per_second, limits.rates.write.burst),
         (17, 18)
     );
-    assert_eq!(limits.rates.tenant_factor, 19);
+    assert_eq!(limits.rates.tenant_read, limits.rates.read.times(19));
+    assert_eq!(limits.rates.tenant_write, limits.rates.write.times(19));
 }
 
 #[test]
@@ -388,6 +396,8 @@ fn settings_that_contradict_each_other_are_refused() {
         max_page_items = 24
         bulk_items = 10
         get_many_keys = 10
+        [storage.quotas]
+        warning_percent = 96
         [storage.rates]
         read_burst = 9
         write_burst = 9
@@ -403,6 +413,7 @@ fn settings_that_contradict_each_other_are_refused() {
             "default: engine.log_line_bytes",
             "alga.toml: storage.limits.min_ttl_seconds",
             "default: storage.limits.default_page_items",
+            "default: storage.quotas.critical_percent",
             "alga.toml: storage.rates.read_burst",
             "alga.toml: storage.rates.write_burst",
         ]
@@ -410,6 +421,23 @@ fn settings_that_contradict_each_other_are_refused() {
     assert!(
         mistakes[0].ends_with("(see alga.toml: engine.log_bytes)"),
         "{mistakes:?}"
+    );
+}
+
+#[test]
+fn a_quota_may_be_critical_from_the_warning_on_but_not_before() {
+    let said = |critical: u8| {
+        Said::toml(&format!(
+            "[storage.quotas]\nwarning_percent = 50\ncritical_percent = {critical}"
+        ))
+    };
+    assert!(said(50).load().is_ok());
+    assert_eq!(
+        said(49).mistakes(),
+        [
+            "alga.toml: storage.quotas.critical_percent must not be below that of the warning \
+            (see alga.toml: storage.quotas.warning_percent)"
+        ]
     );
 }
 

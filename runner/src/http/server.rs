@@ -54,8 +54,9 @@ impl Server {
         Ok(Self { listener, address })
     }
 
-    /// Serves until `stop` resolves. New connections are refused from then on, idle ones closed, and
-    /// requests in progress have at most `drain_timeout` to finish.
+    /// Serves until `stop` resolves, and looks after the databases meanwhile. New connections are
+    /// refused from then on, idle ones closed, and requests in progress have at most `drain_timeout`
+    /// to finish.
     pub async fn serve(
         self,
         state: AppState,
@@ -71,6 +72,7 @@ impl Server {
             connections,
             failing_since: None,
         };
+        let upkeep = state.app.upkeep.start();
         let mut stop = pin!(stop);
         loop {
             let (stream, slot) = tokio::select! {
@@ -96,6 +98,7 @@ impl Server {
         }
         drop(acceptor);
         state.start_draining();
+        upkeep.stop().await;
         drain(&state, graceful, drain_timeout).await;
     }
 }

@@ -6,6 +6,7 @@ mod cursor;
 mod json;
 mod limits;
 mod name;
+mod overrides;
 mod range;
 mod request;
 mod response;
@@ -14,8 +15,9 @@ mod revision;
 pub use cursor::CursorKey;
 pub(crate) use cursor::CursorScope;
 pub use json::{JsonError, JsonErrorKind, JsonText};
-pub use limits::{Limits, Quotas, RateLimit, Rates, RequestLimits};
+pub use limits::{Limits, QuotaName, Quotas, RateLimit, Rates, RequestLimits};
 pub use name::{Key, Namespace};
+pub use overrides::{InvalidLimits, LimitOverrides, LimitsOf};
 pub use range::KeyRange;
 pub use request::{
     BulkItem, BulkPutRequest, DeleteRequest, GetManyRequest, GetRequest, ListRequest, PutRequest,

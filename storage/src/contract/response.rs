@@ -78,7 +78,8 @@ pub struct Usage {
     pub bytes: u64,
     /// Keys of all namespaces together.
     pub keys: u64,
-    /// Of these, the bytes of records that are expired and not removed yet.
+    /// Of these, the bytes of records that are expired and not removed yet; see
+    /// [`MOST_EXPIRED_COUNTED`](Self::MOST_EXPIRED_COUNTED).
     pub expired_bytes: u64,
     /// Of these, the records that are expired and not removed yet.
     pub expired_keys: u64,
@@ -97,6 +98,18 @@ pub struct NamespaceUsage {
     pub keys: u64,
     /// Its bytes.
     pub bytes: u64,
+}
+
+impl Record {
+    /// What the record counts against quotas, in bytes.
+    pub(crate) fn size(&self) -> u64 {
+        self.value.size() + self.metadata.size()
+    }
+}
+
+impl Usage {
+    /// Expired records are counted up to so many, so that a backlog makes no request slow.
+    pub const MOST_EXPIRED_COUNTED: u64 = 10_000;
 }
 
 impl Listed {

@@ -12,6 +12,13 @@ pub(super) enum SqliteError {
     /// A statement failed.
     #[error("cannot run a statement on the storage database")]
     Driver(#[from] sqlx::Error),
+    /// A transaction could not be made durable. Whatever the reason, nothing of it happened as far as
+    /// a caller may know, and the same may work a moment later.
+    #[error("cannot commit to the storage database")]
+    Commit(#[source] sqlx::Error),
+    /// A statement panicked.
+    #[error("the writing task panicked")]
+    Panic,
     /// A row holds what this crate would not have written.
     #[error("a row of {table} holds no valid {column}")]
     Inconsistency {
@@ -21,10 +28,11 @@ pub(super) enum SqliteError {
 }
 
 impl SqliteError {
-    fn is_passing(&self) -> bool {
+    pub(super) fn is_passing(&self) -> bool {
         match self {
             Self::Driver(error) => is_passing(error),
-            Self::Inconsistency { .. } => false,
+            Self::Commit(_) => true,
+            Self::Panic | Self::Inconsistency { .. } => false,
         }
     }
 

@@ -3,23 +3,36 @@
 //! Reads go to a small pool and, thanks to the write-ahead log, never wait. Writes go to one task
 //! that has the write lock for itself and commits what is waiting in groups.
 
+mod audit;
 mod error;
+mod expiry;
+mod group;
+mod load;
 mod read;
 mod rows;
 mod state;
+mod store;
+mod verify;
 mod writer;
 
 use std::sync::Arc;
 
-use alga_model::Clock;
+use alga_model::{Clock, TenantId, Timestamp};
 use alga_sqlite::{Database, Options, Schema};
 use async_trait::async_trait;
+use sqlx::{Sqlite, Transaction};
+use uuid::Uuid;
 
 use crate::backend::{Backend, ListQuery, ListedPage};
 use crate::contract::{DeleteRequest, Key, Namespace, Record, Usage, Written};
 use crate::error::{BulkError, Error};
+use crate::maintenance::{AuditFilter, AuditRecord, Drift, Holding, Maintenance, Removed};
 use crate::service::{Put, Scope};
 
+use self::audit::AuditIds;
+use self::expiry::Batch;
+use self::group::Groups;
+use self::state::Counted;
 use self::writer::Writer;
 
 /// Records, counters and audit in a SQLite database.
@@ -31,6 +44,7 @@ pub struct SqliteBackend {
     database: Arc<Database>,
     writer: Writer,
     clock: Arc<dyn Clock>,
+    audit_ids: Arc<AuditIds>,
 }
 
 impl SqliteBackend {
@@ -43,11 +57,17 @@ impl SqliteBackend {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, alga_sqlite::SqliteError> {
         let database = Arc::new(Database::open(Self::schema(), options).await?);
-        let writer = Writer::start(Arc::clone(&database), Arc::clone(&clock));
+        let audit_ids = Arc::new(AuditIds::new());
+        let writer = Writer::start(Groups {
+            database: Arc::clone(&database),
+            clock: Arc::clone(&clock),
+            audit_ids: Arc::clone(&audit_ids),
+        });
         Ok(Self {
             database,
             writer,
             clock,
+            audit_ids,
         })
     }
 
@@ -63,6 +83,10 @@ impl SqliteBackend {
             .await
             .map_err(error::SqliteError::from)?;
         Ok(())
+    }
+
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, error::SqliteError> {
+        Ok(self.database.begin().await?)
     }
 
     fn schema() -> Schema {
@@ -135,4 +159,73 @@ impl Backend for SqliteBackend {
     async fn usage(&self, scope: &Scope) -> Result<Usage, Error> {
         Ok(read::usage(self.database.reader(), scope, self.clock.now()).await?)
     }
+}
+
+#[async_trait]
+impl Maintenance for SqliteBackend {
+    async fn remove_expired(&self, limit: u32) -> Result<Removed, Error> {
+        const ALL_NAMESPACES: u32 = 1_024;
+        let mut transaction = self.begin().await?;
+        let now = self.clock.now();
+        let due = expiry::due_tenant(&mut transaction, now)
+            .await?
+            .map(Counted::Tenant);
+        let Some(tenant) = due else {
+            return Ok(Removed::default());
+        };
+        let batch = Batch {
+            records: limit,
+            namespaces: ALL_NAMESPACES,
+        };
+        let mut removed =
+            expiry::remove(&mut transaction, &self.audit_ids, &tenant, now, batch).await?;
+        removed.more |= expiry::due_tenant(&mut transaction, now).await?.is_some();
+        commit(transaction).await?;
+        removed.count("sweep");
+        Ok(removed)
+    }
+
+    async fn remove_audit(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {
+        let mut transaction = self.begin().await?;
+        let removed = audit::remove(&mut transaction, before, limit).await?;
+        commit(transaction).await?;
+        Ok(removed)
+    }
+
+    async fn audit(
+        &self,
+        filter: &AuditFilter,
+        after: Option<Uuid>,
+        limit: u32,
+    ) -> Result<Vec<AuditRecord>, Error> {
+        Ok(audit::list(self.database.reader(), filter, after, limit).await?)
+    }
+
+    async fn tenants(&self, after: Option<TenantId>, limit: u32) -> Result<Vec<TenantId>, Error> {
+        Ok(read::tenants(self.database.reader(), after, limit).await?)
+    }
+
+    async fn holdings(&self, tenant: TenantId) -> Result<Vec<Holding>, Error> {
+        Ok(read::holdings(self.database.reader(), tenant).await?)
+    }
+
+    async fn verify_usage(&self, tenant: TenantId, repair: bool) -> Result<Vec<Drift>, Error> {
+        if repair {
+            let mut transaction = self.begin().await?;
+            let drifts = verify::verify(&mut transaction, tenant, repair).await?;
+            commit(transaction).await?;
+            return Ok(drifts);
+        }
+        // A transaction that only reads sees one moment, and nobody waits for it.
+        let reading = self.database.reader().begin().await;
+        let mut transaction = reading.map_err(error::SqliteError::from)?;
+        Ok(verify::verify(&mut transaction, tenant, repair).await?)
+    }
+}
+
+async fn commit(transaction: Transaction<'static, Sqlite>) -> Result<(), error::SqliteError> {
+    transaction
+        .commit()
+        .await
+        .map_err(error::SqliteError::Commit)
 }

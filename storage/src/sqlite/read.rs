@@ -1,6 +1,6 @@
 //! The statements that read. None of them writes, and none waits for a writer.
 
-use alga_model::Timestamp;
+use alga_model::{TenantId, Timestamp};
 use futures_util::TryStreamExt as _;
 use sqlx::SqlitePool;
 
@@ -8,6 +8,7 @@ use super::error::SqliteError;
 use super::rows;
 use crate::backend::{ListQuery, ListedPage};
 use crate::contract::{Key, Namespace, Record, Usage};
+use crate::maintenance::Holding;
 use crate::service::Scope;
 
 pub(super) async fn get(
@@ -121,19 +122,65 @@ pub(super) async fn usage(
     scope: &Scope,
     now: Timestamp,
 ) -> Result<Usage, SqliteError> {
-    // One statement, so that the counters and what of them is expired are of one moment.
+    // One statement, so that the counters and what of them is expired are of one moment. Of a
+    // backlog no more is counted than a request can pay for.
     const USAGE: &str = "
         SELECT namespace, keys, bytes FROM ext_storage_usage
         WHERE tenant_id = ?1 AND install_id = ?2 AND (keys > 0 OR namespace = '')
         UNION ALL
-        SELECT NULL, count(*), coalesce(sum(bytes), 0) FROM ext_storage_records
-        WHERE tenant_id = ?1 AND install_id = ?2 AND expires_at <= ?3
+        SELECT NULL, count(*), coalesce(sum(bytes), 0) FROM (
+            SELECT r.bytes FROM ext_storage_usage AS u
+            CROSS JOIN ext_storage_records AS r
+              ON r.tenant_id = u.tenant_id AND r.install_id = u.install_id AND r.namespace = u.namespace
+            WHERE u.tenant_id = ?1 AND u.install_id = ?2 AND u.namespace <> '' AND u.next_expiry <= ?3
+              AND r.expires_at <= ?3
+            LIMIT ?4
+        )
         ORDER BY namespace";
     let counted = sqlx::query(USAGE)
         .bind(scope.tenant.as_bytes().as_slice())
         .bind(scope.install.as_bytes().as_slice())
         .bind(now.as_millis())
+        .bind(rows::integer(Usage::MOST_EXPIRED_COUNTED))
         .fetch_all(pool)
         .await?;
     rows::install_usage(&counted, scope.limits.quotas)
+}
+
+pub(super) async fn tenants(
+    pool: &SqlitePool,
+    after: Option<TenantId>,
+    limit: u32,
+) -> Result<Vec<TenantId>, SqliteError> {
+    const TENANTS: &str = "
+        SELECT DISTINCT tenant_id FROM ext_storage_usage
+        WHERE tenant_id > ? ORDER BY tenant_id LIMIT ?";
+    sqlx::query(TENANTS)
+        .bind(after.as_ref().map_or(&[][..], |tenant| tenant.as_bytes()))
+        .bind(limit)
+        .fetch_all(pool)
+        .await?
+        .iter()
+        .map(rows::tenant_id)
+        .collect()
+}
+
+pub(super) async fn holdings(
+    pool: &SqlitePool,
+    tenant: TenantId,
+) -> Result<Vec<Holding>, SqliteError> {
+    const HOLDINGS: &str = "
+        SELECT install_id, max(iif(namespace = '', bytes, 0)) AS bytes,
+               max(iif(namespace = '', namespaces, 0)) AS namespaces,
+               max(iif(namespace = '', 0, keys)) AS keys
+        FROM ext_storage_usage
+        WHERE tenant_id = ? AND install_id <> x''
+        GROUP BY install_id";
+    sqlx::query(HOLDINGS)
+        .bind(tenant.as_bytes().as_slice())
+        .fetch_all(pool)
+        .await?
+        .iter()
+        .map(rows::holding)
+        .collect()
 }

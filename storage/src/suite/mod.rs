@@ -3,6 +3,7 @@
 //! A backend is finished when [`contract_suite!`](crate::contract_suite) over it is green. Everything
 //! goes through the gate, as guests and pages do, and the time is moved by hand.
 
+pub mod expiry;
 pub mod guards;
 pub mod isolation;
 pub mod json;
@@ -24,6 +25,17 @@ macro_rules! contract_suite {
             #[allow(unused_imports, reason = "the expression may need what its surroundings import")]
             use super::*;
             $crate::contract_suite!(@tests $stage;
+                expiry::writes_of_a_tenant_remove_a_bounded_number_on_their_way,
+                expiry::a_write_of_another_tenant_removes_nothing,
+                expiry::expired_records_make_room_for_a_write_that_needs_it,
+                expiry::room_comes_from_every_install_of_the_tenant,
+                expiry::what_expired_elsewhere_does_not_hide_a_full_quota,
+                expiry::a_sweep_clears_idle_installs_in_bounded_batches,
+                expiry::a_removal_leaves_one_audit_record_a_namespace_and_the_floor,
+                expiry::a_record_that_was_given_a_longer_life_is_not_removed,
+                expiry::the_audit_is_read_in_pages_by_tenant_install_and_time,
+                expiry::the_audit_is_removed_from_its_old_end,
+                expiry::tenants_and_their_holdings_are_told,
                 guards::a_first_put_has_revision_one_and_the_next_one_more,
                 guards::each_guard_allows_what_it_says,
                 guards::a_failed_guard_tells_what_is_there,

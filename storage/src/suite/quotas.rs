@@ -7,7 +7,7 @@ use alga_model::TenantId;
 
 use super::Stage;
 use super::stage::{item, namespace};
-use crate::{Error, Guard, Limits, PutRequest, Quota, Quotas, RateLimit, Rates};
+use crate::{Error, Guard, Limits, PutRequest, Quota, QuotaName, Quotas, RateLimit, Rates};
 
 fn with_quotas(quotas: Quotas) -> Limits {
     Limits {
@@ -62,7 +62,7 @@ pub async fn keys_bytes_and_namespaces_stop_at_their_quota(stage: &Stage) {
     let quota = exceeded(install.put("c", "1").await.unwrap_err());
     assert_eq!(
         (quota.name, quota.limit, quota.used, quota.attempted),
-        ("keys-per-namespace", 2, 2, 3)
+        (QuotaName::KeysPerNamespace, 2, 2, 3)
     );
     install.put("b", "2").await.unwrap();
     assert!(install.delete("a").await.unwrap());
@@ -76,7 +76,7 @@ pub async fn keys_bytes_and_namespaces_stop_at_their_quota(stage: &Stage) {
     install.put("a", "12345678").await.unwrap();
     assert_eq!(
         exceeded(install.put("b", "1").await.unwrap_err()).name,
-        "bytes-per-install"
+        QuotaName::BytesPerInstall
     );
     assert_eq!(
         exceeded(install.put("a", "123456789").await.unwrap_err()).attempted,
@@ -102,7 +102,7 @@ pub async fn keys_bytes_and_namespaces_stop_at_their_quota(stage: &Stage) {
     put_to("notes").await.unwrap();
     assert_eq!(
         exceeded(put_to("cache").await.unwrap_err()).name,
-        "namespaces"
+        QuotaName::Namespaces
     );
     assert!(install.delete("k").await.unwrap());
     put_to("cache").await.unwrap();
@@ -118,7 +118,7 @@ pub async fn keys_bytes_and_namespaces_stop_at_their_quota(stage: &Stage) {
     two.put("a", "123").await.unwrap();
     assert_eq!(
         exceeded(one.put("b", "1").await.unwrap_err()).name,
-        "bytes-per-tenant"
+        QuotaName::BytesPerTenant
     );
     stage
         .install_with(TenantId::generate(), with_quotas(quotas))
@@ -160,7 +160,7 @@ pub async fn the_quota_that_is_exceeded_in_the_end_is_named(stage: &Stage) {
         .to_vec();
     let refused = install.bulk_put(items).await.unwrap_err();
     assert_eq!(refused.item.unwrap().index, 2);
-    assert_eq!(exceeded(refused.error).name, "keys-per-namespace");
+    assert_eq!(exceeded(refused.error).name, QuotaName::KeysPerNamespace);
 }
 
 pub async fn racing_writers_stop_exactly_at_the_quota(stage: &Stage) {
@@ -189,11 +189,7 @@ pub async fn rates_refuse_with_the_time_to_wait(stage: &Stage) {
         per_second: 1,
         burst: 2,
     };
-    let rates = Rates {
-        read: slow,
-        write: slow,
-        tenant_factor: 5,
-    };
+    let rates = Rates::new(slow, slow, Rates::TENANT_FACTOR);
     let install = stage.install_with(
         TenantId::generate(),
         Limits {

@@ -9,14 +9,15 @@ use async_trait::async_trait;
 use crate::{
     Actor, Backend, BulkItem, BulkPutRequest, Caller, CursorKey, DeleteRequest, Error, Gate,
     GetManyRequest, GetRequest, GrantSource, Guard, Key, KeyRange, Limits, ListRequest,
-    LocalService, Namespace, Page, PutRequest, RateLimit, Rates, Record, Revision, Snapshot,
-    StorageGrant, Usage, Written,
+    LocalService, Maintenance, Namespace, Page, PutRequest, RateLimit, Rates, Record, Revision,
+    Snapshot, StorageClient, StorageGrant, Usage, Written,
 };
 
 /// What a behaviour plays on.
 #[derive(Debug)]
 pub struct Stage {
     gate: Gate,
+    maintenance: Arc<dyn Maintenance>,
     installs: Arc<Installs>,
     /// The clock that the backend goes by.
     pub clock: Arc<ManualClock>,
@@ -46,16 +47,35 @@ impl Stage {
     }
 
     /// A stage over `backend`, which goes by `clock`.
-    pub fn new(backend: Arc<dyn Backend>, clock: Arc<ManualClock>) -> Self {
-        let cursor_key = CursorKey::new(Secret::new([42; 32]), None);
-        let service = LocalService::new(backend, cursor_key, LocalService::DEFAULT_TIMEOUT);
+    pub fn new<B: Backend + Maintenance>(backend: Arc<B>, clock: Arc<ManualClock>) -> Self {
+        let maintenance = Arc::clone(&backend) as _;
+        let client = LocalService::new(
+            backend,
+            CursorKey::new(Secret::new([42; 32]), None),
+            LocalService::DEFAULT_TIMEOUT,
+        );
+        Self::over(Arc::new(client), maintenance, clock)
+    }
+
+    /// A stage over a service, wherever its backend is.
+    pub fn over(
+        client: Arc<dyn StorageClient>,
+        maintenance: Arc<dyn Maintenance>,
+        clock: Arc<ManualClock>,
+    ) -> Self {
         let installs = Arc::<Installs>::default();
         let grants = Arc::clone(&installs) as Arc<dyn GrantSource>;
         Self {
-            gate: Gate::new(grants, Arc::new(service)),
+            gate: Gate::new(grants, client),
+            maintenance,
             installs,
             clock,
         }
+    }
+
+    /// The same database, to an operator.
+    pub fn maintenance(&self) -> &dyn Maintenance {
+        &*self.maintenance
     }
 
     /// Limits that no behaviour meets by accident.
@@ -65,11 +85,7 @@ impl Stage {
             burst: 1_000_000,
         };
         Limits {
-            rates: Rates {
-                read: plenty,
-                write: plenty,
-                tenant_factor: 5,
-            },
+            rates: Rates::new(plenty, plenty, Rates::TENANT_FACTOR),
             ..Limits::default()
         }
     }
@@ -120,6 +136,7 @@ impl Install<'_> {
             grant,
             limits,
             active,
+            switched_on: true,
         };
         let mut installs = self
             .stage

@@ -1,4 +1,4 @@
-//! `GET /metrics`: what the process measured, for Prometheus.
+//! `GET /metrics`: what the process measured, and which quotas are nearly used up, for Prometheus.
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -19,5 +19,7 @@ pub(crate) async fn metrics(
         .metrics
         .as_ref()
         .ok_or(ApiError::NotFound("this process keeps no metrics"))?;
-    Ok(([(CONTENT_TYPE, TEXT_FORMAT)], handle.render()).into_response())
+    let mut text = handle.render();
+    text.push_str(&state.app.upkeep.quota_gauges.to_string());
+    Ok(([(CONTENT_TYPE, TEXT_FORMAT)], text).into_response())
 }

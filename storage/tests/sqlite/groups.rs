@@ -1,45 +1,11 @@
-//! What only a look into the tables can show.
+//! Writes that share a transaction.
 
-#![expect(clippy::unwrap_used, reason = "these are tests")]
-
-use std::sync::Arc;
-
-use alga_sqlite::Options;
-use alga_storage::suite::{Install, Stage};
-use alga_storage::{
-    BulkItem, Caller, Error, Guard, Key, Limits, Namespace, PutRequest, Quotas, SqliteBackend,
-    Written,
-};
+use alga_storage::suite::Stage;
+use alga_storage::{Caller, Error, Guard, Limits, Namespace, Quotas, SqliteBackend};
 use futures_util::future::join;
 use sqlx::Row as _;
 
-async fn stage() -> (Stage, Arc<SqliteBackend>) {
-    let clock = Stage::clock();
-    let backend = SqliteBackend::open(Options::memory(), Arc::clone(&clock) as _)
-        .await
-        .unwrap();
-    let backend = Arc::new(backend);
-    (Stage::new(Arc::clone(&backend) as _, clock), backend)
-}
-
-async fn put_to(install: &Install<'_>, namespace: &str, guard: Guard) -> Result<Written, Error> {
-    let item = BulkItem {
-        key: Key::parse("k").unwrap(),
-        value: "1".to_owned(),
-        metadata: None,
-        ttl_seconds: None,
-        schema_version: None,
-        guard,
-    };
-    let namespace = Namespace::parse(namespace).unwrap();
-    let request = PutRequest {
-        namespace,
-        item,
-        return_previous: false,
-        return_current: false,
-    };
-    install.gate().put(&install.caller, request).await
-}
+use super::{put_to, stage};
 
 async fn namespaces(backend: &SqliteBackend) -> Vec<String> {
     sqlx::query_scalar(

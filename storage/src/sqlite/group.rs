@@ -1,0 +1,212 @@
+//! One transaction for a group of writes.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use alga_model::{Clock, Timestamp};
+use alga_sqlite::Database;
+use sqlx::SqliteConnection;
+
+use super::audit::{self, AuditEntry, AuditIds};
+use super::error::SqliteError;
+use super::expiry::{self, Batch};
+use super::state::{Alert, Counted, Judged, State};
+use super::writer::{Job, Write};
+use super::{load, store};
+use crate::contract::{QuotaName, Written};
+use crate::error::{BulkError, Error};
+use crate::maintenance::Removed;
+use crate::service::Scope;
+
+/// What a group clears away on its way, of each of its tenants: expired records vanish where there
+/// is traffic, and no request pays for a backlog.
+const ON_THE_WAY: Batch = Batch {
+    records: 64,
+    namespaces: 4,
+};
+/// What is cleared away at once for a write that needs the room. Other writes go on in between.
+const FOR_ROOM: Batch = Batch {
+    records: 1_000,
+    namespaces: 64,
+};
+
+/// Writes groups.
+#[derive(Debug)]
+pub(super) struct Groups {
+    pub(super) database: Arc<Database>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) audit_ids: Arc<AuditIds>,
+}
+
+/// What came of a write.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Put(Result<Vec<Written>, BulkError>),
+    Delete(Result<bool, Error>),
+    /// This quota would refuse it, but some of what counts to the quota may be expired.
+    NeedsRoom(QuotaName),
+}
+
+/// What expired records were removed before a group was judged.
+#[derive(Debug, Default)]
+struct Clearing {
+    removed: Removed,
+    /// Where nothing expired is left.
+    exhausted: HashSet<Counted>,
+}
+
+/// What has to be told of a group once it is durable.
+#[derive(Debug, Default)]
+struct Told<'g> {
+    changes: Vec<AuditEntry<'g>>,
+    alerts: Vec<(&'g Scope, Alert)>,
+}
+
+impl Groups {
+    /// Decides a group in the order of its arrival and commits it; the answers may go out then.
+    pub(super) async fn write(&self, group: &[Job]) -> Result<Vec<Outcome>, SqliteError> {
+        let mut transaction = self.database.begin().await?;
+        let mut state = load::state(&mut transaction, group).await?;
+        // Under the lock, so that no transaction goes by an earlier time than the one before it.
+        let now = self.clock.now();
+        let clearing = self
+            .clear_away(&mut transaction, &state, group, now)
+            .await?;
+        if clearing.removed.records > 0 {
+            state = load::state(&mut transaction, group).await?;
+        }
+        let mut told = Told::default();
+        let mut outcomes = Vec::with_capacity(group.len());
+        for job in group {
+            outcomes.push(judge(&mut state, &clearing, job, now, &mut told));
+        }
+        if !told.changes.is_empty() {
+            store::state(&mut transaction, &state).await?;
+            audit::insert(&mut transaction, &self.audit_ids, &told.changes, now).await?;
+        }
+        transaction.commit().await.map_err(SqliteError::Commit)?;
+        told.tell(now);
+        clearing.removed.count("write");
+        Ok(outcomes)
+    }
+
+    async fn clear_away(
+        &self,
+        connection: &mut SqliteConnection,
+        state: &State,
+        group: &[Job],
+        now: Timestamp,
+    ) -> Result<Clearing, SqliteError> {
+        let for_room = group.iter().filter_map(|job| {
+            let quota = job.needs_room?;
+            Some((Counted::by(quota, job.place()), FOR_ROOM))
+        });
+        let on_the_way = group
+            .iter()
+            .map(|job| (Counted::Tenant(job.scope.tenant), ON_THE_WAY))
+            .filter(|(tenant, _)| state.is_due(tenant, now));
+        let mut clearing = Clearing::default();
+        let mut visited = HashSet::new();
+        for (place, batch) in for_room.chain(on_the_way) {
+            if !visited.insert(place.clone()) {
+                continue;
+            }
+            let removed = expiry::remove(connection, &self.audit_ids, &place, now, batch).await?;
+            clearing.removed.records += removed.records;
+            clearing.removed.bytes += removed.bytes;
+            if !removed.more {
+                clearing.exhausted.insert(place);
+            }
+        }
+        Ok(clearing)
+    }
+}
+
+fn judge<'g>(
+    state: &mut State,
+    clearing: &Clearing,
+    job: &'g Job,
+    now: Timestamp,
+    told: &mut Told<'g>,
+) -> Outcome {
+    let scope = &job.scope;
+    match &job.write {
+        Write::Put(put) => match state.put(scope, put, now) {
+            Ok(judged) => Outcome::Put(Ok(told.note(job, judged))),
+            Err(BulkError {
+                error: Error::QuotaExceeded(quota),
+                ..
+            }) if clearing.may_make_room(state, job, quota.name, now) => {
+                Outcome::NeedsRoom(quota.name)
+            }
+            Err(refused) => Outcome::Put(Err(refused)),
+        },
+        Write::Delete(request) => {
+            let judged = state.delete(scope, request, now);
+            Outcome::Delete(judged.map(|judged| told.note(job, judged)))
+        }
+    }
+}
+
+impl Clearing {
+    /// Whether some of what counts to a quota may be expired still.
+    fn may_make_room(&self, state: &State, job: &Job, quota: QuotaName, now: Timestamp) -> bool {
+        state.is_due(&Counted::Tenant(job.scope.tenant), now)
+            && !self.exhausted.contains(&Counted::by(quota, job.place()))
+    }
+}
+
+impl Counted {
+    /// What a quota of the namespace `place` counts.
+    fn by(quota: QuotaName, place: super::state::Place) -> Self {
+        match quota {
+            QuotaName::KeysPerNamespace => Self::Namespace(place),
+            QuotaName::Namespaces | QuotaName::BytesPerInstall => {
+                Self::Install(place.tenant, place.install)
+            }
+            QuotaName::BytesPerTenant => Self::Tenant(place.tenant),
+        }
+    }
+}
+
+impl<'g> Told<'g> {
+    /// Notes what a write did, and gives its answer.
+    fn note<T>(&mut self, job: &'g Job, judged: Judged<T>) -> T {
+        let namespace = job.namespace();
+        let scope = &job.scope;
+        self.changes
+            .extend(judged.changes.into_iter().map(|change| AuditEntry {
+                scope,
+                namespace,
+                change,
+            }));
+        self.alerts
+            .extend(judged.alerts.into_iter().map(|alert| (scope, alert)));
+        judged.answer
+    }
+
+    fn tell(&self, now: Timestamp) {
+        for entry in &self.changes {
+            entry.tell(now);
+        }
+        for (scope, alert) in &self.alerts {
+            alert.tell(scope);
+        }
+    }
+}
+
+impl Alert {
+    fn tell(&self, scope: &Scope) {
+        metrics::counter!("alga_storage_quota_alerts_total", "quota" => self.quota.as_str(), "percent" => self.percent.to_string())
+            .increment(1);
+        tracing::info!(
+            tenant.id = %scope.tenant,
+            install.id = %scope.install,
+            quota = %self.quota,
+            percent = self.percent,
+            used = self.used,
+            limit = self.limit,
+            "a quota is nearly used up"
+        );
+    }
+}

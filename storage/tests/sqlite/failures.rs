@@ -1,0 +1,115 @@
+//! A database that fails.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use alga_model::{Secret, TenantId};
+use alga_sqlite::Options;
+use alga_storage::suite::Stage;
+use alga_storage::{
+    BulkItem, CursorKey, Error, Guard, Limits, LocalService, Maintenance as _, Quotas,
+};
+use futures_util::future::{join, join_all};
+
+use super::{item, put_to, stage, stage_with, tamper};
+
+#[tokio::test]
+async fn a_commit_that_fails_fails_all_its_writes_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = Options::file(folder.path().join("storage.sqlite3"));
+    let (stage, backend) = stage_with(file).await;
+    let install = stage.install();
+    install.put("before", "1").await.unwrap();
+    let mut connection = backend.database().writer().acquire().await.unwrap();
+    // Of this connection, which is given up after its failure.
+    connection
+        .lock_handle()
+        .await
+        .unwrap()
+        .set_commit_hook(|| false);
+    drop(connection);
+    let keys: Vec<String> = (0..20).map(|i| format!("k{i}")).collect();
+    let writes = join_all(keys.iter().map(|key| install.put(key, "1"))).await;
+    for written in writes {
+        assert!(matches!(written, Err(Error::Unavailable(_))), "{written:?}");
+    }
+    assert_eq!(install.usage().await.unwrap().keys, 1);
+    assert_eq!(install.put("k0", "1").await.unwrap().revision.get(), 1);
+    assert_eq!(
+        backend.verify_usage(install.tenant, false).await.unwrap(),
+        []
+    );
+}
+
+#[tokio::test]
+async fn a_damaged_row_is_no_matter_to_its_neighbours() {
+    let (stage, backend) = stage().await;
+    let (damaged, healthy) = (stage.install(), stage.install());
+    put_to(&damaged, "notes", Guard::Any).await.unwrap();
+    tamper(
+        &backend,
+        "PRAGMA ignore_check_constraints = ON;
+         UPDATE ext_storage_records SET revision = 0;
+         PRAGMA ignore_check_constraints = OFF;",
+    )
+    .await;
+    // Polled one after the other on one thread, they are one group.
+    let (refused, written) = join(
+        put_to(&damaged, "notes", Guard::Any),
+        put_to(&healthy, "notes", Guard::Any),
+    )
+    .await;
+    assert!(matches!(refused, Err(Error::Internal(_))), "{refused:?}");
+    assert_eq!(written.unwrap().revision.get(), 1);
+}
+
+#[tokio::test]
+async fn a_write_that_gets_no_room_in_time_is_unavailable() {
+    const BACKLOG: u64 = 20_000;
+    let (stage, backend) = stage().await;
+    let hasty = LocalService::new(
+        Arc::clone(&backend) as _,
+        CursorKey::new(Secret::new([1; 32]), None),
+        Duration::from_millis(20),
+    );
+    let hasty = Stage::over(
+        Arc::new(hasty),
+        Arc::clone(&backend) as _,
+        Arc::clone(&stage.clock),
+    );
+    let limits = |bytes_per_tenant| {
+        let mut limits = Limits {
+            quotas: Quotas {
+                bytes_per_tenant,
+                keys_per_namespace: u64::MAX,
+                ..Quotas::default()
+            },
+            ..Stage::roomy()
+        };
+        limits.request.bulk_items = 100;
+        limits
+    };
+    let install = stage.install_with(TenantId::generate(), limits(u64::MAX));
+    for first in (0..BACKLOG).step_by(100) {
+        let items = (first..first + 100).map(|i| item(&format!("{i}"), Some(60), Guard::Any));
+        let items: Vec<BulkItem> = items.collect();
+        install.bulk_put(items).await.unwrap();
+    }
+    stage.clock.advance(Duration::from_secs(60));
+    // All of it has to go before this fits.
+    let hasty = hasty.install_with(install.tenant, limits(10));
+    let started = Instant::now();
+    let refused = hasty.put("large", "12345678").await;
+    assert!(matches!(refused, Err(Error::Unavailable(_))), "{refused:?}");
+    // Nobody waits for it any more, so the removal has stopped, and the rest is still there.
+    let left = backend.remove_expired(u32::MAX).await.unwrap();
+    assert!(
+        left.records > 0 && !left.more,
+        "{left:?} after {:?}",
+        started.elapsed()
+    );
+    assert_eq!(
+        hasty.put("large", "12345678").await.unwrap().revision.get(),
+        1
+    );
+}
