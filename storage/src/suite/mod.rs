@@ -5,13 +5,20 @@
 
 pub mod expiry;
 pub mod guards;
+pub mod history;
 pub mod isolation;
 pub mod json;
 pub mod lifetime;
 pub mod listing;
 pub mod many;
+pub mod model;
+pub mod nasty;
 pub mod quotas;
+pub mod storms;
+pub mod strangers;
 
+#[cfg(test)]
+mod planted;
 mod stage;
 
 pub use stage::{Install, Stage};
@@ -46,6 +53,8 @@ macro_rules! contract_suite {
                 guards::a_put_returns_what_it_replaced_where_asked,
                 guards::one_of_many_racing_creators_wins,
                 guards::racing_increments_lose_nothing,
+                history::concurrent_calls_are_answered_in_some_order,
+                history::calls_that_nobody_waits_for_happen_once_or_never,
                 isolation::another_install_and_another_tenant_see_nothing,
                 isolation::a_foreign_cursor_is_refused,
                 isolation::what_is_not_granted_is_refused_in_order,
@@ -69,12 +78,38 @@ macro_rules! contract_suite {
                 many::get_many_answers_in_order_with_misses,
                 many::a_bulk_put_is_all_or_nothing_and_names_the_item,
                 many::sizes_and_counts_at_their_limits,
+                model::every_sequence_of_operations_is_answered_as_the_model_says,
+                nasty::any_text_is_a_key_and_a_value_and_nothing_else,
+                nasty::any_text_is_a_prefix_and_a_bound_and_nothing_else,
+                nasty::namespaces_that_look_alike_are_apart,
+                nasty::no_spelling_of_half_a_character_gets_in,
+                nasty::no_spelling_of_the_null_character_gets_in,
+                nasty::numbers_keep_every_digit,
+                nasty::nesting_ends_at_128,
+                nasty::members_are_the_same_however_they_are_spelled,
+                nasty::bytes_are_counted_not_characters,
+                nasty::revisions_beyond_all_that_are_stored_are_conflicts,
+                nasty::each_limit_of_a_request_is_that_of_the_install,
+                nasty::a_page_ends_before_the_byte_that_is_too_much,
                 quotas::counters_follow_every_operation,
                 quotas::keys_bytes_and_namespaces_stop_at_their_quota,
                 quotas::a_batch_is_judged_as_a_whole,
                 quotas::the_quota_that_is_exceeded_in_the_end_is_named,
                 quotas::racing_writers_stop_exactly_at_the_quota,
                 quotas::rates_refuse_with_the_time_to_wait,
+                storms::exactly_as_many_writers_succeed_as_fit,
+                storms::room_that_expired_records_hold_is_free,
+                storms::writers_of_different_sizes_are_refused_only_what_does_not_fit,
+                storms::whoever_made_room_is_never_refused,
+                storms::writers_that_try_again_fill_every_gap,
+                storms::records_that_grow_and_shrink_at_once_stay_within_the_quota,
+                strangers::nothing_they_try_shows_or_changes_another_installs_records,
+                strangers::records_of_the_same_name_live_and_die_apart,
+                strangers::floors_are_not_shared,
+                strangers::a_full_install_leaves_its_siblings_their_room,
+                strangers::a_tenants_bytes_are_shared_by_its_installs_alone,
+                strangers::a_busy_install_leaves_its_siblings_their_rate,
+                strangers::a_cursor_is_good_for_its_own_listing_alone,
             );
         }
     };
