@@ -10,12 +10,13 @@ use alga_registry::{
     Change, Config as InstallConfig, ExtensionKey, Grants, Install, InstallFilter, InstallState,
     MAX_PAGE_ITEMS, NewInstall, PageRequest, Registry, Version, VersionKey,
 };
-use alga_storage::{CAPABILITY, StorageGrant};
+use alga_storage::{CAPABILITY, LimitsOf, StorageGrant};
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::bundle::ACTOR;
+use super::limits::{self, Wanted};
 use super::output;
 use crate::app::Stores;
 use crate::config::Config;
@@ -32,6 +33,9 @@ pub(super) enum Command {
     Enable(Switch),
     /// Keep an install from running; its data stays
     Disable(Switch),
+    /// Print as JSON how far an install's limits differ from its tenant's, and what applies; or
+    /// change it
+    Limits(Limits),
 }
 
 #[derive(Debug, Args)]
@@ -84,6 +88,14 @@ pub(super) struct Switch {
     install: InstallId,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct Limits {
+    /// The install
+    install: InstallId,
+    #[command(flatten)]
+    edit: limits::Edit,
+}
+
 impl Command {
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
         let stores = Stores::open_existing(config).await?;
@@ -93,6 +105,7 @@ impl Command {
             Self::Grant(command) => command.run(&stores).await?,
             Self::Enable(command) => command.run(&stores, InstallState::Enabled).await?,
             Self::Disable(command) => command.run(&stores, InstallState::Disabled).await?,
+            Self::Limits(command) => command.run(&stores, config).await?,
         }
         stores.close().await;
         Ok(ExitCode::SUCCESS)
@@ -250,6 +263,21 @@ impl Switch {
             .await?;
         output::note(format_args!("{} is {}", self.install, state.as_str()));
         Ok(())
+    }
+}
+
+impl Limits {
+    async fn run(self, stores: &Stores, config: &Config) -> anyhow::Result<()> {
+        let mut install = find(stores, self.install).await?;
+        if let Wanted::Replaced(overrides) = self.edit.wanted(LimitsOf::Install)? {
+            install = stores
+                .registry
+                .set_limits(install.id, overrides, None, change(stores))
+                .await?;
+        }
+        let (installs, _) = stores.gate(config);
+        let effective = limits::of_install(&installs, &install).await?;
+        limits::print(install.limits.as_ref(), &effective)
     }
 }
 

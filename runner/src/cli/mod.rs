@@ -3,14 +3,21 @@
 //! Results go to standard output, in a form that other programs can read; everything said besides
 //! goes to standard error.
 
+mod audit;
 mod bundle;
 mod config;
+mod input;
 mod install;
 mod invoke;
+mod limits;
 mod migrate;
+mod moment;
 mod output;
 mod serve;
 mod storage;
+mod switches;
+mod tenant;
+mod usage;
 
 use std::io;
 use std::path::PathBuf;
@@ -64,11 +71,21 @@ enum Command {
     /// Install extensions for tenants and grant them what they may use
     #[command(subcommand)]
     Install(install::Command),
+    /// Set what applies to all installs of a tenant
+    #[command(subcommand)]
+    Tenant(tenant::Command),
     /// Run a component or a bundle once, here, with a store of its own that is gone afterwards
     Invoke(invoke::Invoke),
     /// Read and write the records of an install
     #[command(subcommand)]
     Storage(storage::Command),
+    /// Show how much is stored, and check the counters
+    #[command(subcommand)]
+    Usage(usage::Command),
+    /// Show whether the storage may be used, and by which extensions, as JSON; or change it
+    Switches(switches::Switches),
+    /// Print who changed what as JSON lines, the oldest first: records, installs, limits and switches
+    Audit(audit::Audit),
     /// Bring the databases up to date, or back to an older schema
     #[command(subcommand)]
     Migrate(migrate::Command),
@@ -116,7 +133,11 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Bundle(command) => command.run(&config).await,
         Command::Install(command) => command.run(&config).await,
         Command::Invoke(invoke) => invoke.run(config).await,
+        Command::Tenant(command) => command.run(&config).await,
         Command::Storage(command) => command.run(&config).await,
+        Command::Usage(command) => command.run(&config).await,
+        Command::Switches(command) => command.run(&config).await,
+        Command::Audit(command) => command.run(&config).await,
         Command::Migrate(command) => command.run(&config).await,
         Command::Config(command) => command.run(&config),
     }

@@ -9,6 +9,11 @@ pub(super) fn line(text: impl std::fmt::Display) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{text}")
 }
 
+/// Prints one line of a result that programs read.
+pub(super) fn json(value: &impl serde::Serialize) -> io::Result<()> {
+    line(serde_json::to_string(value)?)
+}
+
 /// Says something to a person, beside the result.
 pub(super) fn note(text: impl std::fmt::Display) {
     // Nobody listens: not a reason to fail.
@@ -77,6 +82,37 @@ impl Progress {
         if self.shown.swap(percent, Ordering::Relaxed) != percent {
             let end = if percent == 100 { "\n" } else { "" };
             let _ = write!(io::stderr().lock(), "\r{} {percent:>3} %{end}", self.what);
+        }
+    }
+}
+
+/// Shows on a terminal how much is done of work whose end nobody knows; elsewhere it is silent.
+#[derive(Debug)]
+pub(super) struct Tally {
+    what: &'static str,
+    shown: Option<u64>,
+}
+
+impl Tally {
+    /// `what` stands before the number.
+    pub(super) const fn new(what: &'static str) -> Self {
+        Self { what, shown: None }
+    }
+
+    /// So much is done.
+    pub(super) fn show(&mut self, done: u64) {
+        if self.shown != Some(done) && io::stderr().is_terminal() {
+            let _ = write!(io::stderr().lock(), "\r{} {done}", self.what);
+            self.shown = Some(done);
+        }
+    }
+}
+
+/// What is said next begins on a line of its own.
+impl Drop for Tally {
+    fn drop(&mut self) {
+        if self.shown.is_some() {
+            note("");
         }
     }
 }

@@ -10,7 +10,7 @@ use sqlx::{Connection as _, Row as _, SqliteConnection};
 
 use crate::deployment::Deployment;
 
-const ROUNDS: usize = 20;
+const ROUNDS: usize = 50;
 const WRITERS: usize = 4;
 const KEYS: usize = 8;
 

@@ -1,12 +1,21 @@
 //! The command line, as a person or a script uses it.
 
+mod audit;
+mod operations;
+mod records;
+mod switches;
+
+use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
 
 use alga_e2e::guest;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::deployment::{Deployment, path};
+use crate::deployment::{Deployment, Installed, path, send};
 
 #[test]
 fn packing_twice_gives_the_same_bytes() {
@@ -203,67 +212,6 @@ fn installs_are_created_narrowed_and_listed() {
 }
 
 #[test]
-fn records_are_written_and_read_under_guards() {
-    let deployment = Deployment::new();
-    let install = deployment
-        .install("com.example.echo", &guest::echo())
-        .install;
-    let put = |key: &str, value: &str, more: &[&str]| {
-        let mut arguments = vec!["storage", "put", &install, "notes", key, value];
-        arguments.extend(more);
-        deployment.run(&arguments)
-    };
-    let revision =
-        |output: std::process::Output| String::from_utf8(output.stdout).unwrap().trim().to_owned();
-    assert_eq!(
-        revision(put(
-            "a",
-            r#"{ "n": 1e5, "t": "ü" }"#,
-            &["--if-absent", "--metadata", r#"{"by": "me"}"#]
-        )),
-        "1"
-    );
-    assert!(!put("a", "2", &["--if-absent"]).status.success());
-    assert!(!put("a", "2", &["--if-revision", "7"]).status.success());
-    assert!(!put("b", "2", &["--if-exists"]).status.success());
-    assert!(!put("a", "not json", &[]).status.success());
-    assert_eq!(
-        deployment.ok(&["storage", "get", &install, "notes", "a"]),
-        r#"{"n":1e5,"t":"ü"}"#
-    );
-    assert_eq!(revision(put("a", "2", &["--if-revision", "1"])), "2");
-    for i in 0..30 {
-        assert!(
-            put(&format!("k{i:02}"), "0", &["--ttl", "60"])
-                .status
-                .success()
-        );
-    }
-    let listed = deployment.ok(&[
-        "storage", "list", &install, "notes", "--prefix", "k", "--values", "--limit", "3",
-    ]);
-    let keys: Vec<String> = listed
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap())
-        .inspect(|record| {
-            assert!(
-                record["ttlExpiresAt"].is_string() && record["value"] == 0,
-                "{record}"
-            );
-        })
-        .map(|record| record["key"].as_str().unwrap().to_owned())
-        .collect();
-    assert_eq!(keys, ["k00", "k01", "k02"]);
-    assert_eq!(
-        deployment
-            .ok(&["storage", "list", &install, "notes"])
-            .lines()
-            .count(),
-        31
-    );
-}
-
-#[test]
 fn invoke_runs_a_component_or_a_bundle_once() {
     let deployment = Deployment::new();
     let component = deployment.scratch("echo.wasm");
@@ -321,7 +269,13 @@ fn a_mistyped_data_folder_is_not_made() {
     for command in [
         vec!["install", "list"],
         vec!["install", "disable", &install],
+        vec!["install", "limits", &install],
+        vec!["tenant", "limits", &install],
         vec!["storage", "list", &install, "notes"],
+        vec!["storage", "sweep"],
+        vec!["usage", "verify", "--repair"],
+        vec!["switches", "storage", "off"],
+        vec!["audit"],
         vec!["migrate", "status"],
         vec!["migrate", "down", "storage", "--to", "0", "--yes"],
         vec!["bundle", "add", "no-such-file"],
@@ -374,4 +328,74 @@ fn settings_are_printed_without_secrets_and_every_mistake_is_reported() {
     ] {
         assert!(error.contains(part), "{part}: {error}");
     }
+}
+
+/// Runs a command that reads `input`.
+fn run_with(deployment: &Deployment, arguments: &[&str], input: &str) -> Output {
+    let mut child = deployment
+        .command(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(input.as_bytes()).unwrap();
+    drop(stdin);
+    child.wait_with_output().unwrap()
+}
+
+/// The JSON that a command printed.
+fn json_of(printed: &str) -> Value {
+    serde_json::from_str(printed).unwrap_or_else(|error| panic!("{error}: {printed}"))
+}
+
+/// The JSON lines that a command printed.
+fn lines_of(printed: &str) -> Vec<Value> {
+    printed.lines().map(json_of).collect()
+}
+
+/// JSON lines for as many records, whose keys are the prefix and a number.
+fn bulk_of(prefix: &str, count: usize) -> String {
+    (0..count).fold(String::new(), |mut lines, i| {
+        writeln!(lines, "{{\"key\": \"{prefix}{i:02}\", \"value\": {i}}}").unwrap();
+        lines
+    })
+}
+
+/// A request that writes a note, whether it is there already or not.
+fn note(id: &str) -> Value {
+    let body = json!({"title": id, "text": ""});
+    send("PUT", &format!("/notes/{id}"), &body)
+}
+
+/// Calls an extension again and again until it answers with `status`, and gives its body. Only
+/// requests sent within a second from now may still be answered otherwise. `request` makes them of
+/// their numbers.
+async fn answered_soon(
+    deployment: &Deployment,
+    installed: &Installed,
+    request: impl Fn(usize) -> Value,
+    status: u64,
+) -> Value {
+    let changed = Instant::now();
+    for number in 0.. {
+        let sent = changed.elapsed();
+        let answer = deployment.call(installed, request(number)).await;
+        if answer.status == status {
+            return answer.json();
+        }
+        assert!(
+            sent < Duration::from_secs(1),
+            "still {} after {sent:?}, not {status}",
+            answer.status
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    unreachable!("numbers don't end within a second")
+}
+
+/// Calls an extension once, and gives the status that it answers with.
+async fn status(deployment: &Deployment, installed: &Installed, request: Value) -> u64 {
+    deployment.call(installed, request).await.status
 }

@@ -1,0 +1,231 @@
+//! `alga-runner usage`: what is stored, and whether the counters say so.
+
+use std::collections::VecDeque;
+use std::process::ExitCode;
+
+use alga_model::{InstallId, TenantId};
+use alga_registry::Install;
+use alga_storage::{
+    Actor, Backend as _, Drift, Holding, Limits, Maintenance as _, Quotas, Scope, Usage,
+};
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::bundle::ACTOR;
+use super::install::find;
+use super::limits;
+use super::output::{self, Tally};
+use crate::app::Stores;
+use crate::config::Config;
+
+/// Tenants that are asked for at once.
+const PAGE: u32 = 500;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Print as JSON what an install, or a tenant, stores and may store
+    Show(Show),
+    /// Count all records and print as JSON lines where a counter says otherwise; fails where it stays so
+    Verify(Verify),
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct Show {
+    /// The install
+    install: Option<InstallId>,
+    /// All installs of this tenant
+    #[arg(long, value_name = "UUID")]
+    tenant: Option<TenantId>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Verify {
+    /// Only records of this tenant
+    #[arg(long, value_name = "UUID")]
+    tenant: Option<TenantId>,
+    /// Put the counters right
+    #[arg(long)]
+    repair: bool,
+}
+
+impl Command {
+    pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+        let stores = Stores::open_existing(config).await?;
+        let done = match self {
+            Self::Show(command) => command.run(&stores, config).await?,
+            Self::Verify(command) => command.run(&stores).await?,
+        };
+        stores.close().await;
+        Ok(done)
+    }
+}
+
+impl Show {
+    async fn run(self, stores: &Stores, config: &Config) -> anyhow::Result<ExitCode> {
+        let (installs, _) = stores.gate(config);
+        if let Some(tenant) = self.tenant {
+            let limits = installs.tenant_limits(tenant).await?;
+            let holdings = stores.storage.holdings(tenant).await?;
+            output::json(&TenantUsage::new(&holdings, &limits.quotas))?;
+        }
+        if let Some(install) = self.install {
+            let install = find(stores, install).await?;
+            let limits = limits::of_install(&installs, &install).await?;
+            // Past the gate: what a disabled install stores must be seen as well.
+            let usage = stores.storage.usage(&scope(install, limits)).await?;
+            output::json(&InstallUsage::new(&usage))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn scope(install: Install, limits: Limits) -> Scope {
+    Scope {
+        tenant: install.tenant,
+        install: install.id,
+        extension: install.extension_name,
+        limits,
+        actor: Actor::Admin(ACTOR.into()),
+        request_id: Uuid::now_v7().to_string().into(),
+    }
+}
+
+impl Verify {
+    /// Fails where a counter is wrong and stays so.
+    async fn run(self, stores: &Stores) -> anyhow::Result<ExitCode> {
+        let mut tally = Tally::new("tenants checked:");
+        let (mut checked, mut wrong) = (0, 0);
+        let mut tenants = Tenants::new(self.tenant);
+        while let Some(tenant) = tenants.next(stores).await? {
+            for drift in stores.storage.verify_usage(tenant, self.repair).await? {
+                wrong += 1;
+                output::json(&DriftLine {
+                    drift,
+                    repaired: self.repair,
+                })?;
+            }
+            checked += 1;
+            tally.show(checked);
+        }
+        drop(tally);
+        let fate = match (wrong, self.repair) {
+            (0, _) => "every counter is right".to_owned(),
+            (_, true) => format!("counters that were wrong and are put right: {wrong}"),
+            (_, false) => format!("counters that are wrong: {wrong}; --repair puts them right"),
+        };
+        output::note(format_args!("tenants checked: {checked}; {fate}"));
+        Ok(if wrong == 0 || self.repair {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    }
+}
+
+/// The tenants to check, one after another.
+struct Tenants {
+    page: VecDeque<TenantId>,
+    after: Option<TenantId>,
+    more: bool,
+}
+
+impl Tenants {
+    /// One tenant, or all that have ever stored anything.
+    fn new(only: Option<TenantId>) -> Self {
+        Self {
+            page: only.into_iter().collect(),
+            after: None,
+            more: only.is_none(),
+        }
+    }
+
+    async fn next(&mut self, stores: &Stores) -> anyhow::Result<Option<TenantId>> {
+        if self.page.is_empty() && self.more {
+            self.page = stores.storage.tenants(self.after, PAGE).await?.into();
+            self.after = self.page.back().copied();
+            self.more = !self.page.is_empty();
+        }
+        Ok(self.page.pop_front())
+    }
+}
+
+#[derive(Serialize)]
+struct DriftLine {
+    #[serde(flatten)]
+    drift: Drift,
+    repaired: bool,
+}
+
+/// What an install stores and may store, as the storage API says it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct InstallUsage<'a> {
+    bytes: u64,
+    keys: u64,
+    namespaces: usize,
+    expired_not_removed: Value,
+    limits: Value,
+    per_namespace: Vec<NamespaceLine<'a>>,
+}
+
+#[derive(Serialize)]
+struct NamespaceLine<'a> {
+    namespace: &'a str,
+    keys: u64,
+    bytes: u64,
+}
+
+impl<'a> InstallUsage<'a> {
+    fn new(usage: &'a Usage) -> Self {
+        let per_namespace = usage.per_namespace.iter().map(|of| NamespaceLine {
+            namespace: of.namespace.as_str(),
+            keys: of.keys,
+            bytes: of.bytes,
+        });
+        Self {
+            bytes: usage.bytes,
+            keys: usage.keys,
+            namespaces: usage.per_namespace.len(),
+            expired_not_removed: json!({ "keys": usage.expired_keys, "bytes": usage.expired_bytes }),
+            limits: limits::quotas_json(&usage.quotas),
+            per_namespace: per_namespace.collect(),
+        }
+    }
+}
+
+/// What the installs of a tenant store together and may store.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TenantUsage {
+    bytes: u64,
+    limits: Value,
+    per_install: Vec<InstallLine>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct InstallLine {
+    install_id: InstallId,
+    bytes: u64,
+    namespaces: u64,
+    keys_of_fullest_namespace: u64,
+}
+
+impl TenantUsage {
+    fn new(holdings: &[Holding], quotas: &Quotas) -> Self {
+        let per_install = holdings.iter().map(|holding| InstallLine {
+            install_id: holding.install,
+            bytes: holding.bytes,
+            namespaces: holding.namespaces,
+            keys_of_fullest_namespace: holding.keys_of_fullest,
+        });
+        Self {
+            bytes: holdings.iter().map(|holding| holding.bytes).sum(),
+            limits: limits::quotas_json(quotas),
+            per_install: per_install.collect(),
+        }
+    }
+}

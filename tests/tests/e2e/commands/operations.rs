@@ -1,0 +1,252 @@
+//! What an operator does about quotas, counters and what is expired.
+
+use alga_e2e::guest;
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
+use uuid::Uuid;
+
+use super::{answered_soon, json_of, lines_of, note, run_with, status};
+use crate::deployment::{Deployment, path};
+
+/// Changes a database of the deployment behind the runner's back.
+async fn meddle(deployment: &Deployment, database: &str, statement: &str) {
+    let file = deployment.data().join(database);
+    let url = format!("sqlite://{}", file.display());
+    let mut connection = SqliteConnection::connect(&url).await.unwrap();
+    sqlx::query(AssertSqlSafe(statement))
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    connection.close().await.unwrap();
+}
+
+/// A request that writes a note that is not there yet.
+fn another(number: usize) -> Value {
+    note(&format!("another-{number}"))
+}
+
+#[tokio::test]
+async fn expired_records_and_old_audit_records_are_swept() {
+    let deployment = Deployment::new();
+    let one = deployment.install("com.example.echo", &guest::echo());
+    let two = deployment.install("com.example.other", &guest::trap());
+    for installed in [&one, &two] {
+        let put = ["storage", "put", &installed.install, "notes"];
+        deployment.ok(&[&put[..], &["for ever", "1"]].concat());
+        deployment.ok(&[&put[..], &["short", r#""1234""#, "--ttl", "60"]].concat());
+    }
+    let nothing = json!({"records": 0, "bytes": 0, "auditRecords": 0});
+    assert_eq!(json_of(&deployment.ok(&["storage", "sweep"])), nothing);
+
+    let storage = "storage.sqlite3";
+    for statement in [
+        "UPDATE ext_storage_records SET expires_at = 1 WHERE key = 'short'",
+        "UPDATE ext_storage_usage SET next_expiry = 1 WHERE next_expiry IS NOT NULL",
+    ] {
+        meddle(&deployment, storage, statement).await;
+    }
+    let show = ["usage", "show", &one.install];
+    let usage = json_of(&deployment.ok(&show));
+    assert_eq!(usage["expiredNotRemoved"], json!({"keys": 1, "bytes": 8}));
+    let swept = json_of(&deployment.ok(&["storage", "sweep"]));
+    assert_eq!(swept, json!({"records": 2, "bytes": 16, "auditRecords": 0}));
+    let usage = json_of(&deployment.ok(&show));
+    assert_eq!((&usage["keys"], &usage["bytes"]), (&json!(1), &json!(3)));
+    assert_eq!(usage["expiredNotRemoved"], json!({"keys": 0, "bytes": 0}));
+
+    // The install was made, two records were written and one of them removed.
+    assert_eq!(
+        deployment
+            .ok(&["audit", "--tenant", &one.tenant])
+            .lines()
+            .count(),
+        4
+    );
+    let old = "UPDATE ext_storage_audit SET audit_id = zeroblob(16) WHERE operation = 'put' AND key = 'short'";
+    meddle(&deployment, storage, old).await;
+    let old = "UPDATE registry_audit SET at = 0 WHERE action = 'install.create'";
+    meddle(&deployment, "registry.sqlite3", old).await;
+    let swept = json_of(&deployment.ok(&["storage", "sweep"]));
+    assert_eq!(swept["auditRecords"], 4);
+    assert_eq!(
+        deployment
+            .ok(&["audit", "--tenant", &one.tenant])
+            .lines()
+            .count(),
+        2
+    );
+    assert_eq!(json_of(&deployment.ok(&["storage", "sweep"])), nothing);
+}
+
+#[test]
+fn usage_is_shown_of_an_install_and_of_a_tenant() {
+    let deployment = Deployment::new();
+    let installed = deployment.install("com.example.echo", &guest::echo());
+    let (install, tenant) = (&installed.install, &installed.tenant);
+    for (key, value) in [("a", "1"), ("b", r#""1234""#)] {
+        deployment.ok(&["storage", "put", install, "notes", key, value]);
+    }
+    // An operator may look at what the extension can't reach.
+    deployment.ok(&["install", "disable", install]);
+    let usage = json_of(&deployment.ok(&["usage", "show", install]));
+    assert_eq!(
+        usage["perNamespace"],
+        json!([{"namespace": "notes", "keys": 2, "bytes": 11}])
+    );
+    assert_eq!(
+        (&usage["bytes"], &usage["keys"], &usage["namespaces"]),
+        (&json!(11), &json!(2), &json!(1))
+    );
+    assert_eq!(usage["limits"]["keysPerNamespace"], 5_120);
+
+    let usage = json_of(&deployment.ok(&["usage", "show", "--tenant", tenant]));
+    assert_eq!(usage["bytes"], 11);
+    assert_eq!(usage["limits"]["bytesPerTenant"], 2_u64 << 30);
+    assert_eq!(
+        usage["perInstall"],
+        json!([{"installId": install, "bytes": 11, "namespaces": 1, "keysOfFullestNamespace": 2}])
+    );
+
+    let stranger = Uuid::new_v4().to_string();
+    let nothing = json_of(&deployment.ok(&["usage", "show", "--tenant", &stranger]));
+    assert_eq!(
+        (&nothing["bytes"], &nothing["perInstall"]),
+        (&json!(0), &json!([]))
+    );
+    assert!(
+        deployment
+            .fails(&["usage", "show", &stranger])
+            .contains("install list")
+    );
+    assert!(deployment.fails(&["usage", "show"]).contains("--tenant"));
+}
+
+#[tokio::test]
+async fn a_counter_that_drifted_is_found_and_put_right() {
+    let deployment = Deployment::new();
+    let drifting = deployment.install("com.example.echo", &guest::echo());
+    let right = deployment.install("com.example.other", &guest::trap());
+    for installed in [&drifting, &right] {
+        deployment.ok(&["storage", "put", &installed.install, "notes", "a", "1"]);
+    }
+    assert_eq!(deployment.ok(&["usage", "verify"]), "");
+    let tenant = drifting.tenant.replace('-', "");
+    let statement = format!(
+        "UPDATE ext_storage_usage SET bytes = 1000 WHERE tenant_id = x'{tenant}' AND namespace = 'notes'"
+    );
+    meddle(&deployment, "storage.sqlite3", &statement).await;
+
+    let drift = |repaired: bool| {
+        json!({
+            "tenantId": drifting.tenant,
+            "installId": drifting.install,
+            "namespace": "notes",
+            "counter": "bytes",
+            "stored": 1000,
+            "counted": 3,
+            "repaired": repaired,
+        })
+    };
+    let found = deployment.run(&["usage", "verify"]);
+    assert_eq!(found.status.code(), Some(1));
+    assert_eq!(
+        json_of(&String::from_utf8_lossy(&found.stdout)),
+        drift(false)
+    );
+    assert!(String::from_utf8_lossy(&found.stderr).contains("--repair"));
+    let of_other = ["usage", "verify", "--tenant", &right.tenant];
+    assert_eq!(deployment.ok(&of_other), "");
+    let repaired = deployment.ok(&["usage", "verify", "--repair", "--tenant", &drifting.tenant]);
+    assert_eq!(json_of(&repaired), drift(true));
+    assert_eq!(deployment.ok(&["usage", "verify"]), "");
+}
+
+#[tokio::test]
+async fn limits_set_on_an_install_bite_within_a_second() {
+    let deployment = Deployment::started();
+    let installed = deployment.install_notes();
+    let limits = ["install", "limits", &installed.install];
+    assert_eq!(status(&deployment, &installed, note("a")).await, 201);
+
+    let overrides = json!({"quotas": {"keysPerNamespace": 1}});
+    let file = deployment.scratch("limits.json");
+    std::fs::write(&file, overrides.to_string()).unwrap();
+    let set = json_of(&deployment.ok(&[&limits[..], &["--set", path(&file)]].concat()));
+    answered_soon(&deployment, &installed, another, 429).await;
+    assert_eq!(
+        status(&deployment, &installed, note("a")).await,
+        200,
+        "there is room for a change"
+    );
+    assert_eq!(set["overrides"], overrides);
+    assert_eq!(set["effective"]["quotas"]["keysPerNamespace"], 1);
+    assert_eq!(set["effective"]["requests"]["valueBytes"], 65_536);
+    assert_eq!(json_of(&deployment.ok(&limits)), set);
+    let refused = deployment.fails(&["storage", "put", &installed.install, "notes", "b", "1"]);
+    assert!(refused.contains("keys-per-namespace"), "{refused}");
+
+    let cleared = json_of(&deployment.ok(&[&limits[..], &["--clear"]].concat()));
+    assert_eq!(cleared["overrides"], json!(null));
+    answered_soon(&deployment, &installed, another, 201).await;
+}
+
+#[tokio::test]
+async fn limits_of_a_tenant_hold_where_an_install_has_none() {
+    let deployment = Deployment::started();
+    let installed = deployment.install_notes();
+    let other = deployment.install_notes();
+    let of_tenant = ["tenant", "limits", &installed.tenant];
+    let of_install = ["install", "limits", &installed.install];
+    let set = |command: &[&str], overrides: &str| {
+        let output = run_with(&deployment, &[command, &["--set", "-"]].concat(), overrides);
+        assert!(output.status.success(), "{output:?}");
+    };
+    set(
+        &of_tenant,
+        r#"{"quotas": {"namespaces": 7, "bytesPerTenant": 1}}"#,
+    );
+    answered_soon(&deployment, &installed, another, 429).await;
+    assert_eq!(status(&deployment, &other, note("a")).await, 201);
+    let refused = deployment.fails(&["storage", "put", &installed.install, "notes", "b", "1"]);
+    assert!(refused.contains("alga-runner tenant limits"), "{refused}");
+
+    set(&of_install, r#"{"quotas": {"namespaces": 8}}"#);
+    let quotas = |command: &[&str]| {
+        let limits = json_of(&deployment.ok(command));
+        let quotas = &limits["effective"]["quotas"];
+        (
+            quotas["namespaces"].as_u64().unwrap(),
+            quotas["bytesPerTenant"].as_u64().unwrap(),
+        )
+    };
+    assert_eq!((quotas(&of_tenant), quotas(&of_install)), ((7, 1), (8, 1)));
+    deployment.ok(&[&of_tenant[..], &["--clear"]].concat());
+    answered_soon(&deployment, &installed, another, 201).await;
+    assert_eq!(quotas(&of_install), (8, 2 << 30));
+}
+
+#[test]
+fn limits_that_are_none_are_not_stored() {
+    let deployment = Deployment::new();
+    let installed = deployment.install("com.example.echo", &guest::echo());
+    let limits = ["install", "limits", &installed.install];
+    let set = [&limits[..], &["--set", "-"]].concat();
+    for (overrides, reason) in [
+        (r#"{"quotas": {"keys": 1}}"#, "quotas.keys"),
+        (r#"{"quotas": {"namespaces": 0}}"#, "from 1 to"),
+        (r#"{"quotas": {"bytesPerTenant": 1}}"#, "whole tenant"),
+        (r#"{"quotas": "#, "not JSON"),
+        ("[]", "no JSON object"),
+    ] {
+        let refused = run_with(&deployment, &set, overrides);
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && said.contains(reason), "{said}");
+    }
+    let both = deployment.fails(&[&set[..], &["--clear"]].concat());
+    assert!(both.contains("cannot be used with"), "{both}");
+    let missing = deployment.fails(&[&limits[..], &["--set", "no-such-file"]].concat());
+    assert!(missing.contains("no-such-file"), "{missing}");
+    assert_eq!(json_of(&deployment.ok(&limits))["overrides"], json!(null));
+    let audit = lines_of(&deployment.ok(&["audit", "--install", &installed.install]));
+    assert_eq!(audit.len(), 1, "only its creation: {audit:?}");
+}
