@@ -10,6 +10,14 @@ use sqlx::{Connection as _, Sqlite, SqliteConnection, SqlitePool, Transaction};
 use crate::error::SqliteError;
 use crate::migrate::{MigrationLock, MigrationStatus, Schema, create_private};
 
+/// Statements that the connection which writes keeps prepared. Inserts of many rows have a statement
+/// for each number of rows.
+const WRITER_STATEMENTS: usize = 256;
+
+/// Pages of 4 KiB in the log after which the commit that finds so many moves them to the database.
+/// Four times SQLite's own figure: a page that is written again and again is moved once.
+const CHECKPOINT_PAGES: &str = "4000";
+
 /// Where a database is and how it is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -170,7 +178,13 @@ impl Database {
         let connect = connect_options(options).filename(&path);
         let writer = pool_options(NonZeroU32::MIN, options)
             .after_release(|connection, _| Box::pin(is_fit_for_reuse(connection)))
-            .connect_with(connect.clone().journal_mode(SqliteJournalMode::Wal))
+            .connect_with(
+                connect
+                    .clone()
+                    .journal_mode(SqliteJournalMode::Wal)
+                    .statement_cache_capacity(WRITER_STATEMENTS)
+                    .pragma("wal_autocheckpoint", CHECKPOINT_PAGES),
+            )
             .await
             .map_err(|source| SqliteError::Statement {
                 schema: schema.name(),
@@ -221,6 +235,9 @@ impl Database {
 /// rollback fails then, and it believes for ever that the transaction goes on. Such a connection is
 /// closed; the next write gets a new one.
 async fn is_fit_for_reuse(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    if !connection.is_in_transaction() {
+        return Ok(true);
+    }
     // Runs the rollback that a dropped transaction has only asked for.
     connection.ping().await?;
     Ok(!connection.is_in_transaction())

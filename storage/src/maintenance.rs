@@ -22,11 +22,12 @@ pub trait Maintenance: fmt::Debug + Send + Sync + 'static {
     /// are removed from gets one audit record.
     async fn remove_expired(&self, limit: u32) -> Result<Removed, Error>;
 
-    /// Removes at most `limit` audit records from before `before`, the oldest first, and says how
-    /// many.
+    /// Removes the audit records of at most `limit` requests from before `before`, the oldest first,
+    /// and says of how many.
     async fn remove_audit(&self, before: Timestamp, limit: u32) -> Result<u64, Error>;
 
-    /// At most `limit` audit records in the order of time, those after `after`.
+    /// The audit records of at most `limit` requests in the order of time, those after the request
+    /// `after`.
     async fn audit(
         &self,
         filter: &AuditFilter,
@@ -74,8 +75,10 @@ pub struct AuditFilter {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AuditRecord {
-    /// Identifies the record, and orders records by time: a UUID of version 7.
+    /// Identifies what one request did, and orders requests by time: a UUID of version 7.
     pub id: Uuid,
+    /// Which change of the request it is, from 0.
+    pub item: u32,
     /// When it happened.
     pub time: Timestamp,
     /// Whose record it was.

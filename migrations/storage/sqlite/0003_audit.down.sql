@@ -1,4 +1,4 @@
--- Summaries of removed records are lost: the older table has no place for them.
+-- What was told of removed records is lost: the older table has no place for it.
 CREATE TABLE ext_storage_audit_old (
     tenant_id       BLOB    NOT NULL CHECK (length(tenant_id) = 16),
     audit_id        BLOB    NOT NULL CHECK (length(audit_id) = 16),
@@ -16,11 +16,15 @@ CREATE TABLE ext_storage_audit_old (
     PRIMARY KEY (tenant_id, audit_id)
 ) STRICT, WITHOUT ROWID;
 
+-- A row of many records becomes many rows. The first 12 bytes of an id are its time and a counter, so
+-- the number of the record can stand behind them.
 INSERT INTO ext_storage_audit_old
-SELECT tenant_id, audit_id, at, install_id, extension, namespace, key, operation,
-       revision_before, revision_after, bytes, actor, request_id
-FROM ext_storage_audit
-WHERE operation <> 'expire';
+SELECT a.tenant_id,
+       iif(a.records = 1, a.audit_id, unhex(substr(hex(a.audit_id), 1, 24) || printf('%08x', c.key))),
+       a.at, a.install_id, a.extension, a.namespace, c.value ->> 0, a.operation,
+       c.value ->> 1, c.value ->> 2, c.value ->> 3, a.actor, a.request_id
+FROM ext_storage_audit AS a CROSS JOIN json_each(a.changes) AS c
+WHERE a.operation <> 'expire';
 
 DROP TABLE ext_storage_audit;
 ALTER TABLE ext_storage_audit_old RENAME TO ext_storage_audit;

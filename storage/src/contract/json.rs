@@ -108,6 +108,30 @@ impl fmt::Debug for JsonText {
     }
 }
 
+/// The names of an object's members so far.
+#[derive(Default)]
+struct Members<'a> {
+    /// Most objects have few, and comparing few is faster than hashing them.
+    few: Vec<Cow<'a, str>>,
+    /// All of them, once there are more.
+    many: HashSet<Cow<'a, str>>,
+}
+
+impl<'a> Members<'a> {
+    const FEW: usize = 16;
+
+    /// Adds a name; false where it was there already.
+    fn insert(&mut self, name: Cow<'a, str>) -> bool {
+        if self.many.is_empty() && self.few.len() < Self::FEW {
+            let is_new = !self.few.contains(&name);
+            self.few.push(name);
+            return is_new;
+        }
+        self.many.extend(self.few.drain(..));
+        self.many.insert(name)
+    }
+}
+
 struct Scanner<'a> {
     text: &'a str,
     at: usize,
@@ -131,7 +155,7 @@ impl<'a> Scanner<'a> {
 
     fn object(&mut self, depth: usize) -> Result<(), JsonError> {
         self.open(depth)?;
-        let mut members = HashSet::new();
+        let mut members = Members::default();
         if self.closes(b'}') {
             return Ok(());
         }
@@ -245,7 +269,8 @@ impl<'a> Scanner<'a> {
         let mut meaning = Cow::Borrowed("");
         loop {
             let run = self.at;
-            while self.skip_if(|b| !matches!(b, b'"' | b'\\' | 0..=0x1F)) {}
+            let plain = |b: &u8| !matches!(b, b'"' | b'\\' | 0..=0x1F);
+            self.at += self.rest().iter().take_while(|b| plain(b)).count();
             match &mut meaning {
                 Cow::Borrowed("") => meaning = Cow::Borrowed(self.slice(run, self.at)),
                 _ => meaning.to_mut().push_str(self.slice(run, self.at)),

@@ -1,18 +1,19 @@
 //! The audit: one row a change, in the transaction of the change.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
-use alga_model::Timestamp;
+use alga_model::{InstallId, TenantId, Timestamp};
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqlitePool};
 use uuid::{ContextV7, Uuid};
 
 use super::error::SqliteError;
 use super::rows;
 use super::state::{Change, Place};
-use super::store::write_rows;
-use crate::contract::Namespace;
+use super::store::{Insert, Statement, WORTH_SHARING};
+use crate::contract::{Namespace, Revision};
 use crate::maintenance::{AuditFilter, AuditRecord, Removed};
 use crate::service::Scope;
 
@@ -22,12 +23,13 @@ const SWEEPER: &str = "system:expiry";
 /// Gives ids that grow with time and with every call.
 pub(super) struct AuditIds(Mutex<ContextV7>);
 
-/// A change and whose it is.
+/// What one write changed.
 #[derive(Debug)]
 pub(super) struct AuditEntry<'g> {
     pub(super) scope: &'g Scope,
     pub(super) namespace: &'g Namespace,
-    pub(super) change: Change,
+    pub(super) operation: &'static str,
+    pub(super) changes: Vec<Change>,
 }
 
 impl AuditIds {
@@ -35,7 +37,8 @@ impl AuditIds {
         Self(Mutex::new(ContextV7::new()))
     }
 
-    fn next(&self, now: Timestamp) -> Uuid {
+    /// The next id, at `now`.
+    pub(super) fn next(&self, now: Timestamp) -> Uuid {
         let millis = now.as_millis().unsigned_abs();
         let context = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let nanos = u32::try_from(millis % 1_000).unwrap_or_default() * 1_000_000;
@@ -49,38 +52,79 @@ impl fmt::Debug for AuditIds {
     }
 }
 
-/// Adds the records of a group.
+/// Adds the records of a group, in its order.
 pub(super) async fn insert(
     connection: &mut SqliteConnection,
     ids: &AuditIds,
     entries: &[AuditEntry<'_>],
     now: Timestamp,
 ) -> Result<(), SqliteError> {
-    const INSERT: &str = "
+    const INSERT: Insert = Insert {
+        into: "
         INSERT INTO ext_storage_audit
-            (tenant_id, audit_id, at, install_id, extension, namespace, key, operation,
-             revision_before, revision_after, bytes, actor, request_id) ";
-    write_rows(connection, (INSERT, ""), entries, |row, entry| {
-        let AuditEntry {
-            scope,
-            namespace,
-            change,
-        } = entry;
-        row.push_bind(scope.tenant.as_bytes().as_slice())
-            .push_bind(ids.next(now).as_bytes().as_slice())
-            .push_bind(now.as_millis())
-            .push_bind(scope.install.as_bytes().as_slice())
-            .push_bind(scope.extension.as_str())
-            .push_bind(namespace.as_str())
-            .push_bind(change.key.as_str())
-            .push_bind(change.operation)
-            .push_bind(change.before.map(|revision| rows::integer(revision.get())))
-            .push_bind(change.after.map(|revision| rows::integer(revision.get())))
-            .push_bind(rows::integer(change.bytes))
-            .push_bind(scope.actor.to_string())
-            .push_bind(scope.request_id.as_ref());
-    })
-    .await
+            (tenant_id, install_id, extension, namespace, operation, at,
+             audit_id, actor, request_id, records, bytes, changes) ",
+        columns: 12,
+        on_conflict: "",
+    };
+    let mut alike: BTreeMap<Origin<'_>, Vec<(Uuid, &AuditEntry<'_>)>> = BTreeMap::new();
+    for entry in entries {
+        let id = ids.next(now);
+        alike
+            .entry(entry.origin(now))
+            .or_default()
+            .push((id, entry));
+    }
+    let mut scattered = Vec::new();
+    for (origin, entries) in &alike {
+        if entries.len() < WORTH_SHARING {
+            scattered.extend(entries.iter().map(|entry| (origin, entry)));
+        } else {
+            INSERT
+                .rows_with_common(connection, (origin, 6), entries, bind_origin, bind_entry)
+                .await?;
+        }
+    }
+    INSERT
+        .rows(connection, &scattered, |statement, (origin, entry)| {
+            bind_entry(bind_origin(statement, origin), entry)
+        })
+        .await
+}
+
+/// What changes of the same kind in the same place have in common.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Origin<'g> {
+    tenant: &'g TenantId,
+    install: &'g InstallId,
+    extension: &'g str,
+    namespace: &'g str,
+    operation: &'static str,
+    now: Timestamp,
+}
+
+fn bind_origin<'q>(statement: Statement<'q>, origin: &'q Origin<'_>) -> Statement<'q> {
+    statement
+        .bind(origin.tenant.as_bytes().as_slice())
+        .bind(origin.install.as_bytes().as_slice())
+        .bind(origin.extension)
+        .bind(origin.namespace)
+        .bind(origin.operation)
+        .bind(origin.now.as_millis())
+}
+
+fn bind_entry<'q>(
+    statement: Statement<'q>,
+    (id, entry): &'q (Uuid, &AuditEntry<'_>),
+) -> Statement<'q> {
+    let bytes = entry.changes.iter().map(|change| change.bytes).sum();
+    statement
+        .bind(id.as_bytes().as_slice())
+        .bind(entry.scope.actor.to_string())
+        .bind(entry.scope.request_id.as_ref())
+        .bind(rows::integer(entry.changes.len() as u64))
+        .bind(rows::integer(bytes))
+        .bind(rows::json(entry.changes.iter().map(Change::to_json)))
 }
 
 /// Adds the summary of expired records that were removed from a namespace.
@@ -109,26 +153,28 @@ pub(super) async fn insert_removal(
     Ok(())
 }
 
-/// Reads records in the order of time.
+/// Reads the records of at most `limit` requests in the order of time.
 pub(super) async fn list(
     pool: &SqlitePool,
     filter: &AuditFilter,
     after: Option<Uuid>,
     limit: u32,
 ) -> Result<Vec<AuditRecord>, SqliteError> {
-    list_statement(filter, after, limit)
+    let found = list_statement(filter, after, limit)
         .build()
         .fetch_all(pool)
-        .await?
-        .iter()
-        .map(rows::audit_record)
-        .collect()
+        .await?;
+    let mut records = Vec::with_capacity(found.len());
+    for row in &found {
+        records.extend(rows::audit_records(row)?);
+    }
+    Ok(records)
 }
 
 fn list_statement(filter: &AuditFilter, after: Option<Uuid>, limit: u32) -> QueryBuilder<Sqlite> {
     let mut statement = QueryBuilder::new(
-        "SELECT audit_id, at, tenant_id, install_id, extension, namespace, key, operation,
-                revision_before, revision_after, schema_version, records, bytes, actor, request_id
+        "SELECT audit_id, at, tenant_id, install_id, extension, namespace, operation, actor, request_id,
+                records, bytes, changes
          FROM ext_storage_audit WHERE audit_id > ",
     );
     // Ids begin with their time, so that a range of time is a range of ids.
@@ -179,29 +225,51 @@ fn first_id_at(time: Timestamp) -> Uuid {
 }
 
 impl AuditEntry<'_> {
+    fn origin(&self, now: Timestamp) -> Origin<'_> {
+        Origin {
+            tenant: &self.scope.tenant,
+            install: &self.scope.install,
+            extension: self.scope.extension.as_str(),
+            namespace: self.namespace.as_str(),
+            operation: self.operation,
+            now,
+        }
+    }
+
     /// Says what happened, for a log pipeline. Off unless the target is asked for.
     pub(super) fn tell(&self, now: Timestamp) {
-        let Self {
-            scope,
-            namespace,
-            change,
-        } = self;
-        tracing::debug!(
-            target: "audit",
-            time = %now,
-            tenant.id = %scope.tenant,
-            install.id = %scope.install,
-            extension.id = %scope.extension,
-            namespace = %namespace,
-            key = change.key.as_str(),
-            operation = change.operation,
-            revision_before = change.before.map(crate::contract::Revision::get),
-            revision_after = change.after.map(crate::contract::Revision::get),
-            bytes = change.bytes,
-            actor = %scope.actor,
-            request.id = %scope.request_id,
-            "a record was changed"
-        );
+        let scope = self.scope;
+        for change in &self.changes {
+            tracing::debug!(
+                target: "audit",
+                time = %now,
+                tenant.id = %scope.tenant,
+                install.id = %scope.install,
+                extension.id = %scope.extension,
+                namespace = %self.namespace,
+                key = change.key.as_str(),
+                operation = self.operation,
+                revision_before = change.before.map(Revision::get),
+                revision_after = change.after.map(Revision::get),
+                bytes = change.bytes,
+                actor = %scope.actor,
+                request.id = %scope.request_id,
+                "a record was changed"
+            );
+        }
+    }
+}
+
+impl Change {
+    /// The change as the audit keeps it.
+    fn to_json(&self) -> (&str, Option<u64>, Option<u64>, u64, Option<u32>) {
+        (
+            self.key.as_str(),
+            self.before.map(Revision::get),
+            self.after.map(Revision::get),
+            self.bytes,
+            None,
+        )
     }
 }
 

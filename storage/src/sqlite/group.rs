@@ -10,7 +10,7 @@ use sqlx::SqliteConnection;
 use super::audit::{self, AuditEntry, AuditIds};
 use super::error::SqliteError;
 use super::expiry::{self, Batch};
-use super::state::{Alert, Counted, Judged, State};
+use super::state::{Alert, Counted, Judged, Place, State};
 use super::writer::{Job, Write};
 use super::{load, store};
 use crate::contract::{QuotaName, Written};
@@ -58,7 +58,7 @@ struct Clearing {
 /// What has to be told of a group once it is durable.
 #[derive(Debug, Default)]
 struct Told<'g> {
-    changes: Vec<AuditEntry<'g>>,
+    entries: Vec<AuditEntry<'g>>,
     alerts: Vec<(&'g Scope, Alert)>,
 }
 
@@ -80,9 +80,9 @@ impl Groups {
         for job in group {
             outcomes.push(judge(&mut state, &clearing, job, now, &mut told));
         }
-        if !told.changes.is_empty() {
+        if !told.entries.is_empty() {
             store::state(&mut transaction, &state).await?;
-            audit::insert(&mut transaction, &self.audit_ids, &told.changes, now).await?;
+            audit::insert(&mut transaction, &self.audit_ids, &told.entries, now).await?;
         }
         transaction.commit().await.map_err(SqliteError::Commit)?;
         told.tell(now);
@@ -129,9 +129,8 @@ fn judge<'g>(
     now: Timestamp,
     told: &mut Told<'g>,
 ) -> Outcome {
-    let scope = &job.scope;
     match &job.write {
-        Write::Put(put) => match state.put(scope, put, now) {
+        Write::Put(put) => match state.put(&job.scope, put, now) {
             Ok(judged) => Outcome::Put(Ok(told.note(job, judged))),
             Err(BulkError {
                 error: Error::QuotaExceeded(quota),
@@ -142,7 +141,7 @@ fn judge<'g>(
             Err(refused) => Outcome::Put(Err(refused)),
         },
         Write::Delete(request) => {
-            let judged = state.delete(scope, request, now);
+            let judged = state.delete(&job.scope, request, now);
             Outcome::Delete(judged.map(|judged| told.note(job, judged)))
         }
     }
@@ -158,7 +157,7 @@ impl Clearing {
 
 impl Counted {
     /// What a quota of the namespace `place` counts.
-    fn by(quota: QuotaName, place: super::state::Place) -> Self {
+    fn by(quota: QuotaName, place: Place) -> Self {
         match quota {
             QuotaName::KeysPerNamespace => Self::Namespace(place),
             QuotaName::Namespaces | QuotaName::BytesPerInstall => {
@@ -172,21 +171,22 @@ impl Counted {
 impl<'g> Told<'g> {
     /// Notes what a write did, and gives its answer.
     fn note<T>(&mut self, job: &'g Job, judged: Judged<T>) -> T {
-        let namespace = job.namespace();
         let scope = &job.scope;
-        self.changes
-            .extend(judged.changes.into_iter().map(|change| AuditEntry {
+        if !judged.changes.is_empty() {
+            self.entries.push(AuditEntry {
                 scope,
-                namespace,
-                change,
-            }));
+                namespace: job.namespace(),
+                operation: job.operation(),
+                changes: judged.changes,
+            });
+        }
         self.alerts
             .extend(judged.alerts.into_iter().map(|alert| (scope, alert)));
         judged.answer
     }
 
     fn tell(&self, now: Timestamp) {
-        for entry in &self.changes {
+        for entry in &self.entries {
             entry.tell(now);
         }
         for (scope, alert) in &self.alerts {

@@ -1,13 +1,13 @@
 //! The statements that read. None of them writes, and none waits for a writer.
 
 use alga_model::{TenantId, Timestamp};
-use futures_util::TryStreamExt as _;
-use sqlx::SqlitePool;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{SqliteConnection, SqlitePool};
 
 use super::error::SqliteError;
 use super::rows;
 use crate::backend::{ListQuery, ListedPage};
-use crate::contract::{Key, Namespace, Record, Usage};
+use crate::contract::{Key, Listed, Namespace, Record, Usage};
 use crate::maintenance::Holding;
 use crate::service::Scope;
 
@@ -65,6 +65,10 @@ pub(super) async fn get_many(
         .collect())
 }
 
+/// Rows that are read at once where they have values: a page may ask for a thousand, and only some of
+/// them, each up to its greatest size, may fit on it.
+const ROWS_WITH_VALUES: u32 = 256;
+
 pub(super) async fn list(
     pool: &SqlitePool,
     scope: &Scope,
@@ -72,23 +76,59 @@ pub(super) async fn list(
     query: &ListQuery,
     now: Timestamp,
 ) -> Result<ListedPage, SqliteError> {
+    // One more than the page holds tells whether it is the last one.
+    let wanted = query.limit.saturating_add(1);
+    let mut page = ListedPage {
+        items: Vec::new(),
+        more: false,
+    };
+    if !query.include_values || wanted <= ROWS_WITH_VALUES {
+        let mut connection = pool.acquire().await?;
+        let rows = list_rows(&mut connection, scope, namespace, query, now, wanted).await?;
+        page.take(&rows, query)?;
+        return Ok(page);
+    }
+    // Several statements, but one transaction: a page is of one moment.
+    let mut transaction = pool.begin().await?;
+    let mut query = query.clone();
+    loop {
+        let left = wanted.saturating_sub(rows::count(page.items.len()));
+        let at_once = left.min(ROWS_WITH_VALUES);
+        let found = list_rows(&mut transaction, scope, namespace, &query, now, at_once).await?;
+        page.take(&found, &query)?;
+        let exhausted = found.len() < rows::length(at_once);
+        match page.items.last() {
+            Some(last) if !page.more && !exhausted => {
+                query.range = query.range.beyond(&last.key, query.reverse);
+            }
+            _ => return Ok(page),
+        }
+    }
+}
+
+async fn list_rows(
+    connection: &mut SqliteConnection,
+    scope: &Scope,
+    namespace: &Namespace,
+    query: &ListQuery,
+    now: Timestamp,
+    limit: u32,
+) -> Result<Vec<SqliteRow>, SqliteError> {
     const FORWARD: &str = "
-        SELECT key, revision, iif(?1, value, NULL) AS value, iif(?2, metadata, NULL) AS metadata,
-               expires_at, created_at, updated_at
+        SELECT key, revision, expires_at, created_at, updated_at,
+               iif(?1, value, NULL) AS value, iif(?2, metadata, NULL) AS metadata
         FROM ext_storage_records
         WHERE tenant_id = ?3 AND install_id = ?4 AND namespace = ?5 AND key >= ?6 AND key < ?7
           AND (expires_at IS NULL OR expires_at > ?8)
         ORDER BY key LIMIT ?9";
     const REVERSE: &str = "
-        SELECT key, revision, iif(?1, value, NULL) AS value, iif(?2, metadata, NULL) AS metadata,
-               expires_at, created_at, updated_at
+        SELECT key, revision, expires_at, created_at, updated_at,
+               iif(?1, value, NULL) AS value, iif(?2, metadata, NULL) AS metadata
         FROM ext_storage_records
         WHERE tenant_id = ?3 AND install_id = ?4 AND namespace = ?5 AND key >= ?6 AND key < ?7
           AND (expires_at IS NULL OR expires_at > ?8)
         ORDER BY key DESC LIMIT ?9";
-    // One more than the page holds tells whether it is the last one.
-    let rows_wanted = i64::from(query.limit) + 1;
-    let mut found = sqlx::query(if query.reverse { REVERSE } else { FORWARD })
+    let found = sqlx::query(if query.reverse { REVERSE } else { FORWARD })
         .bind(query.include_values)
         .bind(query.include_metadata)
         .bind(scope.tenant.as_bytes().as_slice())
@@ -97,24 +137,28 @@ pub(super) async fn list(
         .bind(query.range.lower())
         .bind(query.range.upper())
         .bind(now.as_millis())
-        .bind(rows_wanted)
-        .fetch(pool);
-    let mut page = ListedPage {
-        items: Vec::new(),
-        more: false,
-    };
-    let mut bytes = 0;
-    while let Some(row) = found.try_next().await? {
-        let listed = rows::listed(&row)?;
-        bytes += listed.size();
-        let full = page.items.len() as u64 >= u64::from(query.limit) || bytes > query.max_bytes;
-        if full && !page.items.is_empty() {
-            page.more = true;
-            break;
+        .bind(limit)
+        .fetch_all(connection)
+        .await?;
+    Ok(found)
+}
+
+impl ListedPage {
+    /// Takes what fits of the rows that follow those the page has.
+    fn take(&mut self, rows: &[SqliteRow], query: &ListQuery) -> Result<(), SqliteError> {
+        let mut bytes: u64 = self.items.iter().map(Listed::size).sum();
+        for row in rows {
+            let listed = rows::listed(row)?;
+            bytes += listed.size();
+            let full = self.items.len() >= rows::length(query.limit) || bytes > query.max_bytes;
+            if full && !self.items.is_empty() {
+                self.more = true;
+                return Ok(());
+            }
+            self.items.push(listed);
         }
-        page.items.push(listed);
+        Ok(())
     }
-    Ok(page)
 }
 
 pub(super) async fn usage(

@@ -3,6 +3,7 @@
 
 use alga_model::{InstallId, TenantId, Timestamp};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Decode, Row, Sqlite, Type};
 use uuid::Uuid;
@@ -46,37 +47,82 @@ pub(super) fn record(row: &SqliteRow) -> Result<Record, SqliteError> {
     })
 }
 
+/// A row of a listing. By position: looking a column up by its name is a good part of the cost of
+/// a row, and a page has up to a thousand.
 pub(super) fn listed(row: &SqliteRow) -> Result<Listed, SqliteError> {
-    let json = |column| RECORDS.get::<Option<String>>(row, column);
+    fn get<'r, T: Decode<'r, Sqlite> + Type<Sqlite>>(
+        row: &'r SqliteRow,
+        index: usize,
+        column: &'static str,
+    ) -> Result<T, SqliteError> {
+        row.try_get(index)
+            .map_err(|_| RECORDS.inconsistency(column))
+    }
+    let time = Timestamp::from_millis;
+    let revision = u64::try_from(get::<i64>(row, 1, "revision")?)
+        .ok()
+        .and_then(|number| Revision::parse(number).ok())
+        .ok_or_else(|| RECORDS.inconsistency("revision"))?;
     Ok(Listed {
-        key: key(row)?,
-        revision: revision(row)?,
-        value: json("value")?.map(JsonText::from_stored),
-        metadata: json("metadata")?.map(JsonText::from_stored),
-        expires_at: expires_at(row)?,
-        created_at: RECORDS.time(row, "created_at")?,
-        updated_at: RECORDS.time(row, "updated_at")?,
+        key: Key::from_stored(get(row, 0, "key")?),
+        revision,
+        expires_at: get::<Option<i64>>(row, 2, "expires_at")?.map(time),
+        created_at: time(get(row, 3, "created_at")?),
+        updated_at: time(get(row, 4, "updated_at")?),
+        value: get::<Option<String>>(row, 5, "value")?.map(JsonText::from_stored),
+        metadata: get::<Option<String>>(row, 6, "metadata")?.map(JsonText::from_stored),
     })
 }
 
-/// A record as judging needs it; with its content where that was asked for.
-pub(super) fn stored(row: &SqliteRow) -> Result<(Key, Stored), SqliteError> {
-    let content = match RECORDS.get::<Option<String>>(row, "value")? {
-        None => None,
-        Some(value) => Some(Content {
-            value: JsonText::from_stored(value),
-            metadata: JsonText::from_stored(RECORDS.get(row, "metadata")?),
-            updated_at: RECORDS.time(row, "updated_at")?,
-        }),
+/// Counters by the number of what they count, read as one JSON text.
+pub(super) fn loaded_counters(
+    row: &SqliteRow,
+) -> Result<impl Iterator<Item = (usize, Counters)>, SqliteError> {
+    type Loaded = (usize, u64, u64, u64, u64, u64, Option<i64>);
+    let loaded: Vec<Loaded> = USAGE.json(row, "counters")?;
+    Ok(loaded.into_iter().map(
+        |(number, keys, bytes, namespaces, revision_floor, change_seq, next_expiry)| {
+            let counters = Counters {
+                keys,
+                bytes,
+                namespaces,
+                revision_floor,
+                change_seq,
+                next_expiry: next_expiry.map(Timestamp::from_millis),
+            };
+            (number, counters)
+        },
+    ))
+}
+
+/// Records by the number of their place, as judging needs them, read as one JSON text.
+pub(super) fn loaded_records(row: &SqliteRow) -> Result<Vec<(usize, Key, Stored)>, SqliteError> {
+    type Loaded = (usize, String, u64, u64, Option<i64>, i64);
+    let loaded: Vec<Loaded> = RECORDS.json(row, "records")?;
+    loaded
+        .into_iter()
+        .map(|(number, key, revision, bytes, expires_at, created_at)| {
+            let stored = Stored {
+                revision: Revision::parse(revision)
+                    .map_err(|_| RECORDS.inconsistency("revision"))?,
+                bytes,
+                expires_at: expires_at.map(Timestamp::from_millis),
+                created_at: Timestamp::from_millis(created_at),
+                content: None,
+            };
+            Ok((number, Key::from_stored(key), stored))
+        })
+        .collect()
+}
+
+/// What a record says, by its key.
+pub(super) fn content(row: &SqliteRow) -> Result<(Key, Content), SqliteError> {
+    let content = Content {
+        value: JsonText::from_stored(RECORDS.get(row, "value")?),
+        metadata: JsonText::from_stored(RECORDS.get(row, "metadata")?),
+        updated_at: RECORDS.time(row, "updated_at")?,
     };
-    let stored = Stored {
-        revision: revision(row)?,
-        bytes: RECORDS.count(row, "bytes")?,
-        expires_at: expires_at(row)?,
-        created_at: RECORDS.time(row, "created_at")?,
-        content,
-    };
-    Ok((key(row)?, stored))
+    Ok((key(row)?, content))
 }
 
 /// Revision and size of a record that was removed.
@@ -85,26 +131,6 @@ pub(super) fn removed(row: &SqliteRow) -> Result<(u64, u64), SqliteError> {
         RECORDS.count(row, "revision")?,
         RECORDS.count(row, "bytes")?,
     ))
-}
-
-/// Which of the things that a statement asked for, in its column `place`, a row belongs to.
-pub(super) fn wanted<'w, T>(row: &SqliteRow, wanted: &'w [T]) -> Result<&'w T, SqliteError> {
-    let index: i64 = USAGE.get(row, "place")?;
-    usize::try_from(index)
-        .ok()
-        .and_then(|index| wanted.get(index))
-        .ok_or_else(|| USAGE.inconsistency("place"))
-}
-
-pub(super) fn counters(row: &SqliteRow) -> Result<Counters, SqliteError> {
-    Ok(Counters {
-        keys: USAGE.count(row, "keys")?,
-        bytes: USAGE.count(row, "bytes")?,
-        namespaces: USAGE.count(row, "namespaces")?,
-        revision_floor: USAGE.count(row, "revision_floor")?,
-        change_seq: USAGE.count(row, "change_seq")?,
-        next_expiry: USAGE.optional_time(row, "next_expiry")?,
-    })
 }
 
 /// Keys that are left in a namespace, and when the next of them expires.
@@ -152,28 +178,47 @@ pub(super) fn holding(row: &SqliteRow) -> Result<Holding, SqliteError> {
     })
 }
 
-pub(super) fn audit_record(row: &SqliteRow) -> Result<AuditRecord, SqliteError> {
-    let optional = |column| -> Result<Option<u64>, SqliteError> {
-        let number: Option<i64> = AUDIT.get(row, column)?;
-        Ok(number.map(i64::unsigned_abs))
-    };
-    Ok(AuditRecord {
+/// The records of one request: one for each record it changed, or one for all that expired.
+pub(super) fn audit_records(row: &SqliteRow) -> Result<Vec<AuditRecord>, SqliteError> {
+    type Change = (String, Option<u64>, Option<u64>, u64, Option<u32>);
+    let summary = AuditRecord {
         id: AUDIT.id(row, "audit_id")?,
+        item: 0,
         time: AUDIT.time(row, "at")?,
         tenant_id: TenantId::new(AUDIT.id(row, "tenant_id")?),
         install_id: InstallId::new(AUDIT.id(row, "install_id")?),
         extension: AUDIT.get(row, "extension")?,
         namespace: AUDIT.get(row, "namespace")?,
-        key: AUDIT.get(row, "key")?,
+        key: None,
         operation: AUDIT.get(row, "operation")?,
-        revision_before: optional("revision_before")?,
-        revision_after: optional("revision_after")?,
-        schema_version: AUDIT.get(row, "schema_version")?,
+        revision_before: None,
+        revision_after: None,
+        schema_version: None,
         records: AUDIT.count(row, "records")?,
         bytes: AUDIT.count(row, "bytes")?,
         actor: AUDIT.get(row, "actor")?,
         request_id: AUDIT.get(row, "request_id")?,
-    })
+    };
+    if AUDIT.get::<Option<&str>>(row, "changes")?.is_none() {
+        return Ok(vec![summary]);
+    }
+    let changes: Vec<Change> = AUDIT.json(row, "changes")?;
+    Ok(changes
+        .into_iter()
+        .zip(0..)
+        .map(
+            |((key, before, after, bytes, schema_version), item)| AuditRecord {
+                item,
+                key: Some(key),
+                revision_before: before,
+                revision_after: after,
+                schema_version,
+                records: 1,
+                bytes,
+                ..summary.clone()
+            },
+        )
+        .collect())
 }
 
 /// Namespaces by name, the install's totals under the empty name, the expired without one.
@@ -210,6 +255,11 @@ pub(super) fn integer(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
+/// How many rows there are, of which nobody asks for more than fit.
+pub(super) fn count(rows: usize) -> u32 {
+    u32::try_from(rows).unwrap_or(u32::MAX)
+}
+
 /// A number of rows.
 pub(super) fn length(count: u32) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)
@@ -228,12 +278,11 @@ pub(super) fn json(rows: impl Iterator<Item = impl Serialize>) -> String {
 
 /// Bytes as `unhex` reads them.
 pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
-    }
-    text
+    let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or_default();
+    bytes
+        .iter()
+        .flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)])
+        .collect()
 }
 
 fn key(row: &SqliteRow) -> Result<Key, SqliteError> {
@@ -263,6 +312,14 @@ impl Columns {
 
     fn count(&self, row: &SqliteRow, column: &'static str) -> Result<u64, SqliteError> {
         u64::try_from(self.get::<i64>(row, column)?).map_err(|_| self.inconsistency(column))
+    }
+
+    fn json<T: DeserializeOwned>(
+        &self,
+        row: &SqliteRow,
+        column: &'static str,
+    ) -> Result<T, SqliteError> {
+        serde_json::from_str(self.get(row, column)?).map_err(|_| self.inconsistency(column))
     }
 
     fn id(&self, row: &SqliteRow, column: &'static str) -> Result<Uuid, SqliteError> {

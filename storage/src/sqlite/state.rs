@@ -4,7 +4,7 @@
 //! other here, and stores what came of it. A refused write leaves no trace, so it can't disturb
 //! its neighbours in the group.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use alga_model::{InstallId, TenantId, Timestamp};
 
@@ -15,7 +15,7 @@ use crate::error::{BulkError, Error, FailedItem, Quota};
 use crate::service::{CheckedItem, Put, Scope};
 
 /// A namespace of an install.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Place {
     pub(super) tenant: TenantId,
     pub(super) install: InstallId,
@@ -23,7 +23,7 @@ pub(super) struct Place {
 }
 
 /// What has a row of counters.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Counted {
     Namespace(Place),
     /// The totals of an install.
@@ -50,8 +50,8 @@ pub(super) struct Counters {
 /// Everything a group of writes concerns. What is not there is not in the database either.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    counters: HashMap<Counted, Entry<Counters>>,
-    records: HashMap<Place, HashMap<Key, Entry<Option<Stored>>>>,
+    counters: BTreeMap<Counted, Entry<Counters>>,
+    records: BTreeMap<Place, BTreeMap<Key, Entry<Option<Stored>>>>,
 }
 
 /// A row, and whether the group changed it.
@@ -92,7 +92,6 @@ pub(super) struct Judged<T> {
 #[derive(Debug, Clone)]
 pub(super) struct Change {
     pub(super) key: Key,
-    pub(super) operation: &'static str,
     pub(super) before: Option<Revision>,
     pub(super) after: Option<Revision>,
     pub(super) bytes: u64,
@@ -124,6 +123,17 @@ impl State {
         records.insert(key, entry);
     }
 
+    /// Adds what a record says that was loaded before.
+    pub(super) fn load_content(&mut self, place: &Place, key: &Key, content: Content) {
+        let entry = self
+            .records
+            .get_mut(place)
+            .and_then(|records| records.get_mut(key));
+        if let Some(stored) = entry.and_then(|entry| entry.row.as_mut()) {
+            stored.content = Some(content);
+        }
+    }
+
     /// The counters that the group changed.
     pub(super) fn changed_counters(&self) -> impl Iterator<Item = (&Counted, &Counters)> {
         self.counters
@@ -132,7 +142,7 @@ impl State {
             .map(|(counted, entry)| (counted, &entry.row))
     }
 
-    /// The records that the group changed, none where it removed one.
+    /// The records that the group changed, in the order of their table; none where it removed one.
     pub(super) fn changed_records(&self) -> impl Iterator<Item = (&Place, &Key, Option<&Stored>)> {
         self.records.iter().flat_map(|(place, records)| {
             records
@@ -176,7 +186,6 @@ impl State {
             sheets.push(after);
             changes.push(Change {
                 key: item.key.clone(),
-                operation: "put",
                 before: revision,
                 after: Some(record.revision),
                 bytes: record.bytes,
@@ -237,7 +246,6 @@ impl State {
         };
         let change = Change {
             key: request.key.clone(),
-            operation: "delete",
             before,
             after: None,
             bytes: live.bytes,

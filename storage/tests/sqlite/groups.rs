@@ -1,11 +1,13 @@
 //! Writes that share a transaction.
 
+use alga_model::Clock as _;
 use alga_storage::suite::Stage;
-use alga_storage::{Caller, Error, Guard, Limits, Namespace, Quotas, SqliteBackend};
+use alga_storage::{
+    AuditFilter, Caller, Error, Guard, Limits, Maintenance as _, Namespace, Quotas, SqliteBackend,
+};
 use futures_util::future::join;
-use sqlx::Row as _;
 
-use super::{put_to, stage};
+use super::{item, put_to, stage};
 
 async fn namespaces(backend: &SqliteBackend) -> Vec<String> {
     sqlx::query_scalar(
@@ -69,59 +71,129 @@ async fn each_change_leaves_one_audit_record_that_tells_all_but_the_value() {
         .unwrap_err();
     install.delete("k").await.unwrap();
     install.delete("k").await.unwrap();
-    let rows = sqlx::query("SELECT * FROM ext_storage_audit ORDER BY audit_id")
-        .fetch_all(backend.database().reader())
-        .await
-        .unwrap();
-    let told: Vec<(String, Option<i64>, Option<i64>, i64)> = rows
+    let filter = AuditFilter::default();
+    let records = backend.audit(&filter, None, 100).await.unwrap();
+    let told: Vec<_> = records
         .iter()
-        .map(|row| {
+        .map(|record| {
             (
-                row.get("operation"),
-                row.get("revision_before"),
-                row.get("revision_after"),
-                row.get("bytes"),
+                record.operation.as_str(),
+                record.revision_before,
+                record.revision_after,
+                record.bytes,
             )
         })
         .collect();
     // Bytes are those of the value and of `{}`, the metadata.
-    let expected = [
-        ("put", None, Some(1), 9),
-        ("put", Some(1), Some(2), 14),
-        ("delete", Some(2), None, 14),
-    ];
     assert_eq!(
         told,
-        expected.map(|(operation, before, after, bytes)| (
-            operation.to_owned(),
-            before,
-            after,
-            bytes
-        ))
+        [
+            ("put", None, Some(1), 9),
+            ("put", Some(1), Some(2), 14),
+            ("delete", Some(2), None, 14),
+        ]
     );
-    for row in &rows {
+    for record in &records {
         let Caller {
             install: id,
             actor,
             request_id,
             ..
         } = &install.caller;
+        assert_eq!((record.tenant_id, record.install_id), (install.tenant, *id));
+        assert_eq!(record.extension.as_deref(), Some("com.example.suite"));
         assert_eq!(
-            row.get::<Vec<u8>, _>("tenant_id"),
-            install.tenant.as_bytes()
+            (record.namespace.as_str(), record.key.as_deref()),
+            ("notes", Some("k"))
         );
-        assert_eq!(row.get::<Vec<u8>, _>("install_id"), id.as_bytes());
-        assert_eq!(row.get::<String, _>("extension"), "com.example.suite");
-        assert_eq!(
+        assert_eq!(record.actor, actor.to_string());
+        assert_eq!(record.request_id.as_deref(), Some(&**request_id));
+        assert_eq!((record.item, record.records), (0, 1));
+        assert_eq!(record.time, stage.clock.now());
+    }
+    // Nothing of what was written is in any row, under whatever name.
+    let rows: Vec<String> = sqlx::query_scalar(
+        "SELECT json_array(hex(tenant_id), extension, namespace, operation, actor, request_id, changes)
+         FROM ext_storage_audit",
+    )
+    .fetch_all(backend.database().reader())
+    .await
+    .unwrap();
+    assert!(
+        rows.iter()
+            .all(|row| !row.contains("first") && !row.contains("second"))
+    );
+}
+
+#[tokio::test]
+async fn each_item_of_a_batch_is_told_in_its_order() {
+    let (stage, backend) = stage().await;
+    let install = stage.install();
+    install.put("b", "1").await.unwrap();
+    let items = ["c", "b", "a"].map(|key| item(key, None, Guard::Any));
+    install.bulk_put(items.into()).await.unwrap();
+    let records = backend
+        .audit(&AuditFilter::default(), None, 100)
+        .await
+        .unwrap();
+    let told: Vec<_> = records
+        .iter()
+        .map(|record| {
             (
-                row.get::<String, _>("namespace"),
-                row.get::<String, _>("key")
-            ),
-            ("notes".into(), "k".into())
+                record.item,
+                record.key.as_deref().unwrap_or_default(),
+                record.revision_before,
+                record.revision_after,
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (0, "b", None, Some(1)),
+            (0, "c", None, Some(1)),
+            (1, "b", Some(1), Some(2)),
+            (2, "a", None, Some(1)),
+        ]
+    );
+    assert_eq!(records[1].id, records[3].id);
+    let rest = backend
+        .audit(&AuditFilter::default(), Some(records[0].id), 1)
+        .await
+        .unwrap();
+    assert_eq!(rest, records[1..]);
+}
+
+// More installs than a statement has rows, each with records of its own.
+#[tokio::test]
+async fn a_group_of_many_places_is_stored_whole() {
+    let (stage, backend) = stage().await;
+    let installs: Vec<_> = (0..60).map(|_| stage.install()).collect();
+    let some = |i: usize| (0..=i % 6).map(|n| item(&format!("k{n}"), None, Guard::Any));
+    let writes = installs
+        .iter()
+        .enumerate()
+        .map(|(i, install)| install.bulk_put(some(i).collect()));
+    for written in futures_util::future::join_all(writes).await {
+        written.unwrap();
+    }
+    for (i, install) in installs.iter().enumerate() {
+        assert_eq!(install.usage().await.unwrap().keys, i as u64 % 6 + 1);
+        assert_eq!(
+            backend.verify_usage(install.tenant, false).await.unwrap(),
+            []
         );
-        assert_eq!(row.get::<String, _>("actor"), actor.to_string());
-        assert_eq!(row.get::<String, _>("request_id"), &**request_id);
-        assert!(row.get::<i64, _>("at") > 0);
+        let filter = AuditFilter {
+            tenant: Some(install.tenant),
+            ..AuditFilter::default()
+        };
+        let told = backend.audit(&filter, None, 100).await.unwrap();
+        assert_eq!(told.len(), i % 6 + 1);
+        let (first, actor) = (&told[0], install.caller.actor.to_string());
+        assert_eq!(
+            (first.install_id, &first.actor),
+            (install.caller.install, &actor)
+        );
     }
 }
 

@@ -112,3 +112,23 @@ async fn summaries_of_removals_are_what_the_way_down_loses() {
         .collect();
     assert_eq!(operations, ["put"]);
 }
+
+#[tokio::test]
+async fn the_audit_of_a_batch_becomes_rows_of_their_own_on_the_way_down() {
+    let folder = tempfile::tempdir().unwrap();
+    let (stage, backend) = stage_with(Options::file(folder.path().join("s.sqlite3"))).await;
+    let install = stage.install();
+    let items = ["c", "b", "a"].map(|key| item(key, None, Guard::Any));
+    install.bulk_put(items.into()).await.unwrap();
+    backend.database().migrate_down_to(2).await.unwrap();
+    backend.database().migrate_up().await.unwrap();
+    let audit = backend
+        .audit(&AuditFilter::default(), None, 100)
+        .await
+        .unwrap();
+    let keys: Vec<_> = audit
+        .iter()
+        .map(|record| (record.item, record.key.as_deref().unwrap_or_default()))
+        .collect();
+    assert_eq!(keys, [(0, "c"), (0, "b"), (0, "a")]);
+}

@@ -197,10 +197,13 @@ async fn verify(
         );
     }
     // The audit tells the same story: the last change of every key is what is stored.
-    let audit = sqlx::query("SELECT key, revision_after FROM ext_storage_audit ORDER BY audit_id")
-        .fetch_all(&mut connection)
-        .await
-        .unwrap();
+    let audit = sqlx::query(
+        "SELECT c.value ->> 0 AS key, c.value ->> 2 AS revision_after
+         FROM ext_storage_audit, json_each(changes) AS c ORDER BY audit_id",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
     let mut last = BTreeMap::new();
     for row in audit {
         last.insert(

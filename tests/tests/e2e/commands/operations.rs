@@ -62,7 +62,7 @@ async fn expired_records_and_old_audit_records_are_swept() {
             .count(),
         4
     );
-    let old = "UPDATE ext_storage_audit SET audit_id = zeroblob(16) WHERE operation = 'put' AND key = 'short'";
+    let old = "UPDATE ext_storage_audit SET audit_id = zeroblob(16) WHERE operation = 'put' AND changes ->> '$[0][0]' = 'short'";
     meddle(&deployment, storage, old).await;
     let old = "UPDATE registry_audit SET at = 0 WHERE action = 'install.create'";
     meddle(&deployment, "registry.sqlite3", old).await;
