@@ -118,9 +118,10 @@ impl Installs {
             tenant: install.tenant,
             extension: install.extension_name.clone(),
             grant: storage_grant(&install),
-            limits: self
-                .limits_of_tenant(&tenant)
-                .with(&overrides_of_install(&install)),
+            limits: self.limits.with([
+                &overrides_of_tenant(&tenant),
+                &overrides_of_install(&install),
+            ]),
             active: install.state == InstallState::Enabled,
             switched_on: is_switched_on(&switches, &tenant, &install),
         };
@@ -128,7 +129,7 @@ impl Installs {
     }
 
     fn limits_of_tenant(&self, tenant: &TenantSettings) -> Limits {
-        self.limits.with(&overrides_of_tenant(tenant))
+        self.limits.with([&overrides_of_tenant(tenant)])
     }
 }
 

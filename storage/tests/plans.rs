@@ -52,7 +52,9 @@ impl<S: tracing::Subscriber> Layer<S> for Statements {
         event.record(&mut statement);
         let Statement { summary, whole } = statement;
         let text = if whole.is_empty() { summary } else { whole };
-        self.0.lock().unwrap().insert(text);
+        // Several may run as one; none has a semicolon of its own.
+        let statements = text.split(';').map(str::to_owned);
+        self.0.lock().unwrap().extend(statements);
     }
 }
 

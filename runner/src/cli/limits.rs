@@ -133,6 +133,6 @@ mod tests {
         asked["requests"]["maxTtlSeconds"] = json!(3_000);
         asked["requests"]["maxPageItems"] = json!(900);
         let overrides = LimitOverrides::parse(&asked, LimitsOf::Tenant).unwrap();
-        assert_eq!(to_json(&Limits::default().with(&overrides)), asked);
+        assert_eq!(to_json(&Limits::default().with([&overrides])), asked);
     }
 }

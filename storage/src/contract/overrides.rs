@@ -50,12 +50,12 @@ impl LimitOverrides {
 }
 
 impl Limits {
-    /// These limits with `overrides` in their places.
+    /// These limits with `overrides` in their places, later ones stronger.
     ///
     /// Where bounds of different origin contradict one another, the upper one counts.
     #[must_use]
-    pub fn with(mut self, overrides: &LimitOverrides) -> Self {
-        for (field, value) in &overrides.0 {
+    pub fn with<'o>(mut self, overrides: impl IntoIterator<Item = &'o LimitOverrides>) -> Self {
+        for (field, value) in overrides.into_iter().flat_map(|overrides| &overrides.0) {
             (field.set)(&mut self, *value);
         }
         let request = &mut self.request;
@@ -322,7 +322,7 @@ mod tests {
         let mut expected = Limits::default();
         expected.quotas.keys_per_namespace = 7;
         expected.rates.write.burst = 9;
-        assert_eq!(Limits::default().with(&overrides), expected);
+        assert_eq!(Limits::default().with([&overrides]), expected);
     }
 
     #[test]
@@ -341,7 +341,7 @@ mod tests {
                 assert!(refused.contains(field.name), "{refused}");
             }
             // Set to something else than the default, each changes the limits.
-            let changed = Limits::default().with(&set(least).unwrap());
+            let changed = Limits::default().with([&set(least).unwrap()]);
             assert_ne!(changed, Limits::default(), "{field:?}");
         }
     }
@@ -353,9 +353,7 @@ mod tests {
             LimitsOf::Tenant,
         );
         let of_install = parse(&json!({"quotas": {"namespaces": 3}}), LimitsOf::Install);
-        let limits = Limits::default()
-            .with(&of_tenant.unwrap())
-            .with(&of_install.unwrap());
+        let limits = Limits::default().with([&of_tenant.unwrap(), &of_install.unwrap()]);
         assert_eq!(limits.quotas.namespaces, 3);
         assert_eq!(limits.quotas.bytes_per_install, 10);
     }
@@ -393,9 +391,26 @@ mod tests {
     }
 
     #[test]
+    fn what_an_install_widens_again_is_as_wide_as_the_settings_say() {
+        let narrow = parse(
+            &json!({"requests": {"maxTtlSeconds": 10}}),
+            LimitsOf::Tenant,
+        )
+        .unwrap();
+        let wide = parse(
+            &json!({"requests": {"maxTtlSeconds": 100}}),
+            LimitsOf::Install,
+        )
+        .unwrap();
+        let limits = Limits::default().with([&narrow, &wide]);
+        let (least, most) = (Duration::from_secs(60), Duration::from_secs(100));
+        assert_eq!(limits.request.ttl, (least, most));
+    }
+
+    #[test]
     fn contradictions_leave_limits_that_can_be_met() {
         let json = json!({"requests": {"maxTtlSeconds": 10, "maxPageItems": 5}});
-        let limits = Limits::default().with(&parse(&json, LimitsOf::Install).unwrap());
+        let limits = Limits::default().with([&parse(&json, LimitsOf::Install).unwrap()]);
         assert_eq!(
             limits.request.ttl,
             (Duration::from_secs(10), Duration::from_secs(10))

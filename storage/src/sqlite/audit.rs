@@ -11,8 +11,8 @@ use uuid::{ContextV7, Uuid};
 
 use super::error::SqliteError;
 use super::rows;
+use super::script::{Insert, Script};
 use super::state::{Change, Place};
-use super::store::{Insert, Statement, WORTH_SHARING};
 use crate::contract::{Namespace, Revision};
 use crate::maintenance::{AuditFilter, AuditRecord, Removed};
 use crate::service::Scope;
@@ -53,43 +53,45 @@ impl fmt::Debug for AuditIds {
 }
 
 /// Adds the records of a group, in its order.
-pub(super) async fn insert(
-    connection: &mut SqliteConnection,
+pub(super) fn insert(
+    script: &mut Script,
     ids: &AuditIds,
     entries: &[AuditEntry<'_>],
     now: Timestamp,
-) -> Result<(), SqliteError> {
+) {
     const INSERT: Insert = Insert {
         into: "
         INSERT INTO ext_storage_audit
             (tenant_id, install_id, extension, namespace, operation, at,
              audit_id, actor, request_id, records, bytes, changes) ",
         columns: 12,
+        common_columns: 6,
         on_conflict: "",
     };
     let mut alike: BTreeMap<Origin<'_>, Vec<(Uuid, &AuditEntry<'_>)>> = BTreeMap::new();
     for entry in entries {
         let id = ids.next(now);
-        alike
-            .entry(entry.origin(now))
-            .or_default()
-            .push((id, entry));
+        alike.entry(entry.origin()).or_default().push((id, entry));
     }
-    let mut scattered = Vec::new();
-    for (origin, entries) in &alike {
-        if entries.len() < WORTH_SHARING {
-            scattered.extend(entries.iter().map(|entry| (origin, entry)));
-        } else {
-            INSERT
-                .rows_with_common(connection, (origin, 6), entries, bind_origin, bind_entry)
-                .await?;
-        }
-    }
-    INSERT
-        .rows(connection, &scattered, |statement, (origin, entry)| {
-            bind_entry(bind_origin(statement, origin), entry)
-        })
-        .await
+    let bind_origin = |script: &mut Script, origin: &Origin<'_>| {
+        script
+            .bind(origin.tenant.as_bytes().as_slice())
+            .bind(origin.install.as_bytes().as_slice())
+            .bind(origin.extension)
+            .bind(origin.namespace)
+            .bind(origin.operation)
+            .bind(now.as_millis());
+    };
+    INSERT.write(script, alike, bind_origin, |script, (id, entry)| {
+        let bytes = entry.changes.iter().map(|change| change.bytes).sum();
+        script
+            .bind(id.as_bytes().as_slice())
+            .bind(entry.scope.actor.to_string())
+            .bind(entry.scope.request_id.as_ref())
+            .bind(rows::integer(entry.changes.len() as u64))
+            .bind(rows::integer(bytes))
+            .bind(rows::json(entry.changes.iter().map(Change::to_json)));
+    });
 }
 
 /// What changes of the same kind in the same place have in common.
@@ -100,31 +102,6 @@ struct Origin<'g> {
     extension: &'g str,
     namespace: &'g str,
     operation: &'static str,
-    now: Timestamp,
-}
-
-fn bind_origin<'q>(statement: Statement<'q>, origin: &'q Origin<'_>) -> Statement<'q> {
-    statement
-        .bind(origin.tenant.as_bytes().as_slice())
-        .bind(origin.install.as_bytes().as_slice())
-        .bind(origin.extension)
-        .bind(origin.namespace)
-        .bind(origin.operation)
-        .bind(origin.now.as_millis())
-}
-
-fn bind_entry<'q>(
-    statement: Statement<'q>,
-    (id, entry): &'q (Uuid, &AuditEntry<'_>),
-) -> Statement<'q> {
-    let bytes = entry.changes.iter().map(|change| change.bytes).sum();
-    statement
-        .bind(id.as_bytes().as_slice())
-        .bind(entry.scope.actor.to_string())
-        .bind(entry.scope.request_id.as_ref())
-        .bind(rows::integer(entry.changes.len() as u64))
-        .bind(rows::integer(bytes))
-        .bind(rows::json(entry.changes.iter().map(Change::to_json)))
 }
 
 /// Adds the summary of expired records that were removed from a namespace.
@@ -225,14 +202,13 @@ fn first_id_at(time: Timestamp) -> Uuid {
 }
 
 impl AuditEntry<'_> {
-    fn origin(&self, now: Timestamp) -> Origin<'_> {
+    fn origin(&self) -> Origin<'_> {
         Origin {
             tenant: &self.scope.tenant,
             install: &self.scope.install,
             extension: self.scope.extension.as_str(),
             namespace: self.namespace.as_str(),
             operation: self.operation,
-            now,
         }
     }
 

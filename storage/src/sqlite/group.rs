@@ -10,9 +10,10 @@ use sqlx::SqliteConnection;
 use super::audit::{self, AuditEntry, AuditIds};
 use super::error::SqliteError;
 use super::expiry::{self, Batch};
+use super::script::Script;
 use super::state::{Alert, Counted, Judged, Place, State};
 use super::writer::{Job, Write};
-use super::{load, store};
+use super::{load, rows, store};
 use crate::contract::{QuotaName, Written};
 use crate::error::{BulkError, Error};
 use crate::maintenance::Removed;
@@ -47,10 +48,30 @@ pub(super) enum Outcome {
     NeedsRoom(QuotaName),
 }
 
+/// A group that is durable.
+#[derive(Debug)]
+pub(super) struct Committed<'g> {
+    /// What came of its writes, in their order.
+    pub(super) outcomes: Vec<Outcome>,
+    told: Told<'g>,
+    removed: Removed,
+    now: Timestamp,
+}
+
+impl Committed<'_> {
+    /// Says in log and metrics what happened.
+    pub(super) fn tell(&self) {
+        self.told.tell(self.now);
+        self.removed.count("write");
+    }
+}
+
 /// What expired records were removed before a group was judged.
 #[derive(Debug, Default)]
 struct Clearing {
     removed: Removed,
+    /// Whether anything was looked at.
+    looked: bool,
     /// Where nothing expired is left.
     exhausted: HashSet<Counted>,
 }
@@ -64,7 +85,7 @@ struct Told<'g> {
 
 impl Groups {
     /// Decides a group in the order of its arrival and commits it; the answers may go out then.
-    pub(super) async fn write(&self, group: &[Job]) -> Result<Vec<Outcome>, SqliteError> {
+    pub(super) async fn write<'g>(&self, group: &'g [Job]) -> Result<Committed<'g>, SqliteError> {
         let mut transaction = self.database.begin().await?;
         let mut state = load::state(&mut transaction, group).await?;
         // Under the lock, so that no transaction goes by an earlier time than the one before it.
@@ -72,7 +93,8 @@ impl Groups {
         let clearing = self
             .clear_away(&mut transaction, &state, group, now)
             .await?;
-        if clearing.removed.records > 0 {
+        if clearing.looked {
+            // Counters have changed, and also where nothing was found the bounds of expiry may have.
             state = load::state(&mut transaction, group).await?;
         }
         let mut told = Told::default();
@@ -81,13 +103,19 @@ impl Groups {
             outcomes.push(judge(&mut state, &clearing, job, now, &mut told));
         }
         if !told.entries.is_empty() {
-            store::state(&mut transaction, &state).await?;
-            audit::insert(&mut transaction, &self.audit_ids, &told.entries, now).await?;
+            let is_alone = group.len() == 1;
+            let mut script = Script::new(is_alone);
+            store::state(&mut script, &state);
+            audit::insert(&mut script, &self.audit_ids, &told.entries, now);
+            script.run(&mut transaction).await?;
         }
         transaction.commit().await.map_err(SqliteError::Commit)?;
-        told.tell(now);
-        clearing.removed.count("write");
-        Ok(outcomes)
+        Ok(Committed {
+            outcomes,
+            told,
+            removed: clearing.removed,
+            now,
+        })
     }
 
     async fn clear_away(
@@ -107,13 +135,21 @@ impl Groups {
             .filter(|(tenant, _)| state.is_due(tenant, now));
         let mut clearing = Clearing::default();
         let mut visited = HashSet::new();
+        // One budget for the transaction: what is left waits for the next one.
+        let mut left = FOR_ROOM.records;
         for (place, batch) in for_room.chain(on_the_way) {
-            if !visited.insert(place.clone()) {
+            if left == 0 || !visited.insert(place.clone()) {
                 continue;
             }
+            let batch = Batch {
+                records: batch.records.min(left),
+                ..batch
+            };
             let removed = expiry::remove(connection, &self.audit_ids, &place, now, batch).await?;
+            clearing.looked = true;
             clearing.removed.records += removed.records;
             clearing.removed.bytes += removed.bytes;
+            left = left.saturating_sub(rows::narrow(removed.records));
             if !removed.more {
                 clearing.exhausted.insert(place);
             }
@@ -148,9 +184,10 @@ fn judge<'g>(
 }
 
 impl Clearing {
-    /// Whether some of what counts to a quota may be expired still.
+    /// Whether some of what counts to a quota may be expired still, and could make enough room.
     fn may_make_room(&self, state: &State, job: &Job, quota: QuotaName, now: Timestamp) -> bool {
-        state.is_due(&Counted::Tenant(job.scope.tenant), now)
+        job.alone(quota) <= job.scope.limits.quotas.limit(quota)
+            && state.is_due(&Counted::Tenant(job.scope.tenant), now)
             && !self.exhausted.contains(&Counted::by(quota, job.place()))
     }
 }

@@ -10,6 +10,7 @@ mod group;
 mod load;
 mod read;
 mod rows;
+mod script;
 mod state;
 mod store;
 mod verify;

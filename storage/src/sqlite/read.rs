@@ -197,8 +197,14 @@ pub(super) async fn tenants(
     limit: u32,
 ) -> Result<Vec<TenantId>, SqliteError> {
     const TENANTS: &str = "
-        SELECT DISTINCT tenant_id FROM ext_storage_usage
-        WHERE tenant_id > ? ORDER BY tenant_id LIMIT ?";
+        SELECT tenant_id FROM ext_storage_usage
+        WHERE tenant_id > ?1 AND install_id = x'' AND namespace = ''
+        UNION
+        SELECT tenant_id FROM (
+            SELECT DISTINCT tenant_id FROM ext_storage_records WHERE tenant_id > ?1
+            ORDER BY tenant_id LIMIT ?2
+        )
+        ORDER BY tenant_id LIMIT ?2";
     sqlx::query(TENANTS)
         .bind(after.as_ref().map_or(&[][..], |tenant| tenant.as_bytes()))
         .bind(limit)

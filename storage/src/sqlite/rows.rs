@@ -260,6 +260,11 @@ pub(super) fn count(rows: usize) -> u32 {
     u32::try_from(rows).unwrap_or(u32::MAX)
 }
 
+/// A count, of which nobody asks for more than fit.
+pub(super) fn narrow(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
 /// A number of rows.
 pub(super) fn length(count: u32) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)

@@ -133,6 +133,8 @@ fn differences(
     drifts
 }
 
+/// Puts a row right. The floor of a row that was lost can't be known; above the greatest revision
+/// there is, most guards that were taken before still fail.
 async fn mend(
     connection: &mut SqliteConnection,
     tenant: TenantId,
@@ -140,8 +142,12 @@ async fn mend(
     counted: Counts,
 ) -> Result<(), SqliteError> {
     const UPSERT: &str = "
-        INSERT INTO ext_storage_usage (tenant_id, install_id, namespace, keys, bytes, namespaces, next_expiry)
-        VALUES (?, ?, ?, ?, ?, ?, ?)
+        INSERT INTO ext_storage_usage
+            (tenant_id, install_id, namespace, keys, bytes, namespaces, next_expiry, revision_floor)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, (
+            SELECT coalesce(max(revision), 0) FROM ext_storage_records
+            WHERE tenant_id = ?1 AND install_id = ?2 AND namespace = ?3
+        ))
         ON CONFLICT DO UPDATE SET
             keys = excluded.keys, bytes = excluded.bytes, namespaces = excluded.namespaces,
             next_expiry = excluded.next_expiry";

@@ -5,6 +5,7 @@
 //! one together: each is judged in its turn, and all of them are durable before the first is
 //! answered.
 
+use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use super::group::{Groups, Outcome};
 use super::state::Place;
 use crate::contract::{DeleteRequest, Key, Namespace, QuotaName, Written};
 use crate::error::{BulkError, Error};
-use crate::service::{Put, Scope};
+use crate::service::{CheckedItem, Put, Scope};
 
 /// Writes of one transaction. Enough that the cost of a commit vanishes, few enough that the first
 /// of them does not wait long for the last.
@@ -124,6 +125,20 @@ impl Job {
         }
     }
 
+    /// What it would count to a quota if nothing else did.
+    pub(super) fn alone(&self, quota: QuotaName) -> u64 {
+        let Write::Put(put) = &self.write else {
+            return 0;
+        };
+        match quota {
+            QuotaName::Namespaces => 1,
+            QuotaName::KeysPerNamespace => put.items.len() as u64,
+            QuotaName::BytesPerInstall | QuotaName::BytesPerTenant => {
+                put.items.iter().map(CheckedItem::size).sum()
+            }
+        }
+    }
+
     fn is_abandoned(&self) -> bool {
         match &self.answer {
             Answer::Put(answer) => answer.is_closed(),
@@ -161,21 +176,23 @@ impl Job {
 }
 
 async fn run(groups: Groups, mut jobs: mpsc::Receiver<Job>) {
-    let mut group = Vec::with_capacity(GROUP);
+    // Writes that need room, which expired records hold.
+    let mut waiting = VecDeque::new();
     loop {
-        // Those that still need room go on at once, before whoever came later can take it.
-        let free = GROUP.saturating_sub(group.len());
+        // They go first, before whoever came later can take the room, but leave others their half.
+        let mut group: Vec<Job> = waiting.drain(..waiting.len().min(GROUP / 2)).collect();
         if group.is_empty() {
-            if jobs.recv_many(&mut group, free).await == 0 {
+            if jobs.recv_many(&mut group, GROUP).await == 0 {
                 return;
             }
-        } else {
-            group.extend(std::iter::from_fn(|| jobs.try_recv().ok()).take(free));
+        } else if waiting.len() < QUEUE {
+            let newcomers = std::iter::from_fn(|| jobs.try_recv().ok());
+            group.extend(newcomers.take(GROUP / 2));
         }
         // Nobody waits for these any more: while the database was stuck, the queue filled up with them.
         group.retain(|job| !job.is_abandoned());
         let were_several = group.len() > 1;
-        group = write(&groups, group).await;
+        waiting.extend(write(&groups, group).await);
         if were_several {
             gather(&jobs).await;
         }
@@ -203,9 +220,14 @@ async fn write(groups: &Groups, group: Vec<Job>) -> Vec<Job> {
     // A panic is a defect, and would be one for every write to come if it ended this task.
     let written = AssertUnwindSafe(groups.write(&group)).catch_unwind().await;
     let failure = match written {
-        Ok(Ok(outcomes)) => {
-            let settled = group.into_iter().zip(outcomes);
-            return settled
+        Ok(Ok(committed)) => {
+            // It is durable, whatever becomes of the telling.
+            let telling = AssertUnwindSafe(|| committed.tell());
+            let _panicked = std::panic::catch_unwind(telling).is_err();
+            let outcomes = committed.outcomes;
+            return group
+                .into_iter()
+                .zip(outcomes)
                 .filter_map(|(job, outcome)| job.settle(outcome))
                 .collect();
         }

@@ -1,5 +1,7 @@
 //! Writes that share a transaction.
 
+use std::time::Duration;
+
 use alga_model::Clock as _;
 use alga_storage::suite::Stage;
 use alga_storage::{
@@ -235,4 +237,56 @@ async fn an_install_whose_quota_was_lowered_can_still_shrink() {
     ));
     install.put("a", "123456789").await.unwrap();
     assert!(install.delete("b").await.unwrap());
+}
+
+// The bound of expiry is raised where nothing was found, and the write that raised it must keep it so.
+#[tokio::test]
+async fn an_overwrite_of_what_would_have_expired_is_looked_for_once() {
+    let (stage, backend) = stage().await;
+    let install = stage.install();
+    install
+        .put_item(item("k", Some(60), Guard::Any))
+        .await
+        .unwrap();
+    stage.clock.advance(Duration::from_secs(50));
+    install
+        .put_item(item("k", Some(60), Guard::Any))
+        .await
+        .unwrap();
+    stage.clock.advance(Duration::from_secs(20));
+    install.put("other", "1").await.unwrap();
+    let bounds: Vec<Option<i64>> = sqlx::query_scalar(
+        "SELECT next_expiry FROM ext_storage_usage WHERE install_id = x'' OR namespace <> ''",
+    )
+    .fetch_all(backend.database().reader())
+    .await
+    .unwrap();
+    let expires_at = install.get("k").await.unwrap().expires_at.unwrap();
+    assert_eq!(bounds, [Some(expires_at.as_millis()); 2]);
+}
+
+#[tokio::test]
+async fn what_can_never_fit_is_refused_before_anything_is_removed_for_it() {
+    let (stage, _) = stage().await;
+    let quotas = Quotas {
+        bytes_per_install: 600,
+        ..Quotas::default()
+    };
+    let limits = Limits {
+        quotas,
+        ..Stage::roomy()
+    };
+    let install = stage.install_with(alga_model::TenantId::generate(), limits);
+    for i in 0..200 {
+        let expiring = item(&format!("e{i}"), Some(60), Guard::Any);
+        install.put_item(expiring).await.unwrap();
+    }
+    stage.clock.advance(Duration::from_secs(60));
+    let large = format!("\"{}\"", "x".repeat(700));
+    let refused = install.put("large", &large).await;
+    assert!(
+        matches!(refused, Err(Error::QuotaExceeded(_))),
+        "{refused:?}"
+    );
+    assert!(install.usage().await.unwrap().expired_keys >= 100);
 }
