@@ -14,8 +14,8 @@ use crate::error::Error;
 
 /// A database that can be looked after while it is used.
 ///
-/// Each method is one bounded transaction, short enough not to be noticed by the requests beside
-/// it. Whoever wants more calls again.
+/// Each method is one transaction, and all but `verify_usage` with `repair` are short enough not to be
+/// noticed by the requests beside them. Whoever wants more calls again.
 #[async_trait]
 pub trait Maintenance: fmt::Debug + Send + Sync + 'static {
     /// Removes at most `limit` expired records, of whichever tenants have any. Each namespace they
@@ -43,7 +43,7 @@ pub trait Maintenance: fmt::Debug + Send + Sync + 'static {
     async fn holdings(&self, tenant: TenantId) -> Result<Vec<Holding>, Error>;
 
     /// Counts the records of a tenant and tells where a counter says otherwise. With `repair`, the
-    /// counters are put right in the same transaction.
+    /// counters are put right in the same transaction; nobody else writes meanwhile.
     async fn verify_usage(&self, tenant: TenantId, repair: bool) -> Result<Vec<Drift>, Error>;
 }
 

@@ -11,7 +11,7 @@ use crate::gate::Caller;
 
 /// After a refusal was logged, the same is only counted for so long.
 const SILENCE: Duration = Duration::from_secs(10);
-/// Kinds of refusals that are remembered. The oldest go first.
+/// Kinds of refusals that are remembered.
 const MOST_KINDS: usize = 4_096;
 
 /// Counts refusals, and logs when an install begins to be refused. A guest that is refused in a
@@ -19,7 +19,8 @@ const MOST_KINDS: usize = 4_096;
 #[derive(Debug, Default)]
 pub(crate) struct Refusals(Mutex<HashMap<Kind, Silence>>);
 
-type Kind = (InstallId, &'static str, ErrorCode);
+/// Install, operation, code, and the quota or limit.
+type Kind = (InstallId, &'static str, ErrorCode, &'static str);
 
 #[derive(Debug, Clone, Copy)]
 struct Silence {
@@ -31,9 +32,12 @@ impl Refusals {
     /// Notes that `operation` was refused, or failed, with `error`.
     pub(crate) fn note(&self, caller: &Caller, operation: &'static str, error: &Error) {
         let code = error.code();
+        if code == ErrorCode::NotFound {
+            return; // That is an answer.
+        }
         metrics::counter!("alga_storage_refusals_total", "operation" => operation, "code" => code.as_str(), "limit" => limit_of(error))
             .increment(1);
-        let kind = (caller.install, operation, code);
+        let kind = (caller.install, operation, code, limit_of(error));
         if let Some(unsaid) = self.break_silence(kind, Instant::now()) {
             log(caller, operation, error, unsaid);
         }
@@ -108,8 +112,8 @@ mod tests {
     #[test]
     fn a_refusal_is_said_once_and_the_next_time_with_what_went_unsaid() {
         let refusals = Refusals::default();
-        let kind = (InstallId::generate(), "put", ErrorCode::RateLimited);
-        let other = (InstallId::generate(), "put", ErrorCode::RateLimited);
+        let kind = (InstallId::generate(), "put", ErrorCode::RateLimited, "");
+        let other = (InstallId::generate(), "put", ErrorCode::RateLimited, "");
         let start = Instant::now();
         assert_eq!(refusals.break_silence(kind, start), Some(0));
         for _ in 0..3 {
@@ -125,7 +129,12 @@ mod tests {
         let refusals = Refusals::default();
         let now = Instant::now();
         for _ in 0..MOST_KINDS * 2 {
-            let kind = (InstallId::generate(), "get", ErrorCode::NotFound);
+            let kind = (
+                InstallId::generate(),
+                "get",
+                ErrorCode::LimitExceeded,
+                "keys",
+            );
             refusals.break_silence(kind, now);
         }
         assert!(refusals.0.lock().unwrap().len() <= MOST_KINDS);

@@ -53,22 +53,24 @@ pub(super) async fn remove(
     Ok(removed)
 }
 
-/// A tenant that may hold expired records.
-pub(super) async fn due_tenant(
+/// Tenants that may hold expired records, those that have waited longest first.
+pub(super) async fn due_tenants(
     connection: &mut SqliteConnection,
     now: Timestamp,
-) -> Result<Option<TenantId>, SqliteError> {
+    limit: u32,
+) -> Result<Vec<TenantId>, SqliteError> {
     const DUE: &str = "
         SELECT tenant_id FROM ext_storage_usage
         WHERE next_expiry <= ? AND namespace = ''
-        ORDER BY next_expiry LIMIT 1";
+        ORDER BY next_expiry LIMIT ?";
     sqlx::query(DUE)
         .bind(now.as_millis())
-        .fetch_optional(connection)
+        .bind(limit)
+        .fetch_all(connection)
         .await?
-        .as_ref()
+        .iter()
         .map(rows::tenant_id)
-        .transpose()
+        .collect()
 }
 
 /// Namespaces that may hold expired records, those that have waited longest first.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use alga_model::{Clock, Timestamp};
 use alga_sqlite::Database;
-use sqlx::SqliteConnection;
+use sqlx::{Connection as _, SqliteConnection};
 
 use super::audit::{self, AuditEntry, AuditIds};
 use super::error::SqliteError;
@@ -145,8 +145,11 @@ impl Groups {
                 records: batch.records.min(left),
                 ..batch
             };
-            let removed = expiry::remove(connection, &self.audit_ids, &place, now, batch).await?;
             clearing.looked = true;
+            // Rubbish that can't be removed is no reason not to write.
+            let Some(removed) = self.remove(connection, &place, now, batch).await? else {
+                continue;
+            };
             clearing.removed.records += removed.records;
             clearing.removed.bytes += removed.bytes;
             left = left.saturating_sub(rows::narrow(removed.records));
@@ -155,6 +158,32 @@ impl Groups {
             }
         }
         Ok(clearing)
+    }
+}
+
+impl Groups {
+    /// Removes what is expired, or nothing where the database holds what it shouldn't.
+    async fn remove(
+        &self,
+        connection: &mut SqliteConnection,
+        of: &Counted,
+        now: Timestamp,
+        batch: Batch,
+    ) -> Result<Option<Removed>, SqliteError> {
+        let mut savepoint = connection.begin().await?;
+        match expiry::remove(&mut savepoint, &self.audit_ids, of, now, batch).await {
+            Ok(removed) => {
+                savepoint.commit().await?;
+                Ok(Some(removed))
+            }
+            Err(error) if error.is_passing() => Err(error),
+            Err(error) => {
+                savepoint.rollback().await?;
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(tenant.id = %of.tenant(), error, "expired records can't be removed");
+                Ok(None)
+            }
+        }
     }
 }
 

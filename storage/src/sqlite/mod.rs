@@ -39,7 +39,8 @@ use self::writer::Writer;
 /// Records, counters and audit in a SQLite database.
 ///
 /// Several processes may use one file, a command beside a running server for instance: each sees
-/// what the others committed, and their writes wait for one another.
+/// what the others committed, and their writes wait for one another, up to the busy timeout. Each goes
+/// by its own clock.
 #[derive(Debug)]
 pub struct SqliteBackend {
     database: Arc<Database>,
@@ -88,6 +89,28 @@ impl SqliteBackend {
 
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, error::SqliteError> {
         Ok(self.database.begin().await?)
+    }
+
+    async fn remove_expired_of(
+        &self,
+        tenant: TenantId,
+        limit: u32,
+    ) -> Result<Removed, error::SqliteError> {
+        const ALL_NAMESPACES: u32 = 1_024;
+        let batch = Batch {
+            records: limit,
+            namespaces: ALL_NAMESPACES,
+        };
+        let mut transaction = self.begin().await?;
+        let now = self.clock.now();
+        let ids = &self.audit_ids;
+        let tenant = Counted::Tenant(tenant);
+        let mut removed = expiry::remove(&mut transaction, ids, &tenant, now, batch).await?;
+        let others = expiry::due_tenants(&mut transaction, now, 1).await?;
+        removed.more |= !others.is_empty();
+        commit(transaction).await?;
+        removed.count("sweep");
+        Ok(removed)
     }
 
     fn schema() -> Schema {
@@ -165,25 +188,24 @@ impl Backend for SqliteBackend {
 #[async_trait]
 impl Maintenance for SqliteBackend {
     async fn remove_expired(&self, limit: u32) -> Result<Removed, Error> {
-        const ALL_NAMESPACES: u32 = 1_024;
+        // A tenant whose rows are damaged must not keep the others from being swept.
+        const TENANTS_TRIED: u32 = 64;
         let mut transaction = self.begin().await?;
         let now = self.clock.now();
-        let due = expiry::due_tenant(&mut transaction, now)
-            .await?
-            .map(Counted::Tenant);
-        let Some(tenant) = due else {
-            return Ok(Removed::default());
-        };
-        let batch = Batch {
-            records: limit,
-            namespaces: ALL_NAMESPACES,
-        };
-        let mut removed =
-            expiry::remove(&mut transaction, &self.audit_ids, &tenant, now, batch).await?;
-        removed.more |= expiry::due_tenant(&mut transaction, now).await?.is_some();
-        commit(transaction).await?;
-        removed.count("sweep");
-        Ok(removed)
+        let due = expiry::due_tenants(&mut transaction, now, TENANTS_TRIED).await?;
+        transaction
+            .rollback()
+            .await
+            .map_err(error::SqliteError::from)?;
+        let mut failure = None;
+        for tenant in due {
+            match self.remove_expired_of(tenant, limit).await {
+                Ok(removed) => return Ok(removed),
+                Err(error) if error.is_passing() => return Err(error.into()),
+                Err(error) => failure = Some(error),
+            }
+        }
+        failure.map_or(Ok(Removed::default()), |error| Err(error.into()))
     }
 
     async fn remove_audit(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {

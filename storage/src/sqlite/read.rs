@@ -65,9 +65,11 @@ pub(super) async fn get_many(
         .collect())
 }
 
-/// Rows that are read at once where they have values: a page may ask for a thousand, and only some of
-/// them, each up to its greatest size, may fit on it.
-const ROWS_WITH_VALUES: u32 = 256;
+/// What is read at once, at most, of a page that is far smaller: it may ask for a thousand records,
+/// of which only some, each up to its greatest size, fit on it.
+const READ_AT_ONCE: u64 = 16 << 20;
+/// More are not read at once however small they may be, and fewer however large.
+const ROWS_AT_ONCE: (u64, u64) = (16, 256);
 
 pub(super) async fn list(
     pool: &SqlitePool,
@@ -82,7 +84,11 @@ pub(super) async fn list(
         items: Vec::new(),
         more: false,
     };
-    if !query.include_values || wanted <= ROWS_WITH_VALUES {
+    let limits = scope.request_limits();
+    let largest = limits.value_bytes + limits.metadata_bytes;
+    let at_once = (READ_AT_ONCE / largest.max(1)).clamp(ROWS_AT_ONCE.0, ROWS_AT_ONCE.1);
+    let at_once = rows::narrow(at_once);
+    if !(query.include_values || query.include_metadata) || wanted <= at_once {
         let mut connection = pool.acquire().await?;
         let rows = list_rows(&mut connection, scope, namespace, query, now, wanted).await?;
         page.take(&rows, query)?;
@@ -93,7 +99,7 @@ pub(super) async fn list(
     let mut query = query.clone();
     loop {
         let left = wanted.saturating_sub(rows::count(page.items.len()));
-        let at_once = left.min(ROWS_WITH_VALUES);
+        let at_once = left.min(at_once);
         let found = list_rows(&mut transaction, scope, namespace, &query, now, at_once).await?;
         page.take(&found, &query)?;
         let exhausted = found.len() < rows::length(at_once);

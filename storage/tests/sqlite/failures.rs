@@ -113,3 +113,39 @@ async fn a_write_that_gets_no_room_in_time_is_unavailable() {
         1
     );
 }
+
+#[tokio::test]
+async fn a_damaged_tenant_keeps_neither_itself_from_writing_nor_others_from_being_swept() {
+    let (stage, backend) = stage().await;
+    let (damaged, healthy) = (stage.install(), stage.install());
+    for install in [&damaged, &healthy] {
+        install
+            .put_item(item("k", Some(60), Guard::Any))
+            .await
+            .unwrap();
+        // The damaged one has waited longest.
+        stage.clock.advance(Duration::from_secs(1));
+    }
+    tamper(
+        &backend,
+        "UPDATE ext_storage_usage SET namespace = 'no such name'
+         WHERE namespace = 'notes' AND next_expiry = (SELECT min(next_expiry) FROM ext_storage_usage)",
+    )
+    .await;
+    stage.clock.advance(Duration::from_secs(60));
+    let removed = backend.remove_expired(10).await.unwrap();
+    assert_eq!((removed.records, removed.more), (1, true));
+    assert_eq!(healthy.usage().await.unwrap().keys, 0);
+    assert!(matches!(
+        backend.remove_expired(10).await,
+        Err(Error::Internal(_))
+    ));
+    assert_eq!(
+        put_to(&damaged, "cache", Guard::Any)
+            .await
+            .unwrap()
+            .revision
+            .get(),
+        1
+    );
+}
