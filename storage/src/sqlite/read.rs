@@ -98,7 +98,7 @@ pub(super) async fn list(
     let mut transaction = pool.begin().await?;
     let mut query = query.clone();
     loop {
-        let left = wanted.saturating_sub(rows::count(page.items.len()));
+        let left = wanted.saturating_sub(rows::narrow(page.items.len() as u64));
         let at_once = left.min(at_once);
         let found = list_rows(&mut transaction, scope, namespace, &query, now, at_once).await?;
         page.take(&found, &query)?;
