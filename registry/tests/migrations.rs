@@ -7,15 +7,20 @@ use alga_registry::{
     AuditAction, AuditFilter, AuditRecord, Change, Install, MAX_PAGE_ITEMS, NewInstall, NewVersion,
     PageRequest, Registry, SqliteRegistry, Switches, SwitchesEdit, TenantEdit, TenantSettings,
 };
-use alga_sqlite::{Database, Options};
+use alga_sqlite::{Database, DriverError, Options};
+use rusqlite::Connection;
 use serde_json::json;
 
 /// The statements of the schema, without the table in which SQLite keeps the last number of an
 /// AUTOINCREMENT column, which can't be dropped.
 async fn statements(database: &Database) -> Vec<String> {
     let sql = "SELECT coalesce(sql, name) FROM sqlite_schema WHERE name <> 'sqlite_sequence' ORDER BY name";
-    let statements = sqlx::query_scalar(sql).fetch_all(database.reader()).await;
-    statements.unwrap()
+    let statements = |connection: &Connection| {
+        let mut statement = connection.prepare(sql)?;
+        let found = statement.query_map((), |row| row.get(0))?;
+        Ok::<_, DriverError>(found.collect::<Result<_, _>>()?)
+    };
+    database.read(statements).await.unwrap()
 }
 
 async fn versions(database: &Database) -> Vec<i64> {
@@ -103,13 +108,13 @@ async fn limits_and_their_records_survive_the_change_of_their_name() {
     assert_eq!(records.len(), 1);
     let database = registry.database();
     database.migrate_down_to(1).await.unwrap();
-    let former: (String, i64) = sqlx::query_as(
-        "SELECT quotas, (SELECT count(*) FROM registry_audit WHERE action = 'install.quotas')
-        FROM registry_installs",
-    )
-    .fetch_one(database.reader())
-    .await
-    .unwrap();
+    let sql = "SELECT quotas, (SELECT count(*) FROM registry_audit WHERE action = 'install.quotas')
+        FROM registry_installs";
+    let former = |connection: &Connection| {
+        let former = connection.query_row(sql, (), |row| Ok((row.get(0)?, row.get(1)?)));
+        former.map_err(DriverError::from)
+    };
+    let former: (String, i64) = database.read(former).await.unwrap();
     assert_eq!(former, (r#"{"keysPerNamespace":10}"#.to_owned(), 1));
 
     database.migrate_up().await.unwrap();

@@ -8,6 +8,7 @@ use alga_registry::{
     Change, NewVersion, Registry, RegistryError, SqliteRegistry, SwitchesEdit, VersionKey,
 };
 use alga_sqlite::Options;
+use rusqlite::Connection;
 use tempfile::TempDir;
 
 fn change() -> Change<'static> {
@@ -81,11 +82,9 @@ async fn a_writer_that_waits_too_long_is_told_so() {
         busy_timeout: Duration::from_millis(200),
         ..Options::file(&path)
     };
-    let (ours, theirs) = (
-        SqliteRegistry::open(impatient).await.unwrap(),
-        open(&path).await,
-    );
-    let writing = theirs.database().begin().await.unwrap();
+    let ours = SqliteRegistry::open(impatient).await.unwrap();
+    let writing = Connection::open(&path).unwrap();
+    writing.execute_batch("BEGIN IMMEDIATE").unwrap();
     let refused = ours
         .register_version(&notes("1.0.0", b"notes"), change())
         .await;

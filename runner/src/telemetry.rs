@@ -302,13 +302,9 @@ mod tests {
             filter: filter.to_owned(),
             ..config(LogFormat::Json)
         };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
         let mut written = None;
         let text = logged(&config, false, || {
-            written = Some(runtime.block_on(async {
+            written = Some(runtime().block_on(async {
                 let stage = Stage::open().await;
                 let install = stage.install(TenantId::generate()).await;
                 for value in [r#""the secret""#, r#""another secret""#] {
@@ -318,6 +314,18 @@ mod tests {
             }));
         });
         (text, written.unwrap())
+    }
+
+    /// A runtime on whose threads the same is heard as on this one.
+    fn runtime() -> tokio::runtime::Runtime {
+        let heard_here = tracing::dispatcher::get_default(Clone::clone);
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .on_thread_start(move || {
+                std::mem::forget(tracing::dispatcher::set_default(&heard_here));
+            })
+            .build()
+            .unwrap()
     }
 
     #[test]

@@ -1,22 +1,27 @@
 //! An open database.
 
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection as _, Sqlite, SqliteConnection, SqlitePool, Transaction};
+use rusqlite::trace::{TraceEvent, TraceEventCodes};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
-use crate::error::SqliteError;
+use crate::error::{DriverError, SqliteError};
 use crate::migrate::{MigrationLock, MigrationStatus, Schema, create_private};
+use crate::pool::{Connect, Pool};
 
-/// Statements that the connection which writes keeps prepared. Inserts of many rows have a statement
-/// for each number of rows.
-const WRITER_STATEMENTS: usize = 256;
+/// The log target of the statements that are run. A connection says them, at level TRACE and
+/// without their parameters, if the target is heard when it is opened.
+pub const STATEMENTS: &str = "alga_sqlite::statements";
+
+/// Statements that a connection keeps prepared; there are a few dozen.
+const PREPARED: usize = 64;
 
 /// Pages of 4 KiB in the log after which the commit that finds so many moves them to the database.
 /// Four times SQLite's own figure: a page that is written again and again is moved once.
-const CHECKPOINT_PAGES: &str = "4000";
+const CHECKPOINT_PAGES: u32 = 4_000;
 
 /// Where a database is and how it is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +33,10 @@ pub struct Options {
     /// How long an operation waits for a connection, and for another process that is writing; 5 s
     /// by default.
     pub busy_timeout: Duration,
+    /// Whether the connection that writes enforces the schema's CHECK constraints, as it does by
+    /// default. They are there for other hands; who has types that can't break them need not pay, as
+    /// they cost about as much as the rest of inserting a small row.
+    pub enforce_checks: bool,
     /// Whether opening brings the schema up to date, as it does by default. Without, a database
     /// that is behind opens but can't be used; that is for the commands that migrate.
     pub migrate_on_open: bool,
@@ -58,6 +67,7 @@ impl Options {
             location,
             read_connections: NonZeroU32::MIN.saturating_add(3),
             busy_timeout: Duration::from_secs(5),
+            enforce_checks: true,
             migrate_on_open: true,
         }
     }
@@ -68,11 +78,14 @@ impl Options {
 /// One connection writes, a few read. SQLite has one writer at a time anyway; queueing for the
 /// connection is fair, where contending for the file's lock isn't. What a commit answered is
 /// durable: write-ahead logging, synced at every commit.
+///
+/// What is done with a connection is done on a thread that may block, and goes on to its end once it
+/// has begun, also where nobody waits for it any more.
 #[derive(Debug)]
 pub struct Database {
     schema: Schema,
-    writer: SqlitePool,
-    reader: SqlitePool,
+    writer: Arc<Pool>,
+    readers: Arc<Pool>,
     file: Option<PathBuf>,
 }
 
@@ -96,30 +109,60 @@ impl Database {
         Ok(database)
     }
 
-    /// The connections that read.
-    pub const fn reader(&self) -> &SqlitePool {
-        &self.reader
+    /// Reads. Each statement sees what is committed when it begins; a transaction sees one moment.
+    pub async fn read<T, E>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<DriverError> + Send + 'static,
+    {
+        self.readers.run(|connection| work(connection)).await
     }
 
-    /// The one connection that writes.
-    pub const fn writer(&self) -> &SqlitePool {
-        &self.writer
+    /// Writes, in a transaction that is committed where `work` succeeds and undone where it fails.
+    ///
+    /// It holds the write lock from its first statement on: what it reads can't change before it
+    /// commits, and it never fails half-way because another process wrote first.
+    pub async fn write<T, E>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<DriverError> + Send + 'static,
+    {
+        let work = |connection: &mut Connection| {
+            let transaction = begin(connection)?;
+            let done = work(&transaction)?;
+            transaction.commit().map_err(DriverError::from)?;
+            Ok(done)
+        };
+        self.writer.run(work).await
     }
 
-    /// Begins a transaction that holds the write lock from its first statement on: what it reads
-    /// can't change before it commits, and it never fails half-way because another process wrote
-    /// first. Rolled back when it is dropped.
-    pub async fn begin(&self) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
-        self.writer.begin_with("BEGIN IMMEDIATE").await
+    /// Does something with the one connection that writes, such as a transaction of its own.
+    pub async fn with_writer<T, E>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<DriverError> + Send + 'static,
+    {
+        self.writer.run(work).await
     }
 
     /// Fails unless the database answers.
-    pub async fn ping(&self) -> Result<(), sqlx::Error> {
+    pub async fn ping(&self) -> Result<(), DriverError> {
         // A statement without a table would not touch the file.
-        sqlx::query("SELECT EXISTS (SELECT 1 FROM sqlite_schema)")
-            .execute(&self.reader)
-            .await?;
-        Ok(())
+        const LOOK: &str = "SELECT EXISTS (SELECT 1 FROM sqlite_schema)";
+        let look = |connection: &Connection| {
+            let _any: bool = connection.query_row(LOOK, (), |row| row.get(0))?;
+            Ok(())
+        };
+        self.read(look).await
     }
 
     /// Applies the migrations that are missing. Safe from several processes at once.
@@ -137,12 +180,12 @@ impl Database {
 
     /// The migrations of this release and whether the database has them. Writes nothing.
     pub async fn migration_status(&self) -> Result<Vec<MigrationStatus>, SqliteError> {
-        self.schema.status(&self.reader).await
+        self.schema.status(&self.readers).await
     }
 
     /// Waits for what is going on and closes the database.
     pub async fn close(&self) {
-        self.reader.close().await;
+        self.readers.close().await;
         self.writer.close().await;
     }
 
@@ -152,69 +195,50 @@ impl Database {
         options: Options,
     ) -> Result<(Self, Option<MigrationLock>), SqliteError> {
         let Location::File(path) = &options.location else {
-            return Ok((Self::connect_memory(schema, &options).await?, None));
+            return Ok((Self::in_memory(schema, &options), None));
         };
         let on_file = |source| SqliteError::File {
             schema: schema.name(),
             source,
         };
-        // An absolute path is never taken for a `file:` URI.
         let path = std::path::absolute(path).map_err(on_file)?;
         // Switching a new file to write-ahead logging doesn't wait for others who do the same, so
         // it happens under the lock too.
         let lock = MigrationLock::acquire(&path).await.map_err(on_file)?;
         create_private(&path).await.map_err(on_file)?;
-        Ok((
-            Self::connect_file(schema, path, &options).await?,
-            Some(lock),
-        ))
+        Ok((Self::on_file(schema, path, &options), Some(lock)))
     }
 
-    async fn connect_file(
-        schema: Schema,
-        path: PathBuf,
-        options: &Options,
-    ) -> Result<Self, SqliteError> {
-        let connect = connect_options(options).filename(&path);
-        let writer = pool_options(NonZeroU32::MIN, options)
-            .after_release(|connection, _| Box::pin(is_fit_for_reuse(connection)))
-            .connect_with(
-                connect
-                    .clone()
-                    .journal_mode(SqliteJournalMode::Wal)
-                    .statement_cache_capacity(WRITER_STATEMENTS)
-                    .pragma("wal_autocheckpoint", CHECKPOINT_PAGES),
-            )
-            .await
-            .map_err(|source| SqliteError::Statement {
-                schema: schema.name(),
-                source,
-            })?;
-        let reader = pool_options(options.read_connections, options)
-            .connect_lazy_with(connect.pragma("query_only", "ON"));
-        Ok(Self {
+    fn on_file(schema: Schema, path: PathBuf, options: &Options) -> Self {
+        let timeout = options.busy_timeout;
+        let file = path.clone();
+        let enforce_checks = options.enforce_checks;
+        let writer: Connect = Box::new(move || open_writer(&file, timeout, enforce_checks));
+        let file = path.clone();
+        let reader: Connect = Box::new(move || open_reader(&file, timeout));
+        Self {
             schema,
-            writer,
-            reader,
+            writer: Arc::new(Pool::new(1, timeout, writer)),
+            readers: Arc::new(Pool::new(options.read_connections.get(), timeout, reader)),
             file: Some(path),
-        })
+        }
     }
 
-    async fn connect_memory(schema: Schema, options: &Options) -> Result<Self, SqliteError> {
-        let connect = connect_options(options).in_memory(true);
-        let only = pool_options(NonZeroU32::MIN, options)
-            .connect_with(connect)
-            .await
-            .map_err(|source| SqliteError::Statement {
-                schema: schema.name(),
-                source,
-            })?;
-        Ok(Self {
+    fn in_memory(schema: Schema, options: &Options) -> Self {
+        let timeout = options.busy_timeout;
+        let enforce_checks = options.enforce_checks;
+        let connect: Connect = Box::new(move || {
+            let connection = prepare(Connection::open_in_memory()?, timeout)?;
+            connection.pragma_update(None, "ignore_check_constraints", !enforce_checks)?;
+            Ok(connection)
+        });
+        let only = Arc::new(Pool::new(1, timeout, connect));
+        Self {
             schema,
-            writer: only.clone(),
-            reader: only,
+            writer: Arc::clone(&only),
+            readers: only,
             file: None,
-        })
+        }
     }
 
     async fn lock(&self) -> Result<Option<MigrationLock>, SqliteError> {
@@ -229,35 +253,50 @@ impl Database {
     }
 }
 
-/// Whether a connection can begin another transaction.
-///
-/// When the disk is full or fails, SQLite rolls a transaction back by itself. The driver's own
-/// rollback fails then, and it believes for ever that the transaction goes on. Such a connection is
-/// closed; the next write gets a new one.
-async fn is_fit_for_reuse(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
-    if !connection.is_in_transaction() {
-        return Ok(true);
+/// Begins a transaction that holds the write lock.
+pub(crate) fn begin(connection: &mut Connection) -> Result<Transaction<'_>, DriverError> {
+    Ok(connection.transaction_with_behavior(TransactionBehavior::Immediate)?)
+}
+
+fn open_writer(
+    path: &Path,
+    timeout: Duration,
+    enforce_checks: bool,
+) -> rusqlite::Result<Connection> {
+    let connection = open_file(path, timeout)?;
+    connection.pragma_update(None, "ignore_check_constraints", !enforce_checks)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    Ok(connection)
+}
+
+fn open_reader(path: &Path, timeout: Duration) -> rusqlite::Result<Connection> {
+    let connection = open_file(path, timeout)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+fn open_file(path: &Path, timeout: Duration) -> rusqlite::Result<Connection> {
+    // Neither made where it is missing, nor read as a URI. Nobody else uses the connection, so that it
+    // needs no mutex.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    prepare(Connection::open_with_flags(path, flags)?, timeout)
+}
+
+fn prepare(connection: Connection, timeout: Duration) -> rusqlite::Result<Connection> {
+    connection.busy_timeout(timeout)?;
+    connection.set_prepared_statement_cache_capacity(PREPARED);
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    if tracing::enabled!(target: STATEMENTS, tracing::Level::TRACE) {
+        connection.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(say));
     }
-    // Runs the rollback that a dropped transaction has only asked for.
-    connection.ping().await?;
-    Ok(!connection.is_in_transaction())
+    Ok(connection)
 }
 
-fn connect_options(options: &Options) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .foreign_keys(true)
-        .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(options.busy_timeout)
-}
-
-/// A pool that keeps its connections: in memory, a connection that goes takes the database along.
-fn pool_options(connections: NonZeroU32, options: &Options) -> SqlitePoolOptions {
-    SqlitePoolOptions::new()
-        .max_connections(connections.get())
-        .acquire_timeout(options.busy_timeout)
-        .max_lifetime(None)
-        .idle_timeout(None)
-        // The connections are local: asking each before its use whether it is still there would
-        // double the round trips of every operation.
-        .test_before_acquire(false)
+fn say(event: TraceEvent<'_>) {
+    if let TraceEvent::Stmt(statement, _) = event {
+        let statement = statement.sql();
+        tracing::trace!(target: STATEMENTS, statement = &*statement);
+    }
 }

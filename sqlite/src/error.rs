@@ -1,20 +1,11 @@
 //! What a failure of SQLite means.
 
 use std::io;
+use std::time::Duration;
 
-use sqlx::migrate::MigrateError;
+use rusqlite::ErrorCode;
 
-// Primary result codes, https://www.sqlite.org/rescode.html; the lowest byte of an extended one.
-const SQLITE_BUSY: i32 = 5;
-const SQLITE_LOCKED: i32 = 6;
-const SQLITE_NOMEM: i32 = 7;
-const SQLITE_READONLY: i32 = 8;
-const SQLITE_IOERR: i32 = 10;
-const SQLITE_FULL: i32 = 13;
-const SQLITE_CANTOPEN: i32 = 14;
-const SQLITE_PROTOCOL: i32 = 15;
-
-/// A database that could not be opened, migrated or used.
+/// A database that could not be opened or migrated.
 #[derive(Debug, thiserror::Error)]
 pub enum SqliteError {
     /// A statement failed.
@@ -24,16 +15,18 @@ pub enum SqliteError {
         schema: &'static str,
         /// How it failed.
         #[source]
-        source: sqlx::Error,
+        source: DriverError,
     },
     /// A migration failed.
-    #[error("cannot migrate the {schema} database")]
+    #[error("cannot apply or revert migration {version} of the {schema} database")]
     Migration {
         /// Whose database.
         schema: &'static str,
+        /// The migration's version.
+        version: i64,
         /// How it failed.
         #[source]
-        source: MigrateError,
+        source: rusqlite::Error,
     },
     /// The database's file could not be made or locked.
     #[error("cannot use the file of the {schema} database")]
@@ -81,51 +74,59 @@ impl SqliteError {
     /// Whether the same might work a moment later, on the same machine and release.
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Statement { source, .. } => is_passing(source),
-            Self::Migration {
-                source: MigrateError::Execute(error),
-                ..
-            }
-            | Self::Migration {
-                source: MigrateError::ExecuteMigration(error, _),
-                ..
-            } => is_passing(error),
+            Self::Statement { source, .. } => source.is_passing(),
+            Self::Migration { source, .. } => is_passing(source),
             Self::File { .. } => true,
-            Self::Migration { .. }
-            | Self::SchemaTooNew { .. }
+            Self::SchemaTooNew { .. }
             | Self::SchemaDiverged { .. }
             | Self::UnknownVersion { .. } => false,
         }
     }
 }
 
-/// Whether a failure tells of a state of the machine (a lock, a full disk, a pool in use) rather
-/// than of a defect.
-pub fn is_passing(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| is_passing_code(&code)),
-        sqlx::Error::Io(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => true,
-        _ => false,
+/// Why something could not be done with an open database.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// A statement failed.
+    #[error(transparent)]
+    Statement(#[from] rusqlite::Error),
+    /// All connections were in use for too long.
+    #[error("no connection to the database became free in {} ms", .0.as_millis())]
+    NoConnection(Duration),
+    /// The database was closed.
+    #[error("the database is closed")]
+    Closed,
+    /// What was to be done has panicked; nothing of it was committed.
+    #[error("the work on the database panicked")]
+    Panicked,
+}
+
+impl DriverError {
+    /// Whether it tells of a state of the machine (a lock, a full disk, connections in use) rather
+    /// than of a defect.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Statement(error) => is_passing(error),
+            Self::NoConnection(_) | Self::Closed => true,
+            Self::Panicked => false,
+        }
     }
 }
 
-fn is_passing_code(code: &str) -> bool {
-    code.parse::<i32>().is_ok_and(|extended| {
-        matches!(
-            extended & 0xff,
-            SQLITE_BUSY
-                | SQLITE_LOCKED
-                | SQLITE_NOMEM
-                | SQLITE_READONLY
-                | SQLITE_IOERR
-                | SQLITE_FULL
-                | SQLITE_CANTOPEN
-                | SQLITE_PROTOCOL
+fn is_passing(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::OutOfMemory
+                | ErrorCode::ReadOnly
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::DiskFull
+                | ErrorCode::CannotOpen
+                | ErrorCode::FileLockingProtocolFailed
         )
-    })
+    )
 }
 
 #[cfg(test)]
@@ -134,25 +135,20 @@ mod tests {
 
     #[test]
     fn a_busy_database_passes_and_a_broken_statement_does_not() {
-        const SQLITE_BUSY_SNAPSHOT: &str = "517";
-        const SQLITE_CONSTRAINT_UNIQUE: &str = "2067";
-        for code in [
-            "5",
-            SQLITE_BUSY_SNAPSHOT,
-            "6",
-            "7",
-            "8",
-            "10",
-            "13",
-            "14",
-            "15",
-        ] {
-            assert!(is_passing_code(code), "{code}");
+        // Result codes, https://www.sqlite.org/rescode.html, some of them extended.
+        const BUSY_SNAPSHOT: i32 = 517;
+        const CONSTRAINT_UNIQUE: i32 = 2067;
+        let failure = |code| {
+            let error = rusqlite::ffi::Error::new(code);
+            DriverError::from(rusqlite::Error::SqliteFailure(error, None))
+        };
+        for code in [5, BUSY_SNAPSHOT, 6, 7, 8, 10, 13, 14, 15] {
+            assert!(failure(code).is_passing(), "{code}");
         }
-        for code in ["1", SQLITE_CONSTRAINT_UNIQUE, "11", "26", ""] {
-            assert!(!is_passing_code(code), "{code}");
+        for code in [1, CONSTRAINT_UNIQUE, 11, 26] {
+            assert!(!failure(code).is_passing(), "{code}");
         }
-        assert!(is_passing(&sqlx::Error::PoolTimedOut));
-        assert!(!is_passing(&sqlx::Error::RowNotFound));
+        assert!(DriverError::NoConnection(Duration::ZERO).is_passing());
+        assert!(!DriverError::from(rusqlite::Error::QueryReturnedNoRows).is_passing());
     }
 }

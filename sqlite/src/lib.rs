@@ -2,13 +2,14 @@
 //! brought up to date under a lock.
 //!
 //! Storage and registry each have a database of their own, with statements of their own; what they
-//! share is how it is opened, migrated, and what its failures mean. The crate knows no table but
-//! the one that holds the history of a schema.
+//! share is how it is opened, migrated and used, and what its failures mean. The crate knows no table
+//! but the one that holds the history of a schema.
 
 mod database;
 mod error;
 mod migrate;
+mod pool;
 
-pub use database::{Database, Location, Options};
-pub use error::{SqliteError, is_passing};
+pub use database::{Database, Location, Options, STATEMENTS};
+pub use error::{DriverError, SqliteError};
 pub use migrate::{MigrationStatus, Schema};

@@ -3,12 +3,16 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
 
-use sqlx::SqlitePool;
-use sqlx::migrate::{AppliedMigration, Migrate as _, MigrateError, Migration, Migrator};
+use rusqlite::{Connection, params};
+use sqlx::migrate::{Migration, Migrator};
 use tokio::task::spawn_blocking;
 
-use crate::error::SqliteError;
+use crate::database::begin;
+use crate::error::{DriverError, SqliteError};
+use crate::pool::Pool;
 
 /// The migrations of one database, embedded in the binary.
 #[derive(Debug)]
@@ -31,8 +35,7 @@ pub struct MigrationStatus {
 
 impl Schema {
     /// The schema called `name`, whose history is kept in the table `history`.
-    pub fn new(name: &'static str, history: &'static str, mut migrator: Migrator) -> Self {
-        migrator.dangerous_set_table_name(history);
+    pub const fn new(name: &'static str, history: &'static str, migrator: Migrator) -> Self {
         Self {
             name,
             history,
@@ -46,37 +49,44 @@ impl Schema {
     }
 
     /// Applies the migrations that are missing. Writes nothing when none is.
-    pub(crate) async fn up(&self, pool: &SqlitePool) -> Result<(), SqliteError> {
-        let pending: Vec<i64> = self
-            .status(pool)
-            .await?
-            .iter()
-            .filter(|migration| !migration.applied)
-            .map(|migration| migration.version)
-            .collect();
-        if !pending.is_empty() {
-            self.migrator
-                .run(pool)
-                .await
-                .map_err(|source| self.migration(source))?;
-            tracing::info!(schema = self.name, versions = ?pending, "applied migrations");
+    pub(crate) async fn up(&self, pool: &Arc<Pool>) -> Result<(), SqliteError> {
+        let applied = self.applied(pool).await?;
+        let missing = self
+            .migrations()
+            .filter(|migration| !applied.contains(&migration.version));
+        let mut versions = Vec::new();
+        for migration in missing {
+            self.run(pool, migration, apply).await?;
+            versions.push(migration.version);
+        }
+        if !versions.is_empty() {
+            tracing::info!(schema = self.name, ?versions, "applied migrations");
         }
         Ok(())
     }
 
     /// Reverts the migrations after `version`.
-    pub(crate) async fn down_to(&self, pool: &SqlitePool, version: i64) -> Result<(), SqliteError> {
-        self.applied(pool).await?;
+    pub(crate) async fn down_to(&self, pool: &Arc<Pool>, version: i64) -> Result<(), SqliteError> {
+        let applied = self.applied(pool).await?;
         if version != 0 && !self.migrator.version_exists(version) {
             return Err(SqliteError::UnknownVersion {
                 schema: self.name,
                 version,
             });
         }
-        self.migrator
-            .undo(pool, version)
-            .await
-            .map_err(|source| self.migration(source))?;
+        let newer = |migration: &&Migration| {
+            migration.version > version && applied.contains(&migration.version)
+        };
+        let mut reverts: Vec<&Migration> = self
+            .migrator
+            .iter()
+            .filter(|migration| migration.migration_type.is_down_migration())
+            .filter(newer)
+            .collect();
+        reverts.sort_by_key(|migration| std::cmp::Reverse(migration.version));
+        for migration in reverts {
+            self.run(pool, migration, revert).await?;
+        }
         tracing::info!(schema = self.name, version, "reverted migrations");
         Ok(())
     }
@@ -84,7 +94,7 @@ impl Schema {
     /// The migrations of this release and whether the database has them.
     pub(crate) async fn status(
         &self,
-        pool: &SqlitePool,
+        pool: &Arc<Pool>,
     ) -> Result<Vec<MigrationStatus>, SqliteError> {
         let applied = self.applied(pool).await?;
         let of_migration = |migration: &Migration| MigrationStatus {
@@ -96,60 +106,68 @@ impl Schema {
     }
 
     /// The versions the database has, unless one is not as this release has it.
-    pub(crate) async fn applied(&self, pool: &SqlitePool) -> Result<Vec<i64>, SqliteError> {
-        let history = self.history(pool).await?;
-        self.ensure_not_newer(&history)?;
-        self.ensure_same(&history)?;
-        Ok(history.iter().map(|applied| applied.version).collect())
-    }
-
-    /// What is written in the table of the history, by version; nothing while there is no table.
-    async fn history(&self, pool: &SqlitePool) -> Result<Vec<AppliedMigration>, SqliteError> {
-        const FIND: &str =
-            "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1)";
-        let statement = |source| SqliteError::Statement {
+    pub(crate) async fn applied(&self, pool: &Arc<Pool>) -> Result<Vec<i64>, SqliteError> {
+        let table = self.history;
+        let history = pool.run(move |connection| history(connection, table)).await;
+        let history = history.map_err(|source| SqliteError::Statement {
             schema: self.name,
             source,
-        };
-        let mut connection = pool.acquire().await.map_err(statement)?;
-        let exists: bool = sqlx::query_scalar(FIND)
-            .bind(self.history)
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(statement)?;
-        if !exists {
-            return Ok(Vec::new());
-        }
-        connection
-            .list_applied_migrations(self.history)
-            .await
-            .map_err(|source| self.migration(source))
+        })?;
+        self.ensure_not_newer(&history)?;
+        self.ensure_same(&history)?;
+        Ok(history.iter().map(|(version, _)| *version).collect())
     }
 
-    fn ensure_not_newer(&self, history: &[AppliedMigration]) -> Result<(), SqliteError> {
+    /// Applies or reverts a migration, and notes it in the history in the same transaction.
+    async fn run(
+        &self,
+        pool: &Arc<Pool>,
+        migration: &Migration,
+        step: fn(&Connection, &Migration, &'static str) -> rusqlite::Result<()>,
+    ) -> Result<(), SqliteError> {
+        let (name, table, version) = (self.name, self.history, migration.version);
+        let migration = migration.clone();
+        let work = move |connection: &mut Connection| {
+            let transaction = begin(connection)?;
+            step(&transaction, &migration, table)?;
+            transaction.commit()?;
+            Ok(())
+        };
+        pool.run(work).await.map_err(|source| match source {
+            DriverError::Statement(source) => SqliteError::Migration {
+                schema: name,
+                version,
+                source,
+            },
+            source => SqliteError::Statement {
+                schema: name,
+                source,
+            },
+        })
+    }
+
+    fn ensure_not_newer(&self, history: &[Applied]) -> Result<(), SqliteError> {
         let known = self.migrations().map(|migration| migration.version).max();
         let known = known.unwrap_or_default();
         match history.last() {
-            Some(newest) if newest.version > known => Err(SqliteError::SchemaTooNew {
+            Some((newest, _)) if *newest > known => Err(SqliteError::SchemaTooNew {
                 schema: self.name,
-                applied: newest.version,
+                applied: *newest,
                 known,
             }),
             _ => Ok(()),
         }
     }
 
-    /// The migrator compares too, but not before it reverts, and is not run when none is missing.
-    fn ensure_same(&self, history: &[AppliedMigration]) -> Result<(), SqliteError> {
-        let is_ours = |applied: &AppliedMigration| {
-            self.migrations().any(|migration| {
-                migration.version == applied.version && migration.checksum == applied.checksum
-            })
+    fn ensure_same(&self, history: &[Applied]) -> Result<(), SqliteError> {
+        let is_ours = |(version, checksum): &&Applied| {
+            self.migrations()
+                .any(|migration| migration.version == *version && *migration.checksum == **checksum)
         };
         match history.iter().find(|applied| !is_ours(applied)) {
-            Some(other) => Err(SqliteError::SchemaDiverged {
+            Some((version, _)) => Err(SqliteError::SchemaDiverged {
                 schema: self.name,
-                version: other.version,
+                version: *version,
             }),
             None => Ok(()),
         }
@@ -161,13 +179,60 @@ impl Schema {
             .iter()
             .filter(|migration| migration.migration_type.is_up_migration())
     }
+}
 
-    fn migration(&self, source: MigrateError) -> SqliteError {
-        SqliteError::Migration {
-            schema: self.name,
-            source,
-        }
+/// Version and checksum of a migration that the database has.
+type Applied = (i64, Vec<u8>);
+
+/// What is written in the table of the history, by version; nothing while there is no table.
+fn history(connection: &Connection, table: &'static str) -> Result<Vec<Applied>, DriverError> {
+    // `Connection::table_exists` would not see what another connection has made meanwhile.
+    let exists = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?)";
+    if !connection.query_row(exists, [table], |row| row.get(0))? {
+        return Ok(Vec::new());
     }
+    let history = format!("SELECT version, checksum FROM {table} ORDER BY version");
+    let mut statement = connection.prepare(&history)?;
+    let applied = statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(applied.collect::<Result<_, _>>()?)
+}
+
+fn apply(
+    connection: &Connection,
+    migration: &Migration,
+    table: &'static str,
+) -> rusqlite::Result<()> {
+    // The table that sqlx keeps, which has the migrations of PostgreSQL: one shape for both.
+    connection.execute_batch(&format!(
+        "CREATE TABLE IF NOT EXISTS {table} (
+            version BIGINT PRIMARY KEY,
+            description TEXT NOT NULL,
+            installed_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP,
+            success BOOLEAN NOT NULL,
+            checksum BLOB NOT NULL,
+            execution_time BIGINT NOT NULL
+        )"
+    ))?;
+    let started = Instant::now();
+    connection.execute_batch(migration.sql.as_str())?;
+    let nanos = i64::try_from(started.elapsed().as_nanos()).unwrap_or(i64::MAX);
+    let note = format!(
+        "INSERT INTO {table} (version, description, success, checksum, execution_time)
+         VALUES (?, ?, TRUE, ?, ?)"
+    );
+    let (description, checksum) = (&*migration.description, &*migration.checksum);
+    let row = params![migration.version, description, checksum, nanos];
+    connection.execute(&note, row).map(drop)
+}
+
+fn revert(
+    connection: &Connection,
+    migration: &Migration,
+    table: &'static str,
+) -> rusqlite::Result<()> {
+    connection.execute_batch(migration.sql.as_str())?;
+    let forget = format!("DELETE FROM {table} WHERE version = ?");
+    connection.execute(&forget, [migration.version]).map(drop)
 }
 
 /// Keeps other processes, and other users of the database in this one, from changing its schema.

@@ -1,7 +1,7 @@
 //! Which way the statements go: none reads a whole table.
 //!
-//! Alone in its process, because the driver logs from threads of its own, which only the process's
-//! subscriber hears.
+//! Alone in its process, because statements are said on threads of their own, which only the process's
+//! subscriber hears, and by connections that found it listening when they were opened.
 
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
@@ -11,32 +11,24 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use alga_model::Clock as _;
-use alga_sqlite::Options;
+use alga_sqlite::{DriverError, Options, STATEMENTS};
 use alga_storage::suite::{Install, Stage};
 use alga_storage::{
     AuditFilter, BulkItem, Guard, Key, KeyRange, ListRequest, Maintenance as _, Namespace,
     SqliteBackend,
 };
-use sqlx::{AssertSqlSafe, Row as _};
+use rusqlite::Connection;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
-/// The statements that the driver says it runs.
+/// The statements that the connections say they run.
 #[derive(Debug, Clone, Default)]
 struct Statements(Arc<Mutex<BTreeSet<String>>>);
 
-#[derive(Default)]
-struct Statement {
-    summary: String,
-    whole: String,
-}
-
-impl Visit for Statement {
+impl Visit for Statements {
     fn record_str(&mut self, field: &Field, value: &str) {
-        match field.name() {
-            "summary" => value.clone_into(&mut self.summary),
-            "db.statement" => value.trim().clone_into(&mut self.whole),
-            _ => {}
+        if field.name() == "statement" {
+            self.0.lock().unwrap().insert(value.to_owned());
         }
     }
 
@@ -45,16 +37,9 @@ impl Visit for Statement {
 
 impl<S: tracing::Subscriber> Layer<S> for Statements {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        if event.metadata().target() != "sqlx::query" {
-            return;
+        if event.metadata().target() == STATEMENTS {
+            event.record(&mut self.clone());
         }
-        let mut statement = Statement::default();
-        event.record(&mut statement);
-        let Statement { summary, whole } = statement;
-        let text = if whole.is_empty() { summary } else { whole };
-        // Several may run as one; none has a semicolon of its own.
-        let statements = text.split(';').map(str::to_owned);
-        self.0.lock().unwrap().extend(statements);
     }
 }
 
@@ -126,26 +111,29 @@ async fn list(install: &Install<'_>, reverse: bool) {
 }
 
 async fn plan(backend: &SqliteBackend, statement: &str) -> Vec<String> {
-    sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}")))
-        .fetch_all(backend.database().reader())
-        .await
-        .unwrap()
-        .iter()
-        .map(|row| row.get("detail"))
-        .collect()
+    let explain = format!("EXPLAIN QUERY PLAN {statement}");
+    let read = move |connection: &Connection| {
+        let mut statement = connection.prepare(&explain)?;
+        // Parameters are unknown to the planner when a statement is prepared, here as there.
+        let rows = statement.raw_query().mapped(|row| row.get("detail"));
+        Ok::<_, DriverError>(rows.collect::<Result<_, _>>()?)
+    };
+    backend.database().read(read).await.unwrap()
 }
 
 #[tokio::test]
 async fn every_statement_reaches_its_rows_through_an_index() {
+    let heard = Statements::default();
+    let subscriber = tracing_subscriber::registry().with(heard.clone());
+    tracing::subscriber::set_global_default(subscriber).unwrap();
     let clock = Stage::clock();
     let backend = SqliteBackend::open(Options::memory(), Arc::clone(&clock) as _)
         .await
         .unwrap();
     let backend = Arc::new(backend);
     let stage = Stage::new(Arc::clone(&backend), clock);
-    let heard = Statements::default();
-    let subscriber = tracing_subscriber::registry().with(heard.clone());
-    tracing::subscriber::set_global_default(subscriber).unwrap();
+    // What was said until here made the schema.
+    heard.0.lock().unwrap().clear();
     everything(&stage, &backend).await;
     let statements = heard.0.lock().unwrap().clone();
     let mut planned = 0;

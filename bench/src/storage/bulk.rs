@@ -67,10 +67,11 @@ impl Batches {
 
     async fn bare_puts(self, round: u32) -> anyhow::Result<f64> {
         let records: Vec<_> = records(round).collect();
-        let mut writer = self.stage.bare().writer().await?;
+        let batches: Vec<_> = records.chunks(self.size).map(<[_]>::to_vec).collect();
+        let bare = self.stage.bare();
         let start = Instant::now();
-        for batch in records.chunks(self.size) {
-            writer.bulk_put(self.namespace.as_str(), batch).await?;
+        for batch in batches {
+            bare.bulk_put(self.namespace.as_str(), batch).await?;
         }
         Ok(per_second(RECORDS, start))
     }

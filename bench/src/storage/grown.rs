@@ -55,9 +55,7 @@ impl Tenant {
         let namespace = Namespace::parse(namespace_name(crowd.namespaces / 2))?;
         let stage = Stage::open(bench.path(file), [namespace.clone()]).await?;
         bench.progress("writing the records");
-        let mut writer = stage.bare().writer().await?;
-        writer.crowd(crowd, &value(0)).await?;
-        drop(writer);
+        stage.bare().crowd(crowd, &value(0)).await?;
         Ok(Self {
             stage,
             namespace,

@@ -124,12 +124,12 @@ impl Writes {
 
     async fn bare_puts(self, seed: u64, pattern: Pattern) -> anyhow::Result<f64> {
         let mut numbers = Numbers::seeded(seed);
-        let mut writer = self.stage.bare().writer().await?;
+        let bare = self.stage.bare();
         let start = Instant::now();
         for _ in 0..PUTS {
             let number = self.number(pattern, &mut numbers);
             let (key, value) = (key(number), value(number));
-            writer.put(self.namespace.as_str(), &key, &value).await?;
+            bare.put(self.namespace.as_str(), &key, &value).await?;
         }
         Ok(per_second(PUTS, start))
     }

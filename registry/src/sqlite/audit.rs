@@ -1,11 +1,11 @@
 //! Statements about the audit.
 
-use alga_model::{ExtensionName, Timestamp};
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqliteExecutor};
+use alga_model::{ExtensionName, InstallId, TenantId, Timestamp};
+use rusqlite::{Connection, Transaction, params};
 
 use super::error::SqliteError;
-use super::{json_text, lookahead, rows};
-use crate::audit::{AuditEntry, AuditFilter, AuditOrder, AuditRecord};
+use super::{find_all, json_text, lookahead, rows};
+use crate::audit::{AuditAction, AuditEntry, AuditFilter, AuditOrder, AuditRecord};
 use crate::change::Change;
 use crate::page::{Page, PageRequest};
 
@@ -20,46 +20,45 @@ const REMOVE: &str = "DELETE FROM registry_audit WHERE seq IN
 
 /// Adds a record to the transaction of the mutation it describes.
 #[tracing::instrument(level = "debug", name = "db.audit.record", skip_all)]
-pub(super) async fn record(
-    tx: &mut SqliteConnection,
+pub(super) fn record(
+    tx: &Transaction<'_>,
     entry: &AuditEntry<'_>,
     change: Change<'_>,
 ) -> Result<(), SqliteError> {
-    sqlx::query(INSERT)
-        .bind(change.now.as_millis())
-        .bind(change.actor)
-        .bind(change.request_id)
-        .bind(entry.action.as_str())
-        .bind(
-            entry
-                .tenant
-                .as_ref()
-                .map(|tenant| tenant.as_bytes().as_slice()),
-        )
-        .bind(
-            entry
-                .install
-                .as_ref()
-                .map(|install| install.as_bytes().as_slice()),
-        )
-        .bind(entry.extension.map(ExtensionName::as_str))
-        .bind(json_text(&entry.details)?)
-        .execute(tx)
-        .await?;
+    tx.prepare_cached(INSERT)?.execute(params![
+        change.now.as_millis(),
+        change.actor,
+        change.request_id,
+        entry.action.as_str(),
+        entry.tenant.as_ref().map(TenantId::as_bytes),
+        entry.install.as_ref().map(InstallId::as_bytes),
+        entry.extension.map(ExtensionName::as_str),
+        json_text(&entry.details)?,
+    ])?;
     Ok(())
 }
 
 #[tracing::instrument(level = "debug", name = "db.audit.list", skip_all)]
-pub(super) async fn list(
-    executor: impl SqliteExecutor<'_>,
+pub(super) fn list(
+    connection: &Connection,
     filter: &AuditFilter,
     page: PageRequest<u64>,
 ) -> Result<Page<AuditRecord, u64>, SqliteError> {
-    let rows = page_query(filter, page).build().fetch_all(executor).await?;
-    let found = rows
-        .iter()
-        .map(rows::audit_record)
-        .collect::<Result<_, _>>()?;
+    let after = page.after.map(|seq| i64::try_from(seq).unwrap_or(i64::MAX));
+    let params = params![
+        after.unwrap_or(match filter.order {
+            AuditOrder::OldestFirst => 0,
+            AuditOrder::NewestFirst => i64::MAX,
+        }),
+        filter.tenant.as_ref().map(TenantId::as_bytes),
+        filter.install.as_ref().map(InstallId::as_bytes),
+        filter.extension.as_ref().map(ExtensionName::as_str),
+        filter.action.map(AuditAction::as_str),
+        filter.since.map(Timestamp::as_millis),
+        filter.until.map(Timestamp::as_millis),
+        lookahead(page.limit),
+    ];
+    let found = find_all(connection, &page_sql(filter), params, rows::audit_record)?;
     Ok(Page::from_lookahead(
         found,
         page.limit,
@@ -69,65 +68,44 @@ pub(super) async fn list(
 
 /// Removes the oldest records from before `before`, at most `limit`, and tells how many.
 #[tracing::instrument(level = "debug", name = "db.audit.remove", skip_all)]
-pub(super) async fn remove(
-    tx: &mut SqliteConnection,
+pub(super) fn remove(
+    tx: &Transaction<'_>,
     before: Timestamp,
     limit: u32,
 ) -> Result<u64, SqliteError> {
-    let removed = sqlx::query(REMOVE)
-        .bind(before.as_millis())
-        .bind(limit)
-        .execute(tx)
-        .await?;
-    Ok(removed.rows_affected())
+    let params = params![before.as_millis(), limit];
+    let removed = tx.prepare_cached(REMOVE)?.execute(params)?;
+    Ok(removed as u64)
 }
 
-fn page_query(filter: &AuditFilter, page: PageRequest<u64>) -> QueryBuilder<Sqlite> {
-    let after = page.after.map(|seq| i64::try_from(seq).unwrap_or(i64::MAX));
-    let mut query = QueryBuilder::new(SELECT);
-    match filter.order {
-        AuditOrder::OldestFirst => query.push(" WHERE seq > ").push_bind(after.unwrap_or(0)),
-        AuditOrder::NewestFirst => query
-            .push(" WHERE seq < ")
-            .push_bind(after.unwrap_or(i64::MAX)),
+/// A page of the audit. Each condition has a number of its own and is there only if it is asked
+/// for, so that each gets its index; all are bound nevertheless.
+fn page_sql(filter: &AuditFilter) -> String {
+    let (begin, end) = match filter.order {
+        AuditOrder::OldestFirst => (" WHERE seq > ?1", " ORDER BY seq LIMIT ?8"),
+        AuditOrder::NewestFirst => (" WHERE seq < ?1", " ORDER BY seq DESC LIMIT ?8"),
     };
-    if let Some(tenant) = &filter.tenant {
-        query
-            .push(" AND tenant_id = ")
-            .push_bind(tenant.as_bytes().as_slice());
-    }
-    if let Some(install) = &filter.install {
-        query
-            .push(" AND install_id = ")
-            .push_bind(install.as_bytes().as_slice());
-    }
-    if let Some(extension) = &filter.extension {
-        query
-            .push(" AND extension = ")
-            .push_bind(extension.as_str());
-    }
-    if let Some(action) = filter.action {
-        query.push(" AND action = ").push_bind(action.as_str());
-    }
-    // The plus keeps SQLite from the index of times, whose order isn't that of the pages.
-    if let Some(since) = filter.since {
-        query.push(" AND +at >= ").push_bind(since.as_millis());
-    }
-    if let Some(until) = filter.until {
-        query.push(" AND +at < ").push_bind(until.as_millis());
-    }
-    query.push(match filter.order {
-        AuditOrder::OldestFirst => " ORDER BY seq LIMIT ",
-        AuditOrder::NewestFirst => " ORDER BY seq DESC LIMIT ",
-    });
-    query.push_bind(lookahead(page.limit));
-    query
+    let conditions = [
+        (filter.tenant.is_some(), " AND tenant_id = ?2"),
+        (filter.install.is_some(), " AND install_id = ?3"),
+        (filter.extension.is_some(), " AND extension = ?4"),
+        (filter.action.is_some(), " AND action = ?5"),
+        // The plus keeps SQLite from the index of times, whose order isn't that of the pages.
+        (filter.since.is_some(), " AND +at >= ?6"),
+        (filter.until.is_some(), " AND +at < ?7"),
+    ];
+    let mut sql = [SELECT, begin].concat();
+    sql.extend(
+        conditions
+            .iter()
+            .filter(|(is_there, _)| *is_there)
+            .map(|(_, sql)| *sql),
+    );
+    sql + end
 }
 
 #[cfg(test)]
 mod tests {
-    use alga_model::{InstallId, TenantId};
-
     use super::*;
     use crate::sqlite::plan::assert_uses;
 
@@ -149,8 +127,7 @@ mod tests {
                     order,
                     ..AuditFilter::default()
                 };
-                let query = page_query(&filter, PageRequest::first(10));
-                assert_uses(query.sql().as_str(), "INTEGER PRIMARY KEY").await;
+                assert_uses(&page_sql(&filter), "INTEGER PRIMARY KEY").await;
             }
         }
     }
@@ -181,11 +158,7 @@ mod tests {
                     order,
                     ..filter.clone()
                 };
-                assert_uses(
-                    page_query(&filter, PageRequest::first(10)).sql().as_str(),
-                    index,
-                )
-                .await;
+                assert_uses(&page_sql(&filter), index).await;
             }
         }
     }

@@ -1,11 +1,11 @@
 //! Statements about extensions.
 
 use alga_model::{ExtensionName, Timestamp};
-use sqlx::{SqliteConnection, SqliteExecutor};
+use rusqlite::{Connection, Transaction, params};
 use uuid::Uuid;
 
 use super::error::SqliteError;
-use super::{lookahead, rows};
+use super::{find_all, find_one, lookahead, rows};
 use crate::extension::{Extension, ExtensionKey};
 use crate::page::{Page, PageRequest};
 
@@ -18,34 +18,24 @@ const INSERT: &str =
     "INSERT INTO registry_extensions (id, name, publisher, created_at) VALUES (?1, ?2, ?3, ?4)";
 
 #[tracing::instrument(level = "debug", name = "db.extensions.find", skip_all)]
-pub(super) async fn find(
-    executor: impl SqliteExecutor<'_>,
+pub(super) fn find(
+    connection: &Connection,
     key: &ExtensionKey,
 ) -> Result<Option<Extension>, SqliteError> {
-    let query = match key {
-        ExtensionKey::Id(id) => sqlx::query(BY_ID).bind(id.as_bytes().as_slice()),
-        ExtensionKey::Name(name) => sqlx::query(BY_NAME).bind(name.as_str()),
-    };
-    query
-        .fetch_optional(executor)
-        .await?
-        .as_ref()
-        .map(rows::extension)
-        .transpose()
+    match key {
+        ExtensionKey::Id(id) => find_one(connection, BY_ID, [id.as_bytes()], rows::extension),
+        ExtensionKey::Name(name) => find_one(connection, BY_NAME, [name.as_str()], rows::extension),
+    }
 }
 
 #[tracing::instrument(level = "debug", name = "db.extensions.list", skip_all)]
-pub(super) async fn list(
-    executor: impl SqliteExecutor<'_>,
-    page: PageRequest<ExtensionName>,
+pub(super) fn list(
+    connection: &Connection,
+    page: &PageRequest<ExtensionName>,
 ) -> Result<Page<Extension, ExtensionName>, SqliteError> {
     let after = page.after.as_ref().map_or("", ExtensionName::as_str);
-    let rows = sqlx::query(PAGE)
-        .bind(after)
-        .bind(lookahead(page.limit))
-        .fetch_all(executor)
-        .await?;
-    let found = rows.iter().map(rows::extension).collect::<Result<_, _>>()?;
+    let params = params![after, lookahead(page.limit)];
+    let found = find_all(connection, PAGE, params, rows::extension)?;
     Ok(Page::from_lookahead(
         found,
         page.limit,
@@ -54,20 +44,19 @@ pub(super) async fn list(
 }
 
 #[tracing::instrument(level = "debug", name = "db.extensions.create", skip_all)]
-pub(super) async fn create(
-    tx: &mut SqliteConnection,
+pub(super) fn create(
+    tx: &Transaction<'_>,
     name: &ExtensionName,
     publisher: &str,
     now: Timestamp,
 ) -> Result<Extension, SqliteError> {
     let id = Uuid::now_v7();
-    sqlx::query(INSERT)
-        .bind(id.as_bytes().as_slice())
-        .bind(name.as_str())
-        .bind(publisher)
-        .bind(now.as_millis())
-        .execute(tx)
-        .await?;
+    tx.prepare_cached(INSERT)?.execute(params![
+        id.as_bytes(),
+        name.as_str(),
+        publisher,
+        now.as_millis(),
+    ])?;
     Ok(Extension {
         id,
         name: name.clone(),

@@ -1,10 +1,11 @@
 //! Statements about installs.
 
-use alga_model::InstallId;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqliteExecutor};
+use alga_model::{InstallId, TenantId};
+use rusqlite::types::ToSqlOutput;
+use rusqlite::{Connection, Transaction, params};
 
 use super::error::SqliteError;
-use super::{audit, extensions, json_text, lookahead, rows, signed, versions};
+use super::{audit, extensions, find_all, find_one, json_text, lookahead, rows, versions};
 use crate::audit::AuditEntry;
 use crate::change::Change;
 use crate::error::{RegistryError, Resource};
@@ -31,7 +32,7 @@ macro_rules! select_installs {
 }
 
 const BY_ID: &str = select_installs!("WHERE i.id = ?1");
-const AFTER_ID: &str = select_installs!("WHERE i.id > ");
+const AFTER_ID: &str = select_installs!("WHERE i.id > ?1");
 const INSERT: &str = "INSERT INTO registry_installs
     (id, tenant_id, extension_id, version_id, state, allow_envelope_config, config, grants, limits,
         generation, created_at, updated_at)
@@ -45,25 +46,28 @@ const UPDATE: &str = "UPDATE registry_installs
 const BEFORE_EVERY_ID: &[u8] = &[];
 
 #[tracing::instrument(level = "debug", name = "db.installs.find", skip_all, fields(install.id = %id))]
-pub(super) async fn find(
-    executor: impl SqliteExecutor<'_>,
-    id: InstallId,
-) -> Result<Option<Install>, SqliteError> {
-    let row = sqlx::query(BY_ID)
-        .bind(id.as_bytes().as_slice())
-        .fetch_optional(executor)
-        .await?;
-    row.as_ref().map(rows::install).transpose()
+pub(super) fn find(connection: &Connection, id: InstallId) -> Result<Option<Install>, SqliteError> {
+    find_one(connection, BY_ID, [id.as_bytes()], rows::install)
 }
 
 #[tracing::instrument(level = "debug", name = "db.installs.list", skip_all)]
-pub(super) async fn list(
-    executor: impl SqliteExecutor<'_>,
+pub(super) fn list(
+    connection: &Connection,
     filter: &InstallFilter,
     page: PageRequest<InstallId>,
 ) -> Result<Page<Install, InstallId>, SqliteError> {
-    let rows = page_query(filter, page).build().fetch_all(executor).await?;
-    let found = rows.iter().map(rows::install).collect::<Result<_, _>>()?;
+    let after = page.after.as_ref();
+    let extension = filter.extension.as_ref().map(|key| match key {
+        ExtensionKey::Id(id) => ToSqlOutput::from(id.as_bytes().as_slice()),
+        ExtensionKey::Name(name) => ToSqlOutput::from(name.as_str()),
+    });
+    let params = params![
+        after.map_or(BEFORE_EVERY_ID, |id| id.as_bytes()),
+        filter.tenant.as_ref().map(TenantId::as_bytes),
+        extension,
+        lookahead(page.limit),
+    ];
+    let found = find_all(connection, &page_sql(filter), params, rows::install)?;
     Ok(Page::from_lookahead(
         found,
         page.limit,
@@ -72,125 +76,102 @@ pub(super) async fn list(
 }
 
 /// Makes an install in a transaction that the caller commits.
-pub(super) async fn create(
-    tx: &mut SqliteConnection,
+pub(super) fn create(
+    tx: &Transaction<'_>,
     new: &NewInstall,
     change: Change<'_>,
 ) -> Result<Install, SqliteError> {
-    let version = versions::find(&mut *tx, &VersionKey::Id(new.version_id))
-        .await?
-        .ok_or(RegistryError::NotFound {
+    let version =
+        versions::find(tx, &VersionKey::Id(new.version_id))?.ok_or(RegistryError::NotFound {
             what: Resource::Version,
         })?;
-    let extension = extensions::find(&mut *tx, &ExtensionKey::Id(version.extension_id))
-        .await?
+    let extension = extensions::find(tx, &ExtensionKey::Id(version.extension_id))?
         .ok_or_else(|| rows::dangling_extension(&version))?;
     let install = Install::create(new, extension, version, change.now);
-    insert(&mut *tx, &install).await?;
-    audit::record(tx, &AuditEntry::install_created(&install), change).await?;
+    insert(tx, &install)?;
+    audit::record(tx, &AuditEntry::install_created(&install), change)?;
     Ok(install)
 }
 
 /// Edits an install in a transaction that the caller commits.
-pub(super) async fn edit(
-    tx: &mut SqliteConnection,
+pub(super) fn edit(
+    tx: &Transaction<'_>,
     id: InstallId,
     edit: &InstallEdit,
     expected_generation: Option<u64>,
     change: Change<'_>,
 ) -> Result<Install, SqliteError> {
-    let before = find(&mut *tx, id).await?.ok_or(RegistryError::NotFound {
+    let before = find(tx, id)?.ok_or(RegistryError::NotFound {
         what: Resource::Install,
     })?;
     let Some(after) = before.edited(edit, expected_generation, change.now)? else {
         return Ok(before);
     };
-    update(&mut *tx, &after).await?;
-    audit::record(
-        tx,
-        &AuditEntry::install_edited(edit, &before, &after),
-        change,
-    )
-    .await?;
+    update(tx, &after)?;
+    let entry = AuditEntry::install_edited(edit, &before, &after);
+    audit::record(tx, &entry, change)?;
     Ok(after)
 }
 
 #[tracing::instrument(level = "debug", name = "db.installs.create", skip_all, fields(install.id = %install.id))]
-async fn insert(tx: &mut SqliteConnection, install: &Install) -> Result<(), SqliteError> {
-    sqlx::query(INSERT)
-        .bind(install.id.as_bytes().as_slice())
-        .bind(install.tenant.as_bytes().as_slice())
-        .bind(install.extension_id.as_bytes().as_slice())
-        .bind(install.version_id.as_bytes().as_slice())
-        .bind(install.state.as_str())
-        .bind(install.allow_envelope_config)
-        .bind(json_text(install.config.as_map())?)
-        .bind(json_text(&install.grants)?)
-        .bind(install.limits.as_ref().map(json_text).transpose()?)
-        .bind(signed(install.generation)?)
-        .bind(install.created_at.as_millis())
-        .bind(install.updated_at.as_millis())
-        .execute(tx)
-        .await?;
+fn insert(tx: &Transaction<'_>, install: &Install) -> Result<(), SqliteError> {
+    tx.prepare_cached(INSERT)?.execute(params![
+        install.id.as_bytes(),
+        install.tenant.as_bytes(),
+        install.extension_id.as_bytes(),
+        install.version_id.as_bytes(),
+        install.state.as_str(),
+        install.allow_envelope_config,
+        json_text(install.config.as_map())?,
+        json_text(&install.grants)?,
+        install.limits.as_ref().map(json_text).transpose()?,
+        install.generation,
+        install.created_at.as_millis(),
+        install.updated_at.as_millis(),
+    ])?;
     Ok(())
 }
 
 #[tracing::instrument(level = "debug", name = "db.installs.update", skip_all, fields(install.id = %install.id))]
-async fn update(tx: &mut SqliteConnection, install: &Install) -> Result<(), SqliteError> {
-    sqlx::query(UPDATE)
-        .bind(install.id.as_bytes().as_slice())
-        .bind(install.state.as_str())
-        .bind(install.allow_envelope_config)
-        .bind(json_text(install.config.as_map())?)
-        .bind(json_text(&install.grants)?)
-        .bind(install.limits.as_ref().map(json_text).transpose()?)
-        .bind(signed(install.generation)?)
-        .bind(install.updated_at.as_millis())
-        .execute(tx)
-        .await?;
+fn update(tx: &Transaction<'_>, install: &Install) -> Result<(), SqliteError> {
+    tx.prepare_cached(UPDATE)?.execute(params![
+        install.id.as_bytes(),
+        install.state.as_str(),
+        install.allow_envelope_config,
+        json_text(install.config.as_map())?,
+        json_text(&install.grants)?,
+        install.limits.as_ref().map(json_text).transpose()?,
+        install.generation,
+        install.updated_at.as_millis(),
+    ])?;
     Ok(())
 }
 
+/// A page of installs: those after `?1` of the tenant `?2` and the extension `?3`, at most `?4`.
+///
 /// Only the conditions that are there are in the statement, so that each combination gets the
-/// index made for it.
-fn page_query(filter: &InstallFilter, page: PageRequest<InstallId>) -> QueryBuilder<Sqlite> {
-    let mut query = QueryBuilder::new(AFTER_ID);
-    query.push_bind(
-        page.after
-            .as_ref()
-            .map_or(BEFORE_EVERY_ID, |id| id.as_bytes().as_slice()),
-    );
-    if let Some(tenant) = &filter.tenant {
-        query
-            .push(" AND i.tenant_id = ")
-            .push_bind(tenant.as_bytes().as_slice());
+/// index made for it. All four are bound nevertheless: SQLite takes a value for every number up to
+/// the highest one.
+fn page_sql(filter: &InstallFilter) -> String {
+    let mut sql = AFTER_ID.to_owned();
+    if filter.tenant.is_some() {
+        sql += " AND i.tenant_id = ?2";
     }
-    match &filter.extension {
-        Some(ExtensionKey::Id(id)) => {
-            query
-                .push(" AND i.extension_id = ")
-                .push_bind(id.as_bytes().as_slice());
+    sql += match filter.extension {
+        Some(ExtensionKey::Id(_)) => " AND i.extension_id = ?3",
+        Some(ExtensionKey::Name(_)) => {
+            " AND i.extension_id = (SELECT id FROM registry_extensions WHERE name = ?3)"
         }
-        Some(ExtensionKey::Name(name)) => {
-            query
-                .push(" AND i.extension_id = (SELECT id FROM registry_extensions WHERE name = ")
-                .push_bind(name.as_str())
-                .push(")");
-        }
-        None => {}
-    }
+        None => "",
+    };
     if !filter.include_uninstalled {
-        query.push(" AND i.state <> 'uninstalled'");
+        sql += " AND i.state <> 'uninstalled'";
     }
-    query
-        .push(" ORDER BY i.id LIMIT ")
-        .push_bind(lookahead(page.limit));
-    query
+    sql + " ORDER BY i.id LIMIT ?4"
 }
 
 #[cfg(test)]
 mod tests {
-    use alga_model::TenantId;
     use uuid::Uuid;
 
     use super::*;
@@ -223,11 +204,7 @@ mod tests {
                     extension: extension.clone(),
                     include_uninstalled,
                 };
-                assert_uses(
-                    page_query(&filter, PageRequest::first(10)).sql().as_str(),
-                    index,
-                )
-                .await;
+                assert_uses(&page_sql(&filter), index).await;
             }
         }
     }

@@ -17,7 +17,7 @@ mod versions;
 use alga_model::{ExtensionName, InstallId, TenantId, Timestamp};
 use alga_sqlite::{Database, Options, Schema};
 use async_trait::async_trait;
-use sqlx::{Sqlite, Transaction};
+use rusqlite::{Connection, Params, Row, Transaction};
 use uuid::Uuid;
 
 use self::error::SqliteError;
@@ -35,7 +35,8 @@ use crate::version::{NewVersion, Registered, Version, VersionKey};
 /// A [`Registry`] in SQLite.
 ///
 /// Several processes may use one file: each sees what the others committed, and their writes wait
-/// for one another. Cancelling an operation rolls back what it has not committed.
+/// for one another. An operation that has begun goes on to its end, also where nobody waits for it
+/// any more.
 #[derive(Debug)]
 pub struct SqliteRegistry {
     database: Database,
@@ -69,8 +70,32 @@ impl SqliteRegistry {
         )
     }
 
-    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, SqliteError> {
-        Ok(self.database.begin().await?)
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, SqliteError> + Send + 'static,
+    ) -> Result<T, RegistryError> {
+        Ok(self.database.read(work).await?)
+    }
+
+    /// Does a mutation, which is committed where it succeeds.
+    async fn mutate<T: Send + 'static>(
+        &self,
+        change: Change<'_>,
+        work: impl FnOnce(&Transaction<'_>, Change<'_>) -> Result<T, SqliteError> + Send + 'static,
+    ) -> Result<T, RegistryError> {
+        change.ensure_valid()?;
+        let actor = change.actor.to_owned();
+        let request_id = change.request_id.map(str::to_owned);
+        let now = change.now;
+        let work = move |tx: &Transaction<'_>| {
+            let change = Change {
+                actor: &actor,
+                request_id: request_id.as_deref(),
+                now,
+            };
+            work(tx, change)
+        };
+        Ok(self.database.write(work).await?)
     }
 }
 
@@ -82,15 +107,17 @@ impl Registry for SqliteRegistry {
         change: Change<'_>,
     ) -> Result<Registered, RegistryError> {
         new.ensure_valid()?;
-        change.ensure_valid()?;
-        let mut tx = self.begin().await?;
-        let registered = versions::register(&mut tx, new, change).await?;
-        commit(tx).await?;
-        Ok(registered)
+        let new = new.clone();
+        self.mutate(change, move |tx, change| {
+            versions::register(tx, &new, change)
+        })
+        .await
     }
 
     async fn extension(&self, key: &ExtensionKey) -> Result<Option<Extension>, RegistryError> {
-        Ok(extensions::find(self.database.reader(), key).await?)
+        let key = key.clone();
+        self.read(move |connection| extensions::find(connection, &key))
+            .await
     }
 
     async fn extensions(
@@ -98,11 +125,14 @@ impl Registry for SqliteRegistry {
         page: PageRequest<ExtensionName>,
     ) -> Result<Page<Extension, ExtensionName>, RegistryError> {
         page.ensure_valid()?;
-        Ok(extensions::list(self.database.reader(), page).await?)
+        self.read(move |connection| extensions::list(connection, &page))
+            .await
     }
 
     async fn version(&self, key: &VersionKey) -> Result<Option<Version>, RegistryError> {
-        Ok(versions::find(self.database.reader(), key).await?)
+        let key = key.clone();
+        self.read(move |connection| versions::find(connection, &key))
+            .await
     }
 
     async fn versions(
@@ -111,7 +141,8 @@ impl Registry for SqliteRegistry {
         page: PageRequest<Uuid>,
     ) -> Result<Page<Version, Uuid>, RegistryError> {
         page.ensure_valid()?;
-        Ok(versions::list(self.database.reader(), extension_id, page).await?)
+        self.read(move |connection| versions::list(connection, extension_id, page))
+            .await
     }
 
     async fn create_install(
@@ -120,15 +151,14 @@ impl Registry for SqliteRegistry {
         change: Change<'_>,
     ) -> Result<Install, RegistryError> {
         new.ensure_valid()?;
-        change.ensure_valid()?;
-        let mut tx = self.begin().await?;
-        let install = installs::create(&mut tx, new, change).await?;
-        commit(tx).await?;
-        Ok(install)
+        let new = new.clone();
+        self.mutate(change, move |tx, change| installs::create(tx, &new, change))
+            .await
     }
 
     async fn install(&self, id: InstallId) -> Result<Option<Install>, RegistryError> {
-        Ok(installs::find(self.database.reader(), id).await?)
+        self.read(move |connection| installs::find(connection, id))
+            .await
     }
 
     async fn installs(
@@ -137,7 +167,9 @@ impl Registry for SqliteRegistry {
         page: PageRequest<InstallId>,
     ) -> Result<Page<Install, InstallId>, RegistryError> {
         page.ensure_valid()?;
-        Ok(installs::list(self.database.reader(), filter, page).await?)
+        let filter = filter.clone();
+        self.read(move |connection| installs::list(connection, &filter, page))
+            .await
     }
 
     async fn edit_install(
@@ -148,15 +180,14 @@ impl Registry for SqliteRegistry {
         change: Change<'_>,
     ) -> Result<Install, RegistryError> {
         edit.ensure_valid()?;
-        change.ensure_valid()?;
-        let mut tx = self.begin().await?;
-        let install = installs::edit(&mut tx, id, &edit, expected_generation, change).await?;
-        commit(tx).await?;
-        Ok(install)
+        self.mutate(change, move |tx, change| {
+            installs::edit(tx, id, &edit, expected_generation, change)
+        })
+        .await
     }
 
     async fn switches(&self) -> Result<Switches, RegistryError> {
-        Ok(switches::find(self.database.reader()).await?)
+        self.read(switches::find).await
     }
 
     async fn edit_switches(
@@ -166,15 +197,15 @@ impl Registry for SqliteRegistry {
         change: Change<'_>,
     ) -> Result<Switches, RegistryError> {
         edit.ensure_valid()?;
-        change.ensure_valid()?;
-        let mut tx = self.begin().await?;
-        let switches = switches::edit(&mut tx, &edit, expected_generation, change).await?;
-        commit(tx).await?;
-        Ok(switches)
+        self.mutate(change, move |tx, change| {
+            switches::edit(tx, &edit, expected_generation, change)
+        })
+        .await
     }
 
     async fn tenant_settings(&self, tenant: TenantId) -> Result<TenantSettings, RegistryError> {
-        Ok(tenants::find(self.database.reader(), tenant).await?)
+        self.read(move |connection| tenants::find(connection, tenant))
+            .await
     }
 
     async fn tenants_with_settings(
@@ -182,7 +213,8 @@ impl Registry for SqliteRegistry {
         page: PageRequest<TenantId>,
     ) -> Result<Page<TenantSettings, TenantId>, RegistryError> {
         page.ensure_valid()?;
-        Ok(tenants::list(self.database.reader(), page).await?)
+        self.read(move |connection| tenants::list(connection, page))
+            .await
     }
 
     async fn edit_tenant(
@@ -193,11 +225,10 @@ impl Registry for SqliteRegistry {
         change: Change<'_>,
     ) -> Result<TenantSettings, RegistryError> {
         edit.ensure_valid()?;
-        change.ensure_valid()?;
-        let mut tx = self.begin().await?;
-        let settings = tenants::edit(&mut tx, tenant, &edit, expected_generation, change).await?;
-        commit(tx).await?;
-        Ok(settings)
+        self.mutate(change, move |tx, change| {
+            tenants::edit(tx, tenant, &edit, expected_generation, change)
+        })
+        .await
     }
 
     async fn audit(
@@ -206,35 +237,43 @@ impl Registry for SqliteRegistry {
         page: PageRequest<u64>,
     ) -> Result<Page<AuditRecord, u64>, RegistryError> {
         page.ensure_valid()?;
-        Ok(audit::list(self.database.reader(), filter, page).await?)
+        let filter = filter.clone();
+        self.read(move |connection| audit::list(connection, &filter, page))
+            .await
     }
 
     async fn remove_audit(&self, before: Timestamp, limit: u32) -> Result<u64, RegistryError> {
         ensure_removal_limit(limit)?;
-        let mut tx = self.begin().await?;
-        let removed = audit::remove(&mut tx, before, limit).await?;
-        commit(tx).await?;
-        Ok(removed)
+        let remove = move |tx: &Transaction<'_>| audit::remove(tx, before, limit);
+        Ok(self.database.write(remove).await?)
     }
 }
 
-async fn commit(tx: Transaction<'static, Sqlite>) -> Result<(), SqliteError> {
-    Ok(tx.commit().await?)
+/// The first of the rows that a statement finds.
+fn find_one<T>(
+    connection: &Connection,
+    sql: &str,
+    params: impl Params,
+    read: fn(&Row<'_>) -> Result<T, SqliteError>,
+) -> Result<Option<T>, SqliteError> {
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.query_and_then(params, read)?.next().transpose()
+}
+
+/// The rows that a statement finds.
+fn find_all<T>(
+    connection: &Connection,
+    sql: &str,
+    params: impl Params,
+    read: fn(&Row<'_>) -> Result<T, SqliteError>,
+) -> Result<Vec<T>, SqliteError> {
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.query_and_then(params, read)?.collect()
 }
 
 /// What a listing fetches: one row more than asked for, which tells whether there is a next page.
 fn lookahead(limit: u32) -> i64 {
     i64::from(limit) + 1
-}
-
-/// A number as SQLite stores it.
-fn signed(number: u64) -> Result<i64, SqliteError> {
-    i64::try_from(number).map_err(|error| {
-        RegistryError::Internal {
-            source: error.into(),
-        }
-        .into()
-    })
 }
 
 fn json_text(value: &impl serde::Serialize) -> Result<String, SqliteError> {

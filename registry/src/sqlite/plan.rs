@@ -1,7 +1,7 @@
 //! How SQLite would run a statement, for the tests of the statements.
 
 use alga_sqlite::Options;
-use sqlx::{AssertSqlSafe, Row};
+use rusqlite::Connection;
 
 use super::SqliteRegistry;
 
@@ -30,10 +30,12 @@ pub(super) async fn assert_uses(sql: &str, index: &str) {
 
 async fn plan_of(sql: &str) -> Vec<String> {
     let registry = SqliteRegistry::open(Options::memory()).await.unwrap();
-    let explain = AssertSqlSafe(["EXPLAIN QUERY PLAN ", sql].concat());
-    let steps = sqlx::query(explain)
-        .fetch_all(registry.database.reader())
-        .await
-        .unwrap();
-    steps.iter().map(|step| step.get("detail")).collect()
+    let explain = ["EXPLAIN QUERY PLAN ", sql].concat();
+    let plan = move |connection: &Connection| {
+        let mut statement = connection.prepare(&explain)?;
+        // Not bound: the plan is the same for all values.
+        let steps = statement.raw_query().mapped(|step| step.get("detail"));
+        Ok(steps.collect::<Result<_, _>>()?)
+    };
+    registry.read(plan).await.unwrap()
 }

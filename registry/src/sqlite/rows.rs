@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use alga_model::{ContentHash, ExtensionName, InstallId, TenantId, Timestamp};
+use rusqlite::Row;
+use rusqlite::types::FromSql;
 use serde::de::DeserializeOwned;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Decode, Row, Sqlite, Type};
 use uuid::Uuid;
 
 use super::error::SqliteError;
@@ -28,7 +28,7 @@ const TENANTS: &str = "registry_tenants";
 const AUDIT: &str = "registry_audit";
 
 /// A row's columns `id`, `name`, `publisher`, `created_at`.
-pub(super) fn extension(row: &SqliteRow) -> Result<Extension, SqliteError> {
+pub(super) fn extension(row: &Row<'_>) -> Result<Extension, SqliteError> {
     let (columns, id) = Columns::keyed_by(row, EXTENSIONS, "id")?;
     Ok(Extension {
         id,
@@ -39,7 +39,7 @@ pub(super) fn extension(row: &SqliteRow) -> Result<Extension, SqliteError> {
 }
 
 /// A row's columns `id`, `extension_id`, `version`, `content_hash`, `manifest`, `size`, `created_at`.
-pub(super) fn version(row: &SqliteRow) -> Result<Version, SqliteError> {
+pub(super) fn version(row: &Row<'_>) -> Result<Version, SqliteError> {
     let (columns, id) = Columns::keyed_by(row, VERSIONS, "id")?;
     Ok(Version {
         id,
@@ -47,13 +47,13 @@ pub(super) fn version(row: &SqliteRow) -> Result<Version, SqliteError> {
         version: columns.get("version")?,
         content_hash: columns.content_hash("content_hash")?,
         manifest: columns.get("manifest")?,
-        size: columns.unsigned("size")?,
+        size: columns.get("size")?,
         created_at: columns.time("created_at")?,
     })
 }
 
 /// A row as the statements of the installs select it.
-pub(super) fn install(row: &SqliteRow) -> Result<Install, SqliteError> {
+pub(super) fn install(row: &Row<'_>) -> Result<Install, SqliteError> {
     let (columns, id) = Columns::keyed_by(row, INSTALLS, "id")?;
     let extension_id = columns.uuid("extension_id")?;
     let version_id = columns.uuid("version_id")?;
@@ -80,14 +80,14 @@ pub(super) fn install(row: &SqliteRow) -> Result<Install, SqliteError> {
         config: Config::from(columns.json::<BTreeMap<_, _>>("config")?),
         grants: columns.json("grants")?,
         limits: columns.optional_json("limits")?,
-        generation: columns.unsigned("generation")?,
+        generation: columns.get("generation")?,
         created_at: columns.time("created_at")?,
         updated_at: columns.time("updated_at")?,
     })
 }
 
 /// The row of the switches.
-pub(super) fn switches(row: &SqliteRow) -> Result<Switches, SqliteError> {
+pub(super) fn switches(row: &Row<'_>) -> Result<Switches, SqliteError> {
     let columns = Columns {
         row,
         table: SWITCHES,
@@ -96,33 +96,33 @@ pub(super) fn switches(row: &SqliteRow) -> Result<Switches, SqliteError> {
     Ok(Switches {
         storage: columns.get("storage")?,
         allowed_extensions: columns.optional_json("allowed_extensions")?,
-        generation: columns.unsigned("generation")?,
+        generation: columns.get("generation")?,
         updated_at: Some(columns.time("updated_at")?),
     })
 }
 
 /// A row's columns `tenant_id`, `storage`, `limits`, `generation`, `updated_at`.
-pub(super) fn tenant_settings(row: &SqliteRow) -> Result<TenantSettings, SqliteError> {
+pub(super) fn tenant_settings(row: &Row<'_>) -> Result<TenantSettings, SqliteError> {
     let (columns, tenant) = Columns::keyed_by(row, TENANTS, "tenant_id")?;
     Ok(TenantSettings {
         tenant: TenantId::new(tenant),
         storage: columns.get("storage")?,
         limits: columns.optional_json("limits")?,
-        generation: columns.unsigned("generation")?,
+        generation: columns.get("generation")?,
         updated_at: Some(columns.time("updated_at")?),
     })
 }
 
 /// A whole row of the audit.
-pub(super) fn audit_record(row: &SqliteRow) -> Result<AuditRecord, SqliteError> {
-    let seq: i64 = row.try_get("seq")?;
+pub(super) fn audit_record(row: &Row<'_>) -> Result<AuditRecord, SqliteError> {
+    let seq: i64 = row.get("seq")?;
     let columns = Columns {
         row,
         table: AUDIT,
         key: seq.to_string(),
     };
     Ok(AuditRecord {
-        seq: columns.unsigned("seq")?,
+        seq: columns.get("seq")?,
         at: columns.time("at")?,
         actor: columns.get("actor")?,
         request_id: columns.get("request_id")?,
@@ -146,14 +146,14 @@ pub(super) fn dangling_extension(version: &Version) -> RegistryError {
 
 /// The columns of one row of one table.
 struct Columns<'r> {
-    row: &'r SqliteRow,
+    row: &'r Row<'r>,
     table: &'static str,
     key: String,
 }
 
 impl<'r> Columns<'r> {
     fn keyed_by(
-        row: &'r SqliteRow,
+        row: &'r Row<'r>,
         table: &'static str,
         column: &'static str,
     ) -> Result<(Self, Uuid), SqliteError> {
@@ -163,82 +163,77 @@ impl<'r> Columns<'r> {
             key: "without a valid id".to_owned(),
         };
         let id = unkeyed.uuid(column)?;
-        Ok((
-            Self {
-                key: id.to_string(),
-                ..unkeyed
-            },
-            id,
-        ))
+        let key = id.to_string();
+        Ok((Self { key, ..unkeyed }, id))
     }
 
-    fn get<T>(&self, column: &'static str) -> Result<T, SqliteError>
-    where
-        T: Decode<'r, Sqlite> + Type<Sqlite>,
-    {
-        self.row
-            .try_get(column)
-            .map_err(|_| self.inconsistency(column))
+    fn get<T: FromSql>(&self, column: &'static str) -> Result<T, SqliteError> {
+        let value = self.row.get(column);
+        value.map_err(|_| self.inconsistency(column))
     }
 
     fn uuid(&self, column: &'static str) -> Result<Uuid, SqliteError> {
-        self.optional_uuid(column)?
-            .ok_or_else(|| self.inconsistency(column))
+        self.get(column).map(Uuid::from_bytes)
     }
 
     fn optional_uuid(&self, column: &'static str) -> Result<Option<Uuid>, SqliteError> {
-        let bytes = self.get::<Option<&[u8]>>(column)?;
-        bytes
-            .map(Uuid::from_slice)
-            .transpose()
-            .map_err(|_| self.inconsistency(column))
+        Ok(self.get::<Option<_>>(column)?.map(Uuid::from_bytes))
     }
 
     fn content_hash(&self, column: &'static str) -> Result<ContentHash, SqliteError> {
-        let digest = self
-            .get::<&[u8]>(column)?
-            .try_into()
-            .map_err(|_| self.inconsistency(column))?;
-        Ok(ContentHash::from_digest(digest))
-    }
-
-    fn unsigned(&self, column: &'static str) -> Result<u64, SqliteError> {
-        u64::try_from(self.get::<i64>(column)?).map_err(|_| self.inconsistency(column))
+        self.get(column).map(ContentHash::from_digest)
     }
 
     fn time(&self, column: &'static str) -> Result<Timestamp, SqliteError> {
-        Ok(Timestamp::from_millis(self.get(column)?))
+        self.get(column).map(Timestamp::from_millis)
     }
 
     fn state(&self, column: &'static str) -> Result<InstallState, SqliteError> {
-        InstallState::from_name(self.get(column)?).ok_or_else(|| self.inconsistency(column))
+        self.text(column, InstallState::from_name)
     }
 
     fn parsed<T: FromStr>(&self, column: &'static str) -> Result<T, SqliteError> {
-        self.get::<&str>(column)?
-            .parse()
-            .map_err(|_| self.inconsistency(column))
+        self.text(column, |text| text.parse().ok())
     }
 
     fn optional_name(&self, column: &'static str) -> Result<Option<ExtensionName>, SqliteError> {
-        let text = self.get::<Option<&str>>(column)?;
-        text.map(str::parse)
-            .transpose()
-            .map_err(|_| self.inconsistency(column))
+        self.optional_text(column, |text| text.parse().ok())
     }
 
     fn json<T: DeserializeOwned>(&self, column: &'static str) -> Result<T, SqliteError> {
-        serde_json::from_str(self.get(column)?).map_err(|_| self.inconsistency(column))
+        self.text(column, |text| serde_json::from_str(text).ok())
     }
 
     fn optional_json<T: DeserializeOwned>(
         &self,
         column: &'static str,
     ) -> Result<Option<T>, SqliteError> {
-        let text = self.get::<Option<&str>>(column)?;
-        text.map(serde_json::from_str)
-            .transpose()
-            .map_err(|_| self.inconsistency(column))
+        self.optional_text(column, |text| serde_json::from_str(text).ok())
+    }
+
+    fn text<T>(
+        &self,
+        column: &'static str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<T, SqliteError> {
+        self.optional_text(column, parse)?
+            .ok_or_else(|| self.inconsistency(column))
+    }
+
+    /// The text of a column that may be NULL, read by `parse`.
+    fn optional_text<T>(
+        &self,
+        column: &'static str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, SqliteError> {
+        let value = self.row.get_ref(column)?;
+        match value.as_str_or_null() {
+            Ok(None) => Ok(None),
+            Ok(Some(text)) => parse(text)
+                .map(Some)
+                .ok_or_else(|| self.inconsistency(column)),
+            Err(_) => Err(self.inconsistency(column)),
+        }
     }
 
     fn inconsistency(&self, column: &'static str) -> SqliteError {
@@ -255,7 +250,6 @@ impl<'r> Columns<'r> {
 mod tests {
     use alga_model::Timestamp;
     use alga_sqlite::Options;
-    use sqlx::SqlSafeStr;
 
     use super::*;
     use crate::audit::AuditFilter;
@@ -299,15 +293,11 @@ mod tests {
         (registry, install)
     }
 
-    async fn tamper(registry: &SqliteRegistry, sql: impl SqlSafeStr) {
-        assert_ne!(
-            sqlx::query(sql)
-                .execute(registry.database.writer())
-                .await
-                .unwrap()
-                .rows_affected(),
-            0
-        );
+    async fn tamper(registry: &SqliteRegistry, sql: &'static str) {
+        let tampered = registry
+            .database
+            .write(|tx| Ok::<_, SqliteError>(tx.execute(sql, ())?));
+        assert_ne!(tampered.await.unwrap(), 0);
     }
 
     fn assert_inconsistent<T>(

@@ -1,10 +1,10 @@
 //! Statements about the switches, which are one row or none.
 
 use alga_model::Timestamp;
-use sqlx::{SqliteConnection, SqliteExecutor};
+use rusqlite::{Connection, Transaction, params};
 
 use super::error::SqliteError;
-use super::{audit, json_text, rows, signed};
+use super::{audit, find_one, json_text, rows};
 use crate::audit::AuditEntry;
 use crate::change::Change;
 use crate::switches::{Switches, SwitchesEdit};
@@ -18,39 +18,37 @@ const SAVE: &str = "INSERT INTO registry_switches
         updated_at = excluded.updated_at";
 
 #[tracing::instrument(level = "debug", name = "db.switches.find", skip_all)]
-pub(super) async fn find(executor: impl SqliteExecutor<'_>) -> Result<Switches, SqliteError> {
-    let row = sqlx::query(FIND).fetch_optional(executor).await?;
-    row.as_ref()
-        .map_or_else(|| Ok(Switches::default()), rows::switches)
+pub(super) fn find(connection: &Connection) -> Result<Switches, SqliteError> {
+    let found = find_one(connection, FIND, (), rows::switches)?;
+    Ok(found.unwrap_or_default())
 }
 
 /// Edits the switches in a transaction that the caller commits.
-pub(super) async fn edit(
-    tx: &mut SqliteConnection,
+pub(super) fn edit(
+    tx: &Transaction<'_>,
     edit: &SwitchesEdit,
     expected_generation: Option<u64>,
     change: Change<'_>,
 ) -> Result<Switches, SqliteError> {
-    let before = find(&mut *tx).await?;
+    let before = find(tx)?;
     let Some(after) = before.edited(edit, expected_generation, change.now)? else {
         return Ok(before);
     };
-    save(&mut *tx, &after).await?;
+    save(tx, &after)?;
     let entry = AuditEntry::switches_edited(edit, &before, &after);
-    audit::record(tx, &entry, change).await?;
+    audit::record(tx, &entry, change)?;
     Ok(after)
 }
 
 #[tracing::instrument(level = "debug", name = "db.switches.save", skip_all)]
-async fn save(tx: &mut SqliteConnection, switches: &Switches) -> Result<(), SqliteError> {
+fn save(tx: &Transaction<'_>, switches: &Switches) -> Result<(), SqliteError> {
     let allowed = switches.allowed_extensions.as_ref();
-    sqlx::query(SAVE)
-        .bind(switches.storage)
-        .bind(allowed.map(json_text).transpose()?)
-        .bind(signed(switches.generation)?)
-        .bind(switches.updated_at.map(Timestamp::as_millis))
-        .execute(tx)
-        .await?;
+    tx.prepare_cached(SAVE)?.execute(params![
+        switches.storage,
+        allowed.map(json_text).transpose()?,
+        switches.generation,
+        switches.updated_at.map(Timestamp::as_millis),
+    ])?;
     Ok(())
 }
 

@@ -1,10 +1,10 @@
 //! Statements about tenants' settings.
 
 use alga_model::{TenantId, Timestamp};
-use sqlx::{SqliteConnection, SqliteExecutor};
+use rusqlite::{Connection, Transaction, params};
 
 use super::error::SqliteError;
-use super::{audit, json_text, lookahead, rows, signed};
+use super::{audit, find_all, find_one, json_text, lookahead, rows};
 use crate::audit::AuditEntry;
 use crate::change::Change;
 use crate::page::{Page, PageRequest};
@@ -23,35 +23,28 @@ const SAVE: &str = "INSERT INTO registry_tenants
 const BEFORE_EVERY_ID: &[u8] = &[];
 
 #[tracing::instrument(level = "debug", name = "db.tenants.find", skip_all, fields(tenant.id = %tenant))]
-pub(super) async fn find(
-    executor: impl SqliteExecutor<'_>,
+pub(super) fn find(
+    connection: &Connection,
     tenant: TenantId,
 ) -> Result<TenantSettings, SqliteError> {
-    let row = sqlx::query(BY_ID)
-        .bind(tenant.as_bytes().as_slice())
-        .fetch_optional(executor)
-        .await?;
-    row.as_ref().map_or_else(
-        || Ok(TenantSettings::unchanged(tenant)),
+    let found = find_one(
+        connection,
+        BY_ID,
+        [tenant.as_bytes()],
         rows::tenant_settings,
-    )
+    )?;
+    Ok(found.unwrap_or_else(|| TenantSettings::unchanged(tenant)))
 }
 
 #[tracing::instrument(level = "debug", name = "db.tenants.list", skip_all)]
-pub(super) async fn list(
-    executor: impl SqliteExecutor<'_>,
+pub(super) fn list(
+    connection: &Connection,
     page: PageRequest<TenantId>,
 ) -> Result<Page<TenantSettings, TenantId>, SqliteError> {
     let after = page.after.as_ref();
-    let rows = sqlx::query(PAGE)
-        .bind(after.map_or(BEFORE_EVERY_ID, |id| id.as_bytes().as_slice()))
-        .bind(lookahead(page.limit))
-        .fetch_all(executor)
-        .await?;
-    let found = rows
-        .iter()
-        .map(rows::tenant_settings)
-        .collect::<Result<_, _>>()?;
+    let after = after.map_or(BEFORE_EVERY_ID, |id| id.as_bytes());
+    let params = params![after, lookahead(page.limit)];
+    let found = find_all(connection, PAGE, params, rows::tenant_settings)?;
     Ok(Page::from_lookahead(
         found,
         page.limit,
@@ -60,33 +53,32 @@ pub(super) async fn list(
 }
 
 /// Edits a tenant's settings in a transaction that the caller commits.
-pub(super) async fn edit(
-    tx: &mut SqliteConnection,
+pub(super) fn edit(
+    tx: &Transaction<'_>,
     tenant: TenantId,
     edit: &TenantEdit,
     expected_generation: Option<u64>,
     change: Change<'_>,
 ) -> Result<TenantSettings, SqliteError> {
-    let before = find(&mut *tx, tenant).await?;
+    let before = find(tx, tenant)?;
     let Some(after) = before.edited(edit, expected_generation, change.now)? else {
         return Ok(before);
     };
-    save(&mut *tx, &after).await?;
+    save(tx, &after)?;
     let entry = AuditEntry::tenant_edited(edit, &before, &after);
-    audit::record(tx, &entry, change).await?;
+    audit::record(tx, &entry, change)?;
     Ok(after)
 }
 
 #[tracing::instrument(level = "debug", name = "db.tenants.save", skip_all, fields(tenant.id = %settings.tenant))]
-async fn save(tx: &mut SqliteConnection, settings: &TenantSettings) -> Result<(), SqliteError> {
-    sqlx::query(SAVE)
-        .bind(settings.tenant.as_bytes().as_slice())
-        .bind(settings.storage)
-        .bind(settings.limits.as_ref().map(json_text).transpose()?)
-        .bind(signed(settings.generation)?)
-        .bind(settings.updated_at.map(Timestamp::as_millis))
-        .execute(tx)
-        .await?;
+fn save(tx: &Transaction<'_>, settings: &TenantSettings) -> Result<(), SqliteError> {
+    tx.prepare_cached(SAVE)?.execute(params![
+        settings.tenant.as_bytes(),
+        settings.storage,
+        settings.limits.as_ref().map(json_text).transpose()?,
+        settings.generation,
+        settings.updated_at.map(Timestamp::as_millis),
+    ])?;
     Ok(())
 }
 

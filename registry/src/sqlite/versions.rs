@@ -1,10 +1,10 @@
 //! Statements about versions.
 
-use sqlx::{SqliteConnection, SqliteExecutor};
+use rusqlite::{Connection, Transaction, params};
 use uuid::Uuid;
 
 use super::error::SqliteError;
-use super::{audit, extensions, lookahead, rows, signed};
+use super::{audit, extensions, find_all, find_one, lookahead, rows};
 use crate::audit::AuditEntry;
 use crate::change::Change;
 use crate::error::RegistryError;
@@ -36,42 +36,32 @@ const INSERT: &str = "INSERT INTO registry_versions
 const AFTER_EVERY_ID: &[u8] = &[0xff; 17];
 
 #[tracing::instrument(level = "debug", name = "db.versions.find", skip_all)]
-pub(super) async fn find(
-    executor: impl SqliteExecutor<'_>,
+pub(super) fn find(
+    connection: &Connection,
     key: &VersionKey,
 ) -> Result<Option<Version>, SqliteError> {
-    let query = match key {
-        VersionKey::Id(id) => sqlx::query(BY_ID).bind(id.as_bytes().as_slice()),
-        VersionKey::Content(hash) => sqlx::query(BY_CONTENT).bind(hash.as_bytes().as_slice()),
-        VersionKey::Named { name, version } => sqlx::query(BY_NAME)
-            .bind(name.as_str())
-            .bind(version.as_str()),
-    };
-    query
-        .fetch_optional(executor)
-        .await?
-        .as_ref()
-        .map(rows::version)
-        .transpose()
+    match key {
+        VersionKey::Id(id) => find_one(connection, BY_ID, [id.as_bytes()], rows::version),
+        VersionKey::Content(hash) => {
+            find_one(connection, BY_CONTENT, [hash.as_bytes()], rows::version)
+        }
+        VersionKey::Named { name, version } => {
+            let params = [name.as_str(), version.as_str()];
+            find_one(connection, BY_NAME, params, rows::version)
+        }
+    }
 }
 
 #[tracing::instrument(level = "debug", name = "db.versions.list", skip_all)]
-pub(super) async fn list(
-    executor: impl SqliteExecutor<'_>,
+pub(super) fn list(
+    connection: &Connection,
     extension_id: Uuid,
     page: PageRequest<Uuid>,
 ) -> Result<Page<Version, Uuid>, SqliteError> {
-    let before = page
-        .after
-        .as_ref()
-        .map_or(AFTER_EVERY_ID, |id| id.as_bytes().as_slice());
-    let rows = sqlx::query(PAGE)
-        .bind(extension_id.as_bytes().as_slice())
-        .bind(before)
-        .bind(lookahead(page.limit))
-        .fetch_all(executor)
-        .await?;
-    let found = rows.iter().map(rows::version).collect::<Result<_, _>>()?;
+    let before = page.after.as_ref();
+    let before = before.map_or(AFTER_EVERY_ID, |id| id.as_bytes());
+    let params = params![extension_id.as_bytes(), before, lookahead(page.limit)];
+    let found = find_all(connection, PAGE, params, rows::version)?;
     Ok(Page::from_lookahead(
         found,
         page.limit,
@@ -80,19 +70,19 @@ pub(super) async fn list(
 }
 
 /// Registers `new` in a transaction that the caller commits.
-pub(super) async fn register(
-    tx: &mut SqliteConnection,
+pub(super) fn register(
+    tx: &Transaction<'_>,
     new: &NewVersion,
     change: Change<'_>,
 ) -> Result<Registered, SqliteError> {
-    let owner = extensions::find(&mut *tx, &ExtensionKey::Name(new.name.clone())).await?;
+    let owner = extensions::find(tx, &ExtensionKey::Name(new.name.clone()))?;
     if let Some(extension) = &owner {
         new.ensure_publisher_of(extension)?;
         let key = VersionKey::Named {
             name: new.name.clone(),
             version: new.version.clone(),
         };
-        if let Some(version) = find(&mut *tx, &key).await? {
+        if let Some(version) = find(tx, &key)? {
             version.ensure_same_as(new)?;
             return Ok(Registered {
                 extension: extension.clone(),
@@ -101,49 +91,41 @@ pub(super) async fn register(
             });
         }
     }
-    if find(&mut *tx, &VersionKey::Content(new.content_hash))
-        .await?
-        .is_some()
-    {
+    if find(tx, &VersionKey::Content(new.content_hash))?.is_some() {
         return Err(RegistryError::ManifestConflict.into());
     }
     let extension = match owner {
         Some(extension) => extension,
-        None => extensions::create(&mut *tx, &new.name, &new.publisher, change.now).await?,
+        None => extensions::create(tx, &new.name, &new.publisher, change.now)?,
     };
-    let version = create(&mut *tx, &extension, new, change).await?;
+    let version = create(tx, &extension, new, change)?;
     let registered = Registered {
         extension,
         version,
         created: true,
     };
-    audit::record(
-        tx,
-        &AuditEntry::version_registered(new, &registered),
-        change,
-    )
-    .await?;
+    let entry = AuditEntry::version_registered(new, &registered);
+    audit::record(tx, &entry, change)?;
     Ok(registered)
 }
 
 #[tracing::instrument(level = "debug", name = "db.versions.create", skip_all)]
-async fn create(
-    tx: &mut SqliteConnection,
+fn create(
+    tx: &Transaction<'_>,
     extension: &Extension,
     new: &NewVersion,
     change: Change<'_>,
 ) -> Result<Version, SqliteError> {
     let id = Uuid::now_v7();
-    sqlx::query(INSERT)
-        .bind(id.as_bytes().as_slice())
-        .bind(extension.id.as_bytes().as_slice())
-        .bind(new.version.as_str())
-        .bind(new.content_hash.as_bytes().as_slice())
-        .bind(signed(new.size)?)
-        .bind(change.now.as_millis())
-        .bind(new.manifest.as_str())
-        .execute(tx)
-        .await?;
+    tx.prepare_cached(INSERT)?.execute(params![
+        id.as_bytes(),
+        extension.id.as_bytes(),
+        new.version,
+        new.content_hash.as_bytes(),
+        new.size,
+        change.now.as_millis(),
+        new.manifest,
+    ])?;
     Ok(Version {
         id,
         extension_id: extension.id,

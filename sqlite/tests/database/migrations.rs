@@ -2,16 +2,15 @@
 
 use std::fs::{File, TryLockError};
 use std::pin::pin;
-use std::time::Duration;
 
-use alga_sqlite::{Database, Options, SqliteError};
+use alga_sqlite::{Database, DriverError, Options, SqliteError};
+use rusqlite::Connection;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 
 use crate::notes::{
-    HISTORY, INDEX, Step, TABLE, add_note, count_notes, impatient, open, path_in, release, schema,
-    unmigrated,
+    HISTORY, INDEX, Step, TABLE, add_note, count_notes, impatient, is_waiting, open, path_in,
+    release, schema, unmigrated,
 };
 
 /// The versions of the release, each with whether the database has it.
@@ -22,10 +21,19 @@ async fn status(database: &Database) -> Vec<(i64, bool)> {
 
 /// The names of what the schema holds.
 async fn objects(database: &Database) -> Vec<String> {
-    sqlx::query_scalar("SELECT name FROM sqlite_schema ORDER BY name")
-        .fetch_all(database.reader())
-        .await
-        .unwrap()
+    let objects = |connection: &Connection| {
+        let mut statement = connection.prepare("SELECT name FROM sqlite_schema ORDER BY name")?;
+        let names = statement.query_map((), |row| row.get(0))?;
+        Ok::<_, DriverError>(names.collect::<Result<_, _>>()?)
+    };
+    database.read(objects).await.unwrap()
+}
+
+/// Another process that is writing, until this is dropped.
+fn writing(folder: &TempDir) -> Connection {
+    let connection = Connection::open(path_in(folder)).unwrap();
+    connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+    connection
 }
 
 /// What every use of a database is refused with by a release with the steps `ours`, after one with
@@ -67,10 +75,43 @@ async fn opening_applies_what_is_missing_and_keeps_what_is_there() {
 }
 
 #[tokio::test]
+async fn a_history_that_an_earlier_release_wrote_is_read_and_continued() {
+    // What sqlx 0.9 wrote, which earlier releases migrated with; the checksum is the SHA-384 of the
+    // first step.
+    let history = format!(
+        "CREATE TABLE IF NOT EXISTS {HISTORY} (
+    version BIGINT PRIMARY KEY,
+    description TEXT NOT NULL,
+    installed_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    success BOOLEAN NOT NULL,
+    checksum BLOB NOT NULL,
+    execution_time BIGINT NOT NULL
+);
+        INSERT INTO {HISTORY} ( version, description, success, checksum, execution_time )
+        VALUES ( 1, 'step 1', TRUE, x'1f2f4b268c8d2737ed9c386b9f4e74cf\
+dcf9ec6f3b4cc9a0ed64e05a15d098713d36b30d17f474c0e7a9c33a464caecb', 1 )"
+    );
+    let folder = TempDir::new().unwrap();
+    let earlier = Connection::open(path_in(&folder)).unwrap();
+    earlier.execute_batch(TABLE.up).unwrap();
+    earlier.execute_batch(&history).unwrap();
+    drop(earlier);
+
+    let options = Options::file(path_in(&folder));
+    let database = open(unmigrated(options)).await;
+    assert_eq!(status(&database).await, [(1, true), (2, false)]);
+    database.migrate_up().await.unwrap();
+    assert_eq!(status(&database).await, [(1, true), (2, true)]);
+    add_note(&database).await.unwrap();
+    database.migrate_down_to(0).await.unwrap();
+    assert_eq!(status(&database).await, [(1, false), (2, false)]);
+}
+
+#[tokio::test]
 async fn a_database_that_is_up_to_date_opens_beside_a_writer() {
     let folder = TempDir::new().unwrap();
-    let database = open(impatient(&folder)).await;
-    let _writing = database.begin().await.unwrap();
+    open(impatient(&folder)).await;
+    let _writing = writing(&folder);
     Database::open(schema(), impatient(&folder)).await.unwrap();
 }
 
@@ -129,7 +170,7 @@ async fn a_migration_that_fails_leaves_what_was_before() {
     let later = release(&[TABLE, INDEX, broken]);
     let refused = Database::open(later, options.clone()).await.unwrap_err();
     assert!(
-        matches!(refused, SqliteError::Migration { .. }),
+        matches!(refused, SqliteError::Migration { version: 3, .. }),
         "{refused:?}"
     );
     assert!(!refused.is_passing(), "{refused:?}");
@@ -139,13 +180,12 @@ async fn a_migration_that_fails_leaves_what_was_before() {
 #[tokio::test]
 async fn a_migration_that_waits_too_long_for_a_writer_may_be_tried_again() {
     let folder = TempDir::new().unwrap();
-    let options = unmigrated(impatient(&folder));
-    let (ours, theirs) = (open(options.clone()).await, open(options).await);
-    let writing = theirs.begin().await.unwrap();
-    let refused = ours.migrate_up().await.unwrap_err();
+    let database = open(unmigrated(impatient(&folder))).await;
+    let writing = writing(&folder);
+    let refused = database.migrate_up().await.unwrap_err();
     assert!(refused.is_passing(), "{refused:?}");
     drop(writing);
-    ours.migrate_up().await.unwrap();
+    database.migrate_up().await.unwrap();
 }
 
 #[tokio::test]
@@ -206,11 +246,6 @@ fn lock_file(folder: &TempDir) -> File {
     File::create(folder.path().join("notes.db.migrate-lock")).unwrap()
 }
 
-/// Whether `work` is still waiting when others would long be done.
-async fn is_waiting(work: impl Future) -> bool {
-    timeout(Duration::from_millis(100), work).await.is_err()
-}
-
 #[tokio::test]
 async fn opening_waits_for_who_changes_the_schema() {
     let folder = TempDir::new().unwrap();
@@ -248,10 +283,9 @@ async fn migrating_waits_for_who_changes_the_schema() {
 #[tokio::test]
 async fn who_changes_the_schema_is_waited_for() {
     let folder = TempDir::new().unwrap();
-    let options = unmigrated(Options::file(path_in(&folder)));
-    let (ours, theirs) = (open(options.clone()).await, open(options).await);
-    let writing = theirs.begin().await.unwrap();
-    let mut migrating = pin!(ours.migrate_up());
+    let database = open(unmigrated(Options::file(path_in(&folder)))).await;
+    let writing = writing(&folder);
+    let mut migrating = pin!(database.migrate_up());
     let lock = lock_file(&folder);
     loop {
         assert!(is_waiting(&mut migrating).await, "it ended beside a writer");

@@ -1,13 +1,19 @@
 //! A tiny schema.
 
 use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use alga_sqlite::{Database, Options, Schema};
+use alga_sqlite::{Database, DriverError, Options, Schema};
+use rusqlite::{Connection, Transaction};
 use sqlx::SqlSafeStr;
 use sqlx::migrate::MigrationType::{ReversibleDown, ReversibleUp};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 pub(crate) const HISTORY: &str = "_notes_migrations";
 
@@ -83,16 +89,99 @@ pub(crate) fn unmigrated(options: Options) -> Options {
     }
 }
 
-pub(crate) async fn add_note(database: &Database) -> Result<(), sqlx::Error> {
-    sqlx::query("INSERT INTO notes (text) VALUES ('a note')")
-        .execute(database.writer())
-        .await
-        .map(drop)
+pub(crate) async fn add_note(database: &Database) -> Result<(), DriverError> {
+    database.write(|tx| insert_note(tx)).await
+}
+
+pub(crate) fn insert_note(connection: &Connection) -> Result<(), DriverError> {
+    connection.execute("INSERT INTO notes (text) VALUES ('a note')", ())?;
+    Ok(())
 }
 
 pub(crate) async fn count_notes(database: &Database) -> i64 {
-    sqlx::query_scalar("SELECT count(*) FROM notes")
-        .fetch_one(database.reader())
+    let count = |connection: &Connection| {
+        let count = connection.query_row("SELECT count(*) FROM notes", (), |row| row.get(0));
+        count.map_err(DriverError::from)
+    };
+    database.read(count).await.unwrap()
+}
+
+/// Whether `work` is still waiting when others would long be done.
+pub(crate) async fn is_waiting(work: impl Future) -> bool {
+    timeout(Duration::from_millis(100), pin!(work))
         .await
-        .unwrap()
+        .is_err()
+}
+
+/// Work that has a connection, in the middle of what it does.
+pub(crate) struct UnderWay {
+    go_on: mpsc::Sender<()>,
+    work: JoinHandle<Result<(), DriverError>>,
+}
+
+impl UnderWay {
+    /// Begins to read.
+    pub(crate) async fn reading(database: &Arc<Database>) -> Self {
+        let database = Arc::clone(database);
+        let read = async move |pause: Pause| {
+            let work = |_: &Connection| {
+                pause.wait();
+                Ok(())
+            };
+            database.read(work).await
+        };
+        Self::begin(read).await
+    }
+
+    /// Begins to add a note.
+    pub(crate) async fn writing(database: &Arc<Database>) -> Self {
+        let database = Arc::clone(database);
+        let write = async move |pause: Pause| {
+            let work = |tx: &Transaction<'_>| {
+                insert_note(tx)?;
+                pause.wait();
+                Ok(())
+            };
+            database.write(work).await
+        };
+        Self::begin(write).await
+    }
+
+    async fn begin<F>(work: impl FnOnce(Pause) -> F) -> Self
+    where
+        F: Future<Output = Result<(), DriverError>> + Send + 'static,
+    {
+        let (reached, is_reached) = oneshot::channel();
+        let (go_on, may_go_on) = mpsc::channel();
+        let work = tokio::spawn(work(Pause { reached, may_go_on }));
+        is_reached.await.unwrap();
+        Self { go_on, work }
+    }
+
+    /// Lets it go on to its end.
+    pub(crate) async fn finish(self) {
+        drop(self.go_on);
+        self.work.await.unwrap().unwrap();
+    }
+
+    /// Lets it go on with nobody waiting for it.
+    pub(crate) async fn abandon(self) {
+        self.work.abort();
+        assert!(self.work.await.unwrap_err().is_cancelled());
+        drop(self.go_on);
+    }
+}
+
+/// The middle of a piece of work, where it is held.
+struct Pause {
+    reached: oneshot::Sender<()>,
+    may_go_on: mpsc::Receiver<()>,
+}
+
+impl Pause {
+    fn wait(self) {
+        self.reached.send(()).unwrap();
+        // Nothing is ever sent: it ends when the other side is dropped.
+        self.may_go_on.recv().unwrap_err();
+    }
 }

@@ -1,27 +1,26 @@
-//! The audit: one row a change, in the transaction of the change.
+//! The audit: one row a request that changed something, in the transaction of the change.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 
 use alga_model::{InstallId, TenantId, Timestamp};
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqlitePool};
-use uuid::{ContextV7, Uuid};
+use rusqlite::{Connection, params};
+use uuid::Uuid;
 
 use super::error::SqliteError;
 use super::rows;
-use super::script::{Insert, Script};
 use super::state::{Change, Place};
 use crate::contract::{Namespace, Revision};
 use crate::maintenance::{AuditFilter, AuditRecord, Removed};
 use crate::service::Scope;
 
+/// What the audit calls the removal of expired records.
+const EXPIRE: &str = "expire";
 /// Whom the audit names where expired records were removed.
 const SWEEPER: &str = "system:expiry";
 
-/// Gives ids that grow with time and with every call.
-pub(super) struct AuditIds(Mutex<ContextV7>);
+/// Gives ids that grow with time and with every call: UUIDs of version 7 (RFC 9562, 5.7).
+#[derive(Debug)]
+pub(super) struct AuditIds(Mutex<Uuid>);
 
 /// What one write changed.
 #[derive(Debug)]
@@ -33,80 +32,75 @@ pub(super) struct AuditEntry<'g> {
 }
 
 impl AuditIds {
-    pub(super) fn new() -> Self {
-        Self(Mutex::new(ContextV7::new()))
+    pub(super) const fn new() -> Self {
+        Self(Mutex::new(Uuid::nil()))
     }
 
     /// The next id, at `now`.
+    ///
+    /// The first of a millisecond is random, each further one greater by one (RFC 9562, 6.2, method 2):
+    /// asking the system for randomness costs as much as the row that the id is for.
     pub(super) fn next(&self, now: Timestamp) -> Uuid {
-        let millis = now.as_millis().unsigned_abs();
-        let context = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let nanos = u32::try_from(millis % 1_000).unwrap_or_default() * 1_000_000;
-        Uuid::new_v7(uuid::Timestamp::from_unix(&*context, millis / 1_000, nanos))
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let following = Uuid::from_u128(last.as_u128().wrapping_add(1));
+        *last = if following < first_id_at(now) {
+            random_id_at(now)
+        } else {
+            following
+        };
+        *last
     }
 }
 
-impl fmt::Debug for AuditIds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AuditIds")
-    }
+fn random_id_at(time: Timestamp) -> Uuid {
+    let millis = time.as_millis().unsigned_abs();
+    let mut random = [0; 10];
+    random.copy_from_slice(&Uuid::new_v4().as_bytes()[..10]);
+    uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
 }
 
-/// Adds the records of a group, in its order.
+/// Adds the rows of a group, in its order.
 pub(super) fn insert(
-    script: &mut Script,
+    connection: &Connection,
     ids: &AuditIds,
     entries: &[AuditEntry<'_>],
     now: Timestamp,
-) {
-    const INSERT: Insert = Insert {
-        into: "
+) -> Result<(), SqliteError> {
+    const INSERT: &str = "
         INSERT INTO ext_storage_audit
-            (tenant_id, install_id, extension, namespace, operation, at,
-             audit_id, actor, request_id, records, bytes, changes) ",
-        columns: 12,
-        common_columns: 6,
-        on_conflict: "",
-    };
-    let mut alike: BTreeMap<Origin<'_>, Vec<(Uuid, &AuditEntry<'_>)>> = BTreeMap::new();
+            (tenant_id, audit_id, at, install_id, extension, namespace, operation, actor, request_id,
+             records, bytes, changes)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    let mut insert = connection.prepare_cached(INSERT)?;
     for entry in entries {
-        let id = ids.next(now);
-        alike.entry(entry.origin()).or_default().push((id, entry));
+        let AuditEntry {
+            scope,
+            namespace,
+            operation,
+            changes,
+        } = entry;
+        let bytes: u64 = changes.iter().map(|change| change.bytes).sum();
+        insert.execute(params![
+            scope.tenant.as_bytes(),
+            ids.next(now).as_bytes(),
+            now.as_millis(),
+            scope.install.as_bytes(),
+            scope.extension.as_str(),
+            namespace.as_str(),
+            operation,
+            scope.actor.to_string(),
+            scope.request_id.as_ref(),
+            changes.len(),
+            bytes,
+            rows::json(changes.iter().map(Change::to_json)),
+        ])?;
     }
-    let bind_origin = |script: &mut Script, origin: &Origin<'_>| {
-        script
-            .bind(origin.tenant.as_bytes().as_slice())
-            .bind(origin.install.as_bytes().as_slice())
-            .bind(origin.extension)
-            .bind(origin.namespace)
-            .bind(origin.operation)
-            .bind(now.as_millis());
-    };
-    INSERT.write(script, alike, bind_origin, |script, (id, entry)| {
-        let bytes = entry.changes.iter().map(|change| change.bytes).sum();
-        script
-            .bind(id.as_bytes().as_slice())
-            .bind(entry.scope.actor.to_string())
-            .bind(entry.scope.request_id.as_ref())
-            .bind(rows::integer(entry.changes.len() as u64))
-            .bind(rows::integer(bytes))
-            .bind(rows::json(entry.changes.iter().map(Change::to_json)));
-    });
-}
-
-/// What changes of the same kind in the same place have in common.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Origin<'g> {
-    tenant: &'g TenantId,
-    install: &'g InstallId,
-    extension: &'g str,
-    namespace: &'g str,
-    operation: &'static str,
+    Ok(())
 }
 
 /// Adds the summary of expired records that were removed from a namespace.
-pub(super) async fn insert_removal(
-    connection: &mut SqliteConnection,
+pub(super) fn insert_removal(
+    connection: &Connection,
     ids: &AuditIds,
     place: &Place,
     removed: Removed,
@@ -115,71 +109,62 @@ pub(super) async fn insert_removal(
     const INSERT: &str = "
         INSERT INTO ext_storage_audit
             (tenant_id, audit_id, at, install_id, namespace, operation, records, bytes, actor)
-        VALUES (?, ?, ?, ?, ?, 'expire', ?, ?, ?)";
-    sqlx::query(INSERT)
-        .bind(place.tenant.as_bytes().as_slice())
-        .bind(ids.next(now).as_bytes().as_slice())
-        .bind(now.as_millis())
-        .bind(place.install.as_bytes().as_slice())
-        .bind(place.namespace.as_str())
-        .bind(rows::integer(removed.records))
-        .bind(rows::integer(removed.bytes))
-        .bind(SWEEPER)
-        .execute(connection)
-        .await?;
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    connection.prepare_cached(INSERT)?.execute(params![
+        place.tenant.as_bytes(),
+        ids.next(now).as_bytes(),
+        now.as_millis(),
+        place.install.as_bytes(),
+        place.namespace.as_str(),
+        EXPIRE,
+        removed.records,
+        removed.bytes,
+        SWEEPER,
+    ])?;
     Ok(())
 }
 
 /// Reads the records of at most `limit` requests in the order of time.
-pub(super) async fn list(
-    pool: &SqlitePool,
+pub(super) fn list(
+    connection: &Connection,
     filter: &AuditFilter,
     after: Option<Uuid>,
     limit: u32,
 ) -> Result<Vec<AuditRecord>, SqliteError> {
-    let found = list_statement(filter, after, limit)
-        .build()
-        .fetch_all(pool)
-        .await?;
-    let mut records = Vec::with_capacity(found.len());
-    for row in &found {
+    // Ids begin with their time, so that a range of time is a range of ids.
+    const OF_ALL: &str = "
+        SELECT audit_id, at, tenant_id, install_id, extension, namespace, operation, actor, request_id,
+               records, bytes, changes
+        FROM ext_storage_audit
+        WHERE audit_id > ?1 AND audit_id < ?2 AND (?4 IS NULL OR install_id = ?4)
+        ORDER BY audit_id LIMIT ?5";
+    const OF_TENANT: &str = "
+        SELECT audit_id, at, tenant_id, install_id, extension, namespace, operation, actor, request_id,
+               records, bytes, changes
+        FROM ext_storage_audit
+        WHERE audit_id > ?1 AND audit_id < ?2 AND (?4 IS NULL OR install_id = ?4) AND tenant_id = ?3
+        ORDER BY audit_id LIMIT ?5";
+    let from = after.max(filter.since.map(first_id_at));
+    let until = filter.until.map_or(Uuid::max(), first_id_at);
+    let statement = filter.tenant.map_or(OF_ALL, |_| OF_TENANT);
+    let mut statement = connection.prepare_cached(statement)?;
+    let mut found = statement.query(params![
+        from.unwrap_or(Uuid::nil()).as_bytes(),
+        until.as_bytes(),
+        filter.tenant.as_ref().map(TenantId::as_bytes),
+        filter.install.as_ref().map(InstallId::as_bytes),
+        limit,
+    ])?;
+    let mut records = Vec::new();
+    while let Some(row) = found.next()? {
         records.extend(rows::audit_records(row)?);
     }
     Ok(records)
 }
 
-fn list_statement(filter: &AuditFilter, after: Option<Uuid>, limit: u32) -> QueryBuilder<Sqlite> {
-    let mut statement = QueryBuilder::new(
-        "SELECT audit_id, at, tenant_id, install_id, extension, namespace, operation, actor, request_id,
-                records, bytes, changes
-         FROM ext_storage_audit WHERE audit_id > ",
-    );
-    // Ids begin with their time, so that a range of time is a range of ids.
-    let since = filter.since.map(first_id_at);
-    let from = after.max(since).unwrap_or(Uuid::nil());
-    statement.push_bind(from.as_bytes().as_slice());
-    if let Some(until) = filter.until {
-        statement
-            .push(" AND audit_id < ")
-            .push_bind(first_id_at(until).as_bytes().as_slice());
-    }
-    if let Some(tenant) = filter.tenant {
-        statement
-            .push(" AND tenant_id = ")
-            .push_bind(tenant.as_bytes().as_slice());
-    }
-    if let Some(install) = filter.install {
-        statement
-            .push(" AND install_id = ")
-            .push_bind(install.as_bytes().as_slice());
-    }
-    statement.push(" ORDER BY audit_id LIMIT ").push_bind(limit);
-    statement
-}
-
-/// Removes records from before `before`, the oldest first.
-pub(super) async fn remove(
-    connection: &mut SqliteConnection,
+/// Removes rows from before `before`, the oldest first.
+pub(super) fn remove(
+    connection: &Connection,
     before: Timestamp,
     limit: u32,
 ) -> Result<u64, SqliteError> {
@@ -188,12 +173,11 @@ pub(super) async fn remove(
             SELECT tenant_id, audit_id FROM ext_storage_audit
             WHERE audit_id < ? ORDER BY audit_id LIMIT ?
         )";
-    let done = sqlx::query(DELETE)
-        .bind(first_id_at(before).as_bytes().as_slice())
-        .bind(limit)
-        .execute(connection)
-        .await?;
-    Ok(done.rows_affected())
+    let before = first_id_at(before);
+    let removed = connection
+        .prepare_cached(DELETE)?
+        .execute(params![before.as_bytes(), limit])?;
+    Ok(removed as u64)
 }
 
 /// Before every id that was given at `time` or later, after every one from before (RFC 9562, 5.7).
@@ -202,16 +186,6 @@ fn first_id_at(time: Timestamp) -> Uuid {
 }
 
 impl AuditEntry<'_> {
-    fn origin(&self) -> Origin<'_> {
-        Origin {
-            tenant: &self.scope.tenant,
-            install: &self.scope.install,
-            extension: self.scope.extension.as_str(),
-            namespace: self.namespace.as_str(),
-            operation: self.operation,
-        }
-    }
-
     /// Says what happened, for a log pipeline. Off unless the target is asked for.
     pub(super) fn tell(&self, now: Timestamp) {
         let scope = self.scope;
@@ -234,6 +208,22 @@ impl AuditEntry<'_> {
             );
         }
     }
+}
+
+/// Says that expired records were removed, for a log pipeline.
+pub(super) fn tell_removal(place: &Place, removed: Removed, now: Timestamp) {
+    tracing::debug!(
+        target: "audit",
+        time = %now,
+        tenant.id = %place.tenant,
+        install.id = %place.install,
+        namespace = %place.namespace,
+        operation = EXPIRE,
+        records = removed.records,
+        bytes = removed.bytes,
+        actor = SWEEPER,
+        "expired records were removed"
+    );
 }
 
 impl Change {

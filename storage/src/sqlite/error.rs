@@ -2,22 +2,22 @@
 
 use std::sync::Arc;
 
-use alga_sqlite::is_passing;
+use alga_sqlite::DriverError;
 
 use crate::error::{Cause, Error};
 
 /// Any failure inside this folder.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SqliteError {
-    /// A statement failed.
+    /// A statement failed, or there was no connection for it.
     #[error("cannot run a statement on the storage database")]
-    Driver(#[from] sqlx::Error),
+    Driver(#[from] DriverError),
     /// A transaction could not be made durable. Whatever the reason, nothing of it happened as far as
     /// a caller may know, and the same may work a moment later.
     #[error("cannot commit to the storage database")]
-    Commit(#[source] sqlx::Error),
-    /// A statement panicked.
-    #[error("the writing task panicked")]
+    Commit(#[source] rusqlite::Error),
+    /// A write panicked.
+    #[error("writing panicked")]
     Panic,
     /// A row holds what this crate would not have written.
     #[error("a row of {table} holds no valid {column}")]
@@ -30,7 +30,7 @@ pub(super) enum SqliteError {
 impl SqliteError {
     pub(super) fn is_passing(&self) -> bool {
         match self {
-            Self::Driver(error) => is_passing(error),
+            Self::Driver(error) => error.is_passing(),
             Self::Commit(_) => true,
             Self::Panic | Self::Inconsistency { .. } => false,
         }
@@ -44,6 +44,12 @@ impl SqliteError {
         } else {
             Error::Internal(cause)
         }
+    }
+}
+
+impl From<rusqlite::Error> for SqliteError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Driver(error.into())
     }
 }
 

@@ -4,12 +4,13 @@
 //! removal goes with the counters, the revision floor and one audit record a namespace.
 
 use alga_model::{InstallId, TenantId, Timestamp};
-use sqlx::SqliteConnection;
+use rusqlite::{Connection, Row, params};
 
 use super::audit::{self, AuditIds};
+use super::counters::Counted;
 use super::error::SqliteError;
 use super::rows;
-use super::state::{Counted, Place};
+use super::state::Place;
 use crate::maintenance::Removed;
 
 /// How much to remove at most.
@@ -20,42 +21,49 @@ pub(super) struct Batch {
     pub(super) namespaces: u32,
 }
 
+/// What was removed, to be told once it is durable.
+#[derive(Debug, Default)]
+pub(super) struct Removals {
+    pub(super) total: Removed,
+    of_places: Vec<(Place, Removed)>,
+}
+
 /// Removes what is expired at `now` of a namespace, an install or a whole tenant. `more` says
 /// whether something may be left.
-pub(super) async fn remove(
-    connection: &mut SqliteConnection,
+pub(super) fn remove(
+    connection: &Connection,
     audit_ids: &AuditIds,
     of: &Counted,
     now: Timestamp,
     batch: Batch,
-) -> Result<Removed, SqliteError> {
-    let due = due_namespaces(connection, of, now, batch.namespaces).await?;
-    let mut removed = Removed {
-        more: due.len() >= rows::length(batch.namespaces),
-        ..Removed::default()
-    };
-    for place in &due {
+) -> Result<Removals, SqliteError> {
+    let due = due_namespaces(connection, of, now, batch.namespaces)?;
+    let mut removals = Removals::default();
+    let removed = &mut removals.total;
+    removed.more = due.len() >= rows::length(batch.namespaces);
+    for place in due {
         let left = u64::from(batch.records).saturating_sub(removed.records);
         if left == 0 {
             removed.more = true;
             break;
         }
-        let of_place = remove_of_namespace(connection, place, now, left).await?;
+        let of_place = remove_of_namespace(connection, &place, now, left)?;
         if of_place.records > 0 {
-            audit::insert_removal(connection, audit_ids, place, of_place, now).await?;
+            audit::insert_removal(connection, audit_ids, &place, of_place, now)?;
+            removals.of_places.push((place, of_place));
         }
         removed.records += of_place.records;
         removed.bytes += of_place.bytes;
         removed.more |= of_place.more;
     }
     // Also where nothing was found: what was said of the tenant may have been too early.
-    update_tenant(connection, of.tenant(), removed).await?;
-    Ok(removed)
+    update_tenant(connection, of.tenant(), removals.total)?;
+    Ok(removals)
 }
 
 /// Tenants that may hold expired records, those that have waited longest first.
-pub(super) async fn due_tenants(
-    connection: &mut SqliteConnection,
+pub(super) fn due_tenants(
+    connection: &Connection,
     now: Timestamp,
     limit: u32,
 ) -> Result<Vec<TenantId>, SqliteError> {
@@ -63,19 +71,15 @@ pub(super) async fn due_tenants(
         SELECT tenant_id FROM ext_storage_usage
         WHERE next_expiry <= ? AND namespace = ''
         ORDER BY next_expiry LIMIT ?";
-    sqlx::query(DUE)
-        .bind(now.as_millis())
-        .bind(limit)
-        .fetch_all(connection)
-        .await?
-        .iter()
-        .map(rows::tenant_id)
+    connection
+        .prepare_cached(DUE)?
+        .query_and_then(params![now.as_millis(), limit], rows::tenant_id)?
         .collect()
 }
 
 /// Namespaces that may hold expired records, those that have waited longest first.
-async fn due_namespaces(
-    connection: &mut SqliteConnection,
+fn due_namespaces(
+    connection: &Connection,
     of: &Counted,
     now: Timestamp,
     limit: u32,
@@ -91,28 +95,29 @@ async fn due_namespaces(
         Counted::Install(_, install) => (Some(install), None),
         Counted::Namespace(place) => (Some(&place.install), Some(place.namespace.as_str())),
     };
-    let due = sqlx::query(DUE)
-        .bind(tenant.as_bytes().as_slice())
-        .bind(now.as_millis())
-        .bind(install.map(|install| install.as_bytes().as_slice()))
-        .bind(namespace)
-        .bind(limit)
-        .fetch_all(connection)
-        .await?;
-    due.iter()
-        .map(|row| {
-            let (install, namespace) = rows::place(row)?;
-            Ok(Place {
-                tenant,
-                install,
-                namespace,
-            })
+    let of_row = |row: &Row<'_>| {
+        let (install, namespace) = rows::place(row)?;
+        Ok(Place {
+            tenant,
+            install,
+            namespace,
         })
+    };
+    let due = params![
+        tenant.as_bytes(),
+        now.as_millis(),
+        install.map(InstallId::as_bytes),
+        namespace,
+        limit,
+    ];
+    connection
+        .prepare_cached(DUE)?
+        .query_and_then(due, of_row)?
         .collect()
 }
 
-async fn remove_of_namespace(
-    connection: &mut SqliteConnection,
+fn remove_of_namespace(
+    connection: &Connection,
     place: &Place,
     now: Timestamp,
     limit: u64,
@@ -125,35 +130,33 @@ async fn remove_of_namespace(
             ORDER BY expires_at LIMIT ?5
         )
         RETURNING revision, bytes";
-    let deleted = sqlx::query(DELETE)
-        .bind(place.tenant.as_bytes().as_slice())
-        .bind(place.install.as_bytes().as_slice())
-        .bind(place.namespace.as_str())
-        .bind(now.as_millis())
-        .bind(rows::integer(limit))
-        .fetch_all(&mut *connection)
-        .await?;
-    let mut removed = Removed {
-        records: deleted.len() as u64,
-        ..Removed::default()
-    };
+    let mut statement = connection.prepare_cached(DELETE)?;
+    let mut deleted = statement.query(params![
+        place.tenant.as_bytes(),
+        place.install.as_bytes(),
+        place.namespace.as_str(),
+        now.as_millis(),
+        limit,
+    ])?;
+    let mut removed = Removed::default();
     let mut greatest = 0;
-    for row in &deleted {
+    while let Some(row) = deleted.next()? {
         let (revision, bytes) = rows::removed(row)?;
         greatest = greatest.max(revision);
+        removed.records += 1;
         removed.bytes += bytes;
     }
-    let (keys, next_expiry) = update_namespace(connection, place, removed, greatest).await?;
+    let (keys, next_expiry) = update_namespace(connection, place, removed, greatest)?;
     if removed.records > 0 {
-        update_install(connection, place.tenant, place.install, removed, keys == 0).await?;
+        update_install(connection, place.tenant, place.install, removed, keys == 0)?;
     }
     removed.more = next_expiry.is_some_and(|next| next <= now);
     Ok(removed)
 }
 
 /// Counts records out of their namespace; gives the keys that are left and when the next expires.
-async fn update_namespace(
-    connection: &mut SqliteConnection,
+fn update_namespace(
+    connection: &Connection,
     place: &Place,
     removed: Removed,
     greatest_revision: u64,
@@ -161,27 +164,28 @@ async fn update_namespace(
     const UPDATE: &str = "
         UPDATE ext_storage_usage SET
             keys = max(keys - ?4, 0), bytes = max(bytes - ?5, 0),
-            revision_floor = max(revision_floor, ?6),
+            revision_floor = max(revision_floor, ?6), change_seq = change_seq + ?4,
             next_expiry = (
                 SELECT min(expires_at) FROM ext_storage_records
                 WHERE tenant_id = ?1 AND install_id = ?2 AND namespace = ?3 AND expires_at IS NOT NULL
             )
         WHERE tenant_id = ?1 AND install_id = ?2 AND namespace = ?3
         RETURNING keys, next_expiry";
-    let row = sqlx::query(UPDATE)
-        .bind(place.tenant.as_bytes().as_slice())
-        .bind(place.install.as_bytes().as_slice())
-        .bind(place.namespace.as_str())
-        .bind(rows::integer(removed.records))
-        .bind(rows::integer(removed.bytes))
-        .bind(rows::integer(greatest_revision))
-        .fetch_one(connection)
-        .await?;
-    rows::keys_left(&row)
+    let counted_out = params![
+        place.tenant.as_bytes(),
+        place.install.as_bytes(),
+        place.namespace.as_str(),
+        removed.records,
+        removed.bytes,
+        greatest_revision,
+    ];
+    connection
+        .prepare_cached(UPDATE)?
+        .query_row(counted_out, |row| Ok(rows::keys_left(row)))?
 }
 
-async fn update_install(
-    connection: &mut SqliteConnection,
+fn update_install(
+    connection: &Connection,
     tenant: TenantId,
     install: InstallId,
     removed: Removed,
@@ -191,19 +195,19 @@ async fn update_install(
         UPDATE ext_storage_usage SET
             keys = max(keys - ?3, 0), bytes = max(bytes - ?4, 0), namespaces = max(namespaces - ?5, 0)
         WHERE tenant_id = ?1 AND install_id = ?2 AND namespace = ''";
-    sqlx::query(UPDATE)
-        .bind(tenant.as_bytes().as_slice())
-        .bind(install.as_bytes().as_slice())
-        .bind(rows::integer(removed.records))
-        .bind(rows::integer(removed.bytes))
-        .bind(emptied)
-        .execute(connection)
-        .await?;
+    let counted_out = params![
+        tenant.as_bytes(),
+        install.as_bytes(),
+        removed.records,
+        removed.bytes,
+        emptied,
+    ];
+    connection.prepare_cached(UPDATE)?.execute(counted_out)?;
     Ok(())
 }
 
-async fn update_tenant(
-    connection: &mut SqliteConnection,
+fn update_tenant(
+    connection: &Connection,
     tenant: TenantId,
     removed: Removed,
 ) -> Result<(), SqliteError> {
@@ -215,23 +219,30 @@ async fn update_tenant(
                 WHERE tenant_id = ?1 AND next_expiry IS NOT NULL AND namespace <> ''
             )
         WHERE tenant_id = ?1 AND install_id = x'' AND namespace = ''";
-    sqlx::query(UPDATE)
-        .bind(tenant.as_bytes().as_slice())
-        .bind(rows::integer(removed.records))
-        .bind(rows::integer(removed.bytes))
-        .execute(connection)
-        .await?;
+    let counted_out = params![tenant.as_bytes(), removed.records, removed.bytes];
+    connection.prepare_cached(UPDATE)?.execute(counted_out)?;
     Ok(())
 }
 
-impl Removed {
-    /// Adds the removal, which is durable, to the metrics; `by` says what it was done by.
-    pub(super) fn count(&self, by: &'static str) {
-        if self.records > 0 {
-            metrics::counter!("alga_storage_expired_removed_total", "by" => by)
-                .increment(self.records);
-            metrics::counter!("alga_storage_expired_removed_bytes_total", "by" => by)
-                .increment(self.bytes);
+impl Removals {
+    /// Adds what else was removed in the same transaction.
+    pub(super) fn extend(&mut self, others: Self) {
+        self.total.records += others.total.records;
+        self.total.bytes += others.total.bytes;
+        self.of_places.extend(others.of_places);
+    }
+
+    /// Says in log and metrics what was removed; `by` says what it was done by.
+    pub(super) fn tell(&self, by: &'static str, now: Timestamp) {
+        if self.total.records == 0 {
+            return;
+        }
+        metrics::counter!("alga_storage_expired_removed_total", "by" => by)
+            .increment(self.total.records);
+        metrics::counter!("alga_storage_expired_removed_bytes_total", "by" => by)
+            .increment(self.total.bytes);
+        for (place, removed) in &self.of_places {
+            audit::tell_removal(place, *removed, now);
         }
     }
 }

@@ -4,19 +4,17 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use alga_model::{Clock, Timestamp};
-use alga_sqlite::Database;
-use sqlx::{Connection as _, SqliteConnection};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::audit::{self, AuditEntry, AuditIds};
+use super::counters::{Alert, Counted};
 use super::error::SqliteError;
-use super::expiry::{self, Batch};
-use super::script::Script;
-use super::state::{Alert, Counted, Judged, Place, State};
+use super::expiry::{self, Batch, Removals};
+use super::state::{Judged, State};
 use super::writer::{Job, Write};
 use super::{load, rows, store};
 use crate::contract::{QuotaName, Written};
 use crate::error::{BulkError, Error};
-use crate::maintenance::Removed;
 use crate::service::Scope;
 
 /// What a group clears away on its way, of each of its tenants: expired records vanish where there
@@ -34,7 +32,6 @@ const FOR_ROOM: Batch = Batch {
 /// Writes groups.
 #[derive(Debug)]
 pub(super) struct Groups {
-    pub(super) database: Arc<Database>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) audit_ids: Arc<AuditIds>,
 }
@@ -54,7 +51,7 @@ pub(super) struct Committed<'g> {
     /// What came of its writes, in their order.
     pub(super) outcomes: Vec<Outcome>,
     told: Told<'g>,
-    removed: Removed,
+    removals: Removals,
     now: Timestamp,
 }
 
@@ -62,14 +59,14 @@ impl Committed<'_> {
     /// Says in log and metrics what happened.
     pub(super) fn tell(&self) {
         self.told.tell(self.now);
-        self.removed.count("write");
+        self.removals.tell("write", self.now);
     }
 }
 
 /// What expired records were removed before a group was judged.
 #[derive(Debug, Default)]
 struct Clearing {
-    removed: Removed,
+    removals: Removals,
     /// Whether anything was looked at.
     looked: bool,
     /// Where nothing expired is left.
@@ -85,17 +82,20 @@ struct Told<'g> {
 
 impl Groups {
     /// Decides a group in the order of its arrival and commits it; the answers may go out then.
-    pub(super) async fn write<'g>(&self, group: &'g [Job]) -> Result<Committed<'g>, SqliteError> {
-        let mut transaction = self.database.begin().await?;
-        let mut state = load::state(&mut transaction, group).await?;
+    pub(super) fn write<'g>(
+        &self,
+        connection: &mut Connection,
+        group: &'g [Job],
+    ) -> Result<Committed<'g>, SqliteError> {
+        let mut transaction =
+            connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut state = load::state(&transaction, group)?;
         // Under the lock, so that no transaction goes by an earlier time than the one before it.
         let now = self.clock.now();
-        let clearing = self
-            .clear_away(&mut transaction, &state, group, now)
-            .await?;
+        let clearing = self.clear_away(&mut transaction, &state, group, now)?;
         if clearing.looked {
             // Counters have changed, and also where nothing was found the bounds of expiry may have.
-            state = load::state(&mut transaction, group).await?;
+            state = load::state(&transaction, group)?;
         }
         let mut told = Told::default();
         let mut outcomes = Vec::with_capacity(group.len());
@@ -103,24 +103,21 @@ impl Groups {
             outcomes.push(judge(&mut state, &clearing, job, now, &mut told));
         }
         if !told.entries.is_empty() {
-            let is_alone = group.len() == 1;
-            let mut script = Script::new(is_alone);
-            store::state(&mut script, &state);
-            audit::insert(&mut script, &self.audit_ids, &told.entries, now);
-            script.run(&mut transaction).await?;
+            store::state(&transaction, &state)?;
+            audit::insert(&transaction, &self.audit_ids, &told.entries, now)?;
         }
-        transaction.commit().await.map_err(SqliteError::Commit)?;
+        transaction.commit().map_err(SqliteError::Commit)?;
         Ok(Committed {
             outcomes,
             told,
-            removed: clearing.removed,
+            removals: clearing.removals,
             now,
         })
     }
 
-    async fn clear_away(
+    fn clear_away(
         &self,
-        connection: &mut SqliteConnection,
+        transaction: &mut Transaction<'_>,
         state: &State,
         group: &[Job],
         now: Timestamp,
@@ -147,38 +144,35 @@ impl Groups {
             };
             clearing.looked = true;
             // Rubbish that can't be removed is no reason not to write.
-            let Some(removed) = self.remove(connection, &place, now, batch).await? else {
+            let Some(removals) = self.remove(transaction, &place, now, batch)? else {
                 continue;
             };
-            clearing.removed.records += removed.records;
-            clearing.removed.bytes += removed.bytes;
-            left = left.saturating_sub(rows::narrow(removed.records));
-            if !removed.more {
+            left = left.saturating_sub(rows::narrow(removals.total.records));
+            if !removals.total.more {
                 clearing.exhausted.insert(place);
             }
+            clearing.removals.extend(removals);
         }
         Ok(clearing)
     }
-}
 
-impl Groups {
     /// Removes what is expired, or nothing where the database holds what it shouldn't.
-    async fn remove(
+    fn remove(
         &self,
-        connection: &mut SqliteConnection,
+        transaction: &mut Transaction<'_>,
         of: &Counted,
         now: Timestamp,
         batch: Batch,
-    ) -> Result<Option<Removed>, SqliteError> {
-        let mut savepoint = connection.begin().await?;
-        match expiry::remove(&mut savepoint, &self.audit_ids, of, now, batch).await {
-            Ok(removed) => {
-                savepoint.commit().await?;
-                Ok(Some(removed))
+    ) -> Result<Option<Removals>, SqliteError> {
+        // Undone when it is dropped.
+        let savepoint = transaction.savepoint()?;
+        match expiry::remove(&savepoint, &self.audit_ids, of, now, batch) {
+            Ok(removals) => {
+                savepoint.commit()?;
+                Ok(Some(removals))
             }
             Err(error) if error.is_passing() => Err(error),
             Err(error) => {
-                savepoint.rollback().await?;
                 let error: &dyn std::error::Error = &error;
                 tracing::error!(tenant.id = %of.tenant(), error, "expired records can't be removed");
                 Ok(None)
@@ -218,19 +212,6 @@ impl Clearing {
         job.alone(quota) <= job.scope.limits.quotas.limit(quota)
             && state.is_due(&Counted::Tenant(job.scope.tenant), now)
             && !self.exhausted.contains(&Counted::by(quota, job.place()))
-    }
-}
-
-impl Counted {
-    /// What a quota of the namespace `place` counts.
-    fn by(quota: QuotaName, place: Place) -> Self {
-        match quota {
-            QuotaName::KeysPerNamespace => Self::Namespace(place),
-            QuotaName::Namespaces | QuotaName::BytesPerInstall => {
-                Self::Install(place.tenant, place.install)
-            }
-            QuotaName::BytesPerTenant => Self::Tenant(place.tenant),
-        }
     }
 }
 

@@ -4,13 +4,13 @@
 //! that has the write lock for itself and commits what is waiting in groups.
 
 mod audit;
+mod counters;
 mod error;
 mod expiry;
 mod group;
 mod load;
 mod read;
 mod rows;
-mod script;
 mod state;
 mod store;
 mod verify;
@@ -21,7 +21,6 @@ use std::sync::Arc;
 use alga_model::{Clock, TenantId, Timestamp};
 use alga_sqlite::{Database, Options, Schema};
 use async_trait::async_trait;
-use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
 use crate::backend::{Backend, ListQuery, ListedPage};
@@ -31,9 +30,11 @@ use crate::maintenance::{AuditFilter, AuditRecord, Drift, Holding, Maintenance, 
 use crate::service::{Put, Scope};
 
 use self::audit::AuditIds;
+use self::counters::Counted;
+use self::error::SqliteError;
 use self::expiry::Batch;
 use self::group::Groups;
-use self::state::Counted;
+use self::state::Place;
 use self::writer::Writer;
 
 /// Records, counters and audit in a SQLite database.
@@ -58,13 +59,17 @@ impl SqliteBackend {
         options: Options,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, alga_sqlite::SqliteError> {
+        let options = Options {
+            enforce_checks: false,
+            ..options
+        };
         let database = Arc::new(Database::open(Self::schema(), options).await?);
         let audit_ids = Arc::new(AuditIds::new());
-        let writer = Writer::start(Groups {
-            database: Arc::clone(&database),
+        let groups = Groups {
             clock: Arc::clone(&clock),
             audit_ids: Arc::clone(&audit_ids),
-        });
+        };
+        let writer = Writer::start(Arc::clone(&database), groups);
         Ok(Self {
             database,
             writer,
@@ -80,37 +85,32 @@ impl SqliteBackend {
 
     /// Fails unless the database answers.
     pub async fn ping(&self) -> Result<(), Error> {
-        self.database
-            .ping()
-            .await
-            .map_err(error::SqliteError::from)?;
+        self.database.ping().await.map_err(SqliteError::from)?;
         Ok(())
-    }
-
-    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, error::SqliteError> {
-        Ok(self.database.begin().await?)
     }
 
     async fn remove_expired_of(
         &self,
         tenant: TenantId,
         limit: u32,
-    ) -> Result<Removed, error::SqliteError> {
+    ) -> Result<Removed, SqliteError> {
         const ALL_NAMESPACES: u32 = 1_024;
         let batch = Batch {
             records: limit,
             namespaces: ALL_NAMESPACES,
         };
-        let mut transaction = self.begin().await?;
-        let now = self.clock.now();
-        let ids = &self.audit_ids;
-        let tenant = Counted::Tenant(tenant);
-        let mut removed = expiry::remove(&mut transaction, ids, &tenant, now, batch).await?;
-        let others = expiry::due_tenants(&mut transaction, now, 1).await?;
-        removed.more |= !others.is_empty();
-        commit(transaction).await?;
-        removed.count("sweep");
-        Ok(removed)
+        let (clock, ids) = (Arc::clone(&self.clock), Arc::clone(&self.audit_ids));
+        let removing = self.database.write(move |transaction| {
+            let now = clock.now();
+            let tenant = Counted::Tenant(tenant);
+            let mut removals = expiry::remove(transaction, &ids, &tenant, now, batch)?;
+            let others = expiry::due_tenants(transaction, now, 1)?;
+            removals.total.more |= !others.is_empty();
+            Ok::<_, SqliteError>((removals, now))
+        });
+        let (removals, now) = removing.await?;
+        removals.tell("sweep", now);
+        Ok(removals.total)
     }
 
     fn schema() -> Schema {
@@ -130,14 +130,11 @@ impl Backend for SqliteBackend {
         namespace: &Namespace,
         key: &Key,
     ) -> Result<Option<Record>, Error> {
-        Ok(read::get(
-            self.database.reader(),
-            scope,
-            namespace,
-            key,
-            self.clock.now(),
-        )
-        .await?)
+        let (place, key, now) = (Place::of(scope, namespace), key.clone(), self.clock.now());
+        let reading = self
+            .database
+            .read(move |connection| read::get(connection, &place, &key, now));
+        Ok(reading.await?)
     }
 
     async fn get_many(
@@ -146,14 +143,11 @@ impl Backend for SqliteBackend {
         namespace: &Namespace,
         keys: &[Key],
     ) -> Result<Vec<Option<Record>>, Error> {
-        Ok(read::get_many(
-            self.database.reader(),
-            scope,
-            namespace,
-            keys,
-            self.clock.now(),
-        )
-        .await?)
+        let (place, keys, now) = (Place::of(scope, namespace), keys.to_vec(), self.clock.now());
+        let reading = self
+            .database
+            .read(move |connection| read::get_many(connection, &place, &keys, now));
+        Ok(reading.await?)
     }
 
     async fn put(&self, scope: &Scope, put: Put) -> Result<Vec<Written>, BulkError> {
@@ -170,18 +164,20 @@ impl Backend for SqliteBackend {
         namespace: &Namespace,
         query: ListQuery,
     ) -> Result<ListedPage, Error> {
-        Ok(read::list(
-            self.database.reader(),
-            scope,
-            namespace,
-            &query,
-            self.clock.now(),
-        )
-        .await?)
+        let (place, now) = (Place::of(scope, namespace), self.clock.now());
+        let reading = self
+            .database
+            .read(move |connection| read::list(connection, &place, &query, now));
+        Ok(reading.await?)
     }
 
     async fn usage(&self, scope: &Scope) -> Result<Usage, Error> {
-        Ok(read::usage(self.database.reader(), scope, self.clock.now()).await?)
+        let install = (scope.tenant, scope.install);
+        let (quotas, now) = (scope.limits.quotas, self.clock.now());
+        let reading = self
+            .database
+            .read(move |connection| read::usage(connection, install, quotas, now));
+        Ok(reading.await?)
     }
 }
 
@@ -190,13 +186,11 @@ impl Maintenance for SqliteBackend {
     async fn remove_expired(&self, limit: u32) -> Result<Removed, Error> {
         // A tenant whose rows are damaged must not keep the others from being swept.
         const TENANTS_TRIED: u32 = 64;
-        let mut transaction = self.begin().await?;
         let now = self.clock.now();
-        let due = expiry::due_tenants(&mut transaction, now, TENANTS_TRIED).await?;
-        transaction
-            .rollback()
-            .await
-            .map_err(error::SqliteError::from)?;
+        let due = self
+            .database
+            .read(move |connection| expiry::due_tenants(connection, now, TENANTS_TRIED))
+            .await?;
         let mut failure = None;
         for tenant in due {
             match self.remove_expired_of(tenant, limit).await {
@@ -209,10 +203,10 @@ impl Maintenance for SqliteBackend {
     }
 
     async fn remove_audit(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {
-        let mut transaction = self.begin().await?;
-        let removed = audit::remove(&mut transaction, before, limit).await?;
-        commit(transaction).await?;
-        Ok(removed)
+        let removing = self
+            .database
+            .write(move |transaction| audit::remove(transaction, before, limit));
+        Ok(removing.await?)
     }
 
     async fn audit(
@@ -221,34 +215,39 @@ impl Maintenance for SqliteBackend {
         after: Option<Uuid>,
         limit: u32,
     ) -> Result<Vec<AuditRecord>, Error> {
-        Ok(audit::list(self.database.reader(), filter, after, limit).await?)
+        let filter = filter.clone();
+        let reading = self
+            .database
+            .read(move |connection| audit::list(connection, &filter, after, limit));
+        Ok(reading.await?)
     }
 
     async fn tenants(&self, after: Option<TenantId>, limit: u32) -> Result<Vec<TenantId>, Error> {
-        Ok(read::tenants(self.database.reader(), after, limit).await?)
+        let reading = self
+            .database
+            .read(move |connection| read::tenants(connection, after, limit));
+        Ok(reading.await?)
     }
 
     async fn holdings(&self, tenant: TenantId) -> Result<Vec<Holding>, Error> {
-        Ok(read::holdings(self.database.reader(), tenant).await?)
+        let reading = self
+            .database
+            .read(move |connection| read::holdings(connection, tenant));
+        Ok(reading.await?)
     }
 
     async fn verify_usage(&self, tenant: TenantId, repair: bool) -> Result<Vec<Drift>, Error> {
         if repair {
-            let mut transaction = self.begin().await?;
-            let drifts = verify::verify(&mut transaction, tenant, repair).await?;
-            commit(transaction).await?;
-            return Ok(drifts);
+            let mending = self
+                .database
+                .write(move |transaction| verify::verify(transaction, tenant, true));
+            return Ok(mending.await?);
         }
         // A transaction that only reads sees one moment, and nobody waits for it.
-        let reading = self.database.reader().begin().await;
-        let mut transaction = reading.map_err(error::SqliteError::from)?;
-        Ok(verify::verify(&mut transaction, tenant, repair).await?)
+        let reading = self.database.read(move |connection| {
+            let moment = connection.unchecked_transaction()?;
+            verify::verify(&moment, tenant, false)
+        });
+        Ok(reading.await?)
     }
-}
-
-async fn commit(transaction: Transaction<'static, Sqlite>) -> Result<(), error::SqliteError> {
-    transaction
-        .commit()
-        .await
-        .map_err(error::SqliteError::Commit)
 }

@@ -1,20 +1,18 @@
 //! The statements that read. None of them writes, and none waits for a writer.
 
-use alga_model::{TenantId, Timestamp};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{SqliteConnection, SqlitePool};
+use alga_model::{InstallId, TenantId, Timestamp};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::error::SqliteError;
 use super::rows;
+use super::state::Place;
 use crate::backend::{ListQuery, ListedPage};
-use crate::contract::{Key, Listed, Namespace, Record, Usage};
+use crate::contract::{Key, Quotas, Record, Usage};
 use crate::maintenance::Holding;
-use crate::service::Scope;
 
-pub(super) async fn get(
-    pool: &SqlitePool,
-    scope: &Scope,
-    namespace: &Namespace,
+pub(super) fn get(
+    connection: &Connection,
+    place: &Place,
     key: &Key,
     now: Timestamp,
 ) -> Result<Option<Record>, SqliteError> {
@@ -23,103 +21,36 @@ pub(super) async fn get(
         FROM ext_storage_records
         WHERE tenant_id = ? AND install_id = ? AND namespace = ? AND key = ?
           AND (expires_at IS NULL OR expires_at > ?)";
-    sqlx::query(RECORD)
-        .bind(scope.tenant.as_bytes().as_slice())
-        .bind(scope.install.as_bytes().as_slice())
-        .bind(namespace.as_str())
-        .bind(key.as_str())
-        .bind(now.as_millis())
-        .fetch_optional(pool)
-        .await?
-        .as_ref()
-        .map(rows::record)
-        .transpose()
+    let (tenant, install, namespace, key) = place.row_key(key);
+    let found = connection
+        .prepare_cached(RECORD)?
+        .query_row(
+            params![tenant, install, namespace, key, now.as_millis()],
+            |row| Ok(rows::record(row)),
+        )
+        .optional()?;
+    found.transpose()
 }
 
-pub(super) async fn get_many(
-    pool: &SqlitePool,
-    scope: &Scope,
-    namespace: &Namespace,
+/// Records of one moment, in the order of `keys`.
+pub(super) fn get_many(
+    connection: &Connection,
+    place: &Place,
     keys: &[Key],
     now: Timestamp,
 ) -> Result<Vec<Option<Record>>, SqliteError> {
-    const RECORDS: &str = "
-        SELECT key, revision, value, metadata, expires_at, created_at, updated_at
-        FROM ext_storage_records
-        WHERE tenant_id = ? AND install_id = ? AND namespace = ? AND key IN (SELECT value FROM json_each(?))
-          AND (expires_at IS NULL OR expires_at > ?)";
-    let found: Vec<Record> = sqlx::query(RECORDS)
-        .bind(scope.tenant.as_bytes().as_slice())
-        .bind(scope.install.as_bytes().as_slice())
-        .bind(namespace.as_str())
-        .bind(rows::json_array(keys))
-        .bind(now.as_millis())
-        .fetch_all(pool)
-        .await?
-        .iter()
-        .map(rows::record)
-        .collect::<Result<_, _>>()?;
-    Ok(keys
-        .iter()
-        .map(|key| found.iter().find(|record| record.key == *key).cloned())
-        .collect())
+    let moment = connection.unchecked_transaction()?;
+    keys.iter()
+        .map(|key| get(&moment, place, key, now))
+        .collect()
 }
 
-/// What is read at once, at most, of a page that is far smaller: it may ask for a thousand records,
-/// of which only some, each up to its greatest size, fit on it.
-const READ_AT_ONCE: u64 = 16 << 20;
-/// More are not read at once however small they may be, and fewer however large.
-const ROWS_AT_ONCE: (u64, u64) = (16, 256);
-
-pub(super) async fn list(
-    pool: &SqlitePool,
-    scope: &Scope,
-    namespace: &Namespace,
+pub(super) fn list(
+    connection: &Connection,
+    place: &Place,
     query: &ListQuery,
     now: Timestamp,
 ) -> Result<ListedPage, SqliteError> {
-    // One more than the page holds tells whether it is the last one.
-    let wanted = query.limit.saturating_add(1);
-    let mut page = ListedPage {
-        items: Vec::new(),
-        more: false,
-    };
-    let limits = scope.request_limits();
-    let largest = limits.value_bytes + limits.metadata_bytes;
-    let at_once = (READ_AT_ONCE / largest.max(1)).clamp(ROWS_AT_ONCE.0, ROWS_AT_ONCE.1);
-    let at_once = rows::narrow(at_once);
-    if !(query.include_values || query.include_metadata) || wanted <= at_once {
-        let mut connection = pool.acquire().await?;
-        let rows = list_rows(&mut connection, scope, namespace, query, now, wanted).await?;
-        page.take(&rows, query)?;
-        return Ok(page);
-    }
-    // Several statements, but one transaction: a page is of one moment.
-    let mut transaction = pool.begin().await?;
-    let mut query = query.clone();
-    loop {
-        let left = wanted.saturating_sub(rows::narrow(page.items.len() as u64));
-        let at_once = left.min(at_once);
-        let found = list_rows(&mut transaction, scope, namespace, &query, now, at_once).await?;
-        page.take(&found, &query)?;
-        let exhausted = found.len() < rows::length(at_once);
-        match page.items.last() {
-            Some(last) if !page.more && !exhausted => {
-                query.range = query.range.beyond(&last.key, query.reverse);
-            }
-            _ => return Ok(page),
-        }
-    }
-}
-
-async fn list_rows(
-    connection: &mut SqliteConnection,
-    scope: &Scope,
-    namespace: &Namespace,
-    query: &ListQuery,
-    now: Timestamp,
-    limit: u32,
-) -> Result<Vec<SqliteRow>, SqliteError> {
     const FORWARD: &str = "
         SELECT key, revision, expires_at, created_at, updated_at,
                iif(?1, value, NULL) AS value, iif(?2, metadata, NULL) AS metadata
@@ -134,42 +65,42 @@ async fn list_rows(
         WHERE tenant_id = ?3 AND install_id = ?4 AND namespace = ?5 AND key >= ?6 AND key < ?7
           AND (expires_at IS NULL OR expires_at > ?8)
         ORDER BY key DESC LIMIT ?9";
-    let found = sqlx::query(if query.reverse { REVERSE } else { FORWARD })
-        .bind(query.include_values)
-        .bind(query.include_metadata)
-        .bind(scope.tenant.as_bytes().as_slice())
-        .bind(scope.install.as_bytes().as_slice())
-        .bind(namespace.as_str())
-        .bind(query.range.lower())
-        .bind(query.range.upper())
-        .bind(now.as_millis())
-        .bind(limit)
-        .fetch_all(connection)
-        .await?;
-    Ok(found)
-}
-
-impl ListedPage {
-    /// Takes what fits of the rows that follow those the page has.
-    fn take(&mut self, rows: &[SqliteRow], query: &ListQuery) -> Result<(), SqliteError> {
-        let mut bytes: u64 = self.items.iter().map(Listed::size).sum();
-        for row in rows {
-            let listed = rows::listed(row)?;
-            bytes += listed.size();
-            let full = self.items.len() >= rows::length(query.limit) || bytes > query.max_bytes;
-            if full && !self.items.is_empty() {
-                self.more = true;
-                return Ok(());
-            }
-            self.items.push(listed);
+    let mut statement = connection.prepare_cached(if query.reverse { REVERSE } else { FORWARD })?;
+    let mut found = statement.query(params![
+        query.include_values,
+        query.include_metadata,
+        place.tenant.as_bytes(),
+        place.install.as_bytes(),
+        place.namespace.as_str(),
+        query.range.lower(),
+        query.range.upper(),
+        now.as_millis(),
+        // One more than the page holds tells whether it is the last one.
+        query.limit.saturating_add(1),
+    ])?;
+    let mut page = ListedPage {
+        items: Vec::new(),
+        more: false,
+    };
+    let mut bytes = 0;
+    // Read one by one: a page that is full of large records ends long before its limit.
+    while let Some(row) = found.next()? {
+        let listed = rows::listed(row)?;
+        bytes += listed.size();
+        let full = page.items.len() >= rows::length(query.limit) || bytes > query.max_bytes;
+        if full && !page.items.is_empty() {
+            page.more = true;
+            break;
         }
-        Ok(())
+        page.items.push(listed);
     }
+    Ok(page)
 }
 
-pub(super) async fn usage(
-    pool: &SqlitePool,
-    scope: &Scope,
+pub(super) fn usage(
+    connection: &Connection,
+    (tenant, install): (TenantId, InstallId),
+    quotas: Quotas,
     now: Timestamp,
 ) -> Result<Usage, SqliteError> {
     // One statement, so that the counters and what of them is expired are of one moment. Of a
@@ -187,18 +118,29 @@ pub(super) async fn usage(
             LIMIT ?4
         )
         ORDER BY namespace";
-    let counted = sqlx::query(USAGE)
-        .bind(scope.tenant.as_bytes().as_slice())
-        .bind(scope.install.as_bytes().as_slice())
-        .bind(now.as_millis())
-        .bind(rows::integer(Usage::MOST_EXPIRED_COUNTED))
-        .fetch_all(pool)
-        .await?;
-    rows::install_usage(&counted, scope.limits.quotas)
+    let mut usage = Usage {
+        bytes: 0,
+        keys: 0,
+        expired_bytes: 0,
+        expired_keys: 0,
+        quotas,
+        per_namespace: Vec::new(),
+    };
+    let mut statement = connection.prepare_cached(USAGE)?;
+    let mut counted = statement.query(params![
+        tenant.as_bytes(),
+        install.as_bytes(),
+        now.as_millis(),
+        Usage::MOST_EXPIRED_COUNTED,
+    ])?;
+    while let Some(row) = counted.next()? {
+        rows::add_usage(&mut usage, row)?;
+    }
+    Ok(usage)
 }
 
-pub(super) async fn tenants(
-    pool: &SqlitePool,
+pub(super) fn tenants(
+    connection: &Connection,
     after: Option<TenantId>,
     limit: u32,
 ) -> Result<Vec<TenantId>, SqliteError> {
@@ -211,18 +153,15 @@ pub(super) async fn tenants(
             ORDER BY tenant_id LIMIT ?2
         )
         ORDER BY tenant_id LIMIT ?2";
-    sqlx::query(TENANTS)
-        .bind(after.as_ref().map_or(&[][..], |tenant| tenant.as_bytes()))
-        .bind(limit)
-        .fetch_all(pool)
-        .await?
-        .iter()
-        .map(rows::tenant_id)
+    let after = after.as_ref().map_or(&[][..], |tenant| tenant.as_bytes());
+    connection
+        .prepare_cached(TENANTS)?
+        .query_and_then(params![after, limit], rows::tenant_id)?
         .collect()
 }
 
-pub(super) async fn holdings(
-    pool: &SqlitePool,
+pub(super) fn holdings(
+    connection: &Connection,
     tenant: TenantId,
 ) -> Result<Vec<Holding>, SqliteError> {
     const HOLDINGS: &str = "
@@ -232,11 +171,8 @@ pub(super) async fn holdings(
         FROM ext_storage_usage
         WHERE tenant_id = ? AND install_id <> x''
         GROUP BY install_id";
-    sqlx::query(HOLDINGS)
-        .bind(tenant.as_bytes().as_slice())
-        .fetch_all(pool)
-        .await?
-        .iter()
-        .map(rows::holding)
+    connection
+        .prepare_cached(HOLDINGS)?
+        .query_and_then([tenant.as_bytes()], rows::holding)?
         .collect()
 }

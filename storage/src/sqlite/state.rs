@@ -8,10 +8,9 @@ use std::collections::BTreeMap;
 
 use alga_model::{InstallId, TenantId, Timestamp};
 
-use crate::contract::{
-    DeleteRequest, JsonText, Key, Namespace, QuotaName, Quotas, Record, Revision, Written,
-};
-use crate::error::{BulkError, Error, FailedItem, Quota};
+use super::counters::{Alert, Counted, Counters, Sheet};
+use crate::contract::{DeleteRequest, JsonText, Key, Namespace, Record, Revision, Written};
+use crate::error::{BulkError, Error, FailedItem};
 use crate::service::{CheckedItem, Put, Scope};
 
 /// A namespace of an install.
@@ -20,31 +19,6 @@ pub(super) struct Place {
     pub(super) tenant: TenantId,
     pub(super) install: InstallId,
     pub(super) namespace: Namespace,
-}
-
-/// What has a row of counters.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Counted {
-    Namespace(Place),
-    /// The totals of an install.
-    Install(TenantId, InstallId),
-    /// The totals of a tenant.
-    Tenant(TenantId),
-}
-
-/// A row of counters.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Counters {
-    pub(super) keys: u64,
-    pub(super) bytes: u64,
-    /// Of an install: its namespaces that hold records.
-    pub(super) namespaces: u64,
-    /// Of a namespace: the greatest revision ever removed from it.
-    pub(super) revision_floor: u64,
-    /// Of a namespace: how often a record of it was changed.
-    pub(super) change_seq: u64,
-    /// Of a namespace and a tenant: nothing in it expires before.
-    pub(super) next_expiry: Option<Timestamp>,
 }
 
 /// Everything a group of writes concerns. What is not there is not in the database either.
@@ -95,15 +69,6 @@ pub(super) struct Change {
     pub(super) before: Option<Revision>,
     pub(super) after: Option<Revision>,
     pub(super) bytes: u64,
-}
-
-/// A quota whose use has risen to a part of it that is worth a warning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Alert {
-    pub(super) quota: QuotaName,
-    pub(super) percent: u8,
-    pub(super) used: u64,
-    pub(super) limit: u64,
 }
 
 impl State {
@@ -167,7 +132,9 @@ impl State {
         now: Timestamp,
     ) -> Result<Judged<Vec<Written>>, BulkError> {
         let place = Place::of(scope, &put.namespace);
-        let before = self.sheet(&place);
+        // Without what is expired of the same keys: it goes whatever becomes of this write, so that what
+        // takes its place grows by all it holds.
+        let mut before = self.sheet(&place);
         let mut after = before;
         let mut written = Vec::with_capacity(put.items.len());
         let mut changes = Vec::with_capacity(put.items.len());
@@ -182,7 +149,17 @@ impl State {
                 let current = current.and_then(|current| current.to_record(&item.key));
                 return Err(failed(put, index, Error::conflict(revision, current)));
             }
-            let record = after.write(stored, item, now);
+            if let Some(expired) = stored.filter(|_| live.is_none()) {
+                before.remove(expired);
+            }
+            let expires_at = item.ttl.map(|ttl| now.plus(ttl));
+            let record = Stored {
+                revision: after.write(stored, now, item.size(), expires_at),
+                bytes: item.size(),
+                expires_at,
+                created_at: live.map_or(now, |live| live.created_at),
+                content: Some(Content::new(item, now)),
+            };
             sheets.push(after);
             changes.push(Change {
                 key: item.key.clone(),
@@ -293,17 +270,6 @@ impl State {
     }
 }
 
-impl Counted {
-    /// Whose it is.
-    pub(super) fn tenant(&self) -> TenantId {
-        match self {
-            Self::Namespace(Place { tenant, .. })
-            | Self::Install(tenant, _)
-            | Self::Tenant(tenant) => *tenant,
-        }
-    }
-}
-
 impl<T> Entry<T> {
     fn changed(row: T) -> Self {
         Self { row, changed: true }
@@ -318,11 +284,21 @@ impl Place {
             namespace: namespace.clone(),
         }
     }
+
+    /// Tenant, install, namespace and key of the row of a record.
+    pub(super) fn row_key<'k>(&'k self, key: &'k Key) -> (&'k [u8], &'k [u8], &'k str, &'k str) {
+        (
+            self.tenant.as_bytes(),
+            self.install.as_bytes(),
+            self.namespace.as_str(),
+            key.as_str(),
+        )
+    }
 }
 
 impl Stored {
     /// Whether the record exists for anybody who looks at `now`.
-    fn is_live(&self, now: Timestamp) -> bool {
+    pub(super) fn is_live(&self, now: Timestamp) -> bool {
         self.expires_at.is_none_or(|expires_at| now < expires_at)
     }
 
@@ -341,133 +317,13 @@ impl Stored {
     }
 }
 
-/// The counters that a write to one namespace moves.
-#[derive(Debug, Clone, Copy)]
-struct Sheet {
-    namespace: Counters,
-    install: Counters,
-    tenant: Counters,
-}
-
-impl Sheet {
-    /// Counts one write, and gives the record that is stored then.
-    fn write(&mut self, stored: Option<&Stored>, item: &CheckedItem, now: Timestamp) -> Stored {
-        let live = stored.filter(|stored| stored.is_live(now));
-        let floor = self.namespace.revision_floor;
-        if let Some(stored) = stored {
-            self.remove(stored);
+impl Content {
+    fn new(item: &CheckedItem, now: Timestamp) -> Self {
+        Self {
+            value: item.value.clone(),
+            metadata: item.metadata.clone(),
+            updated_at: now,
         }
-        let revision = match live {
-            Some(live) => {
-                // Replacing is no removal: the floor stays where it was.
-                self.namespace.revision_floor = floor;
-                live.revision.next()
-            }
-            None => Revision::above(self.namespace.revision_floor),
-        };
-        let record = Stored {
-            revision,
-            bytes: item.size(),
-            expires_at: item.ttl.map(|ttl| now.plus(ttl)),
-            created_at: live.map_or(now, |live| live.created_at),
-            content: Some(Content {
-                value: item.value.clone(),
-                metadata: item.metadata.clone(),
-                updated_at: now,
-            }),
-        };
-        self.add(&record);
-        self.namespace.change_seq += 1;
-        record
-    }
-
-    fn add(&mut self, record: &Stored) {
-        if self.namespace.keys == 0 {
-            self.install.namespaces += 1;
-        }
-        for counters in [&mut self.namespace, &mut self.install, &mut self.tenant] {
-            counters.keys += 1;
-            counters.bytes += record.bytes;
-        }
-        for counters in [&mut self.namespace, &mut self.tenant] {
-            counters.next_expiry = counters
-                .next_expiry
-                .into_iter()
-                .chain(record.expires_at)
-                .min();
-        }
-    }
-
-    /// Counts a record out and raises the floor to its revision.
-    fn remove(&mut self, record: &Stored) {
-        // Saturating: a counter that had drifted must not stop an extension from cleaning up.
-        for counters in [&mut self.namespace, &mut self.install, &mut self.tenant] {
-            counters.keys = counters.keys.saturating_sub(1);
-            counters.bytes = counters.bytes.saturating_sub(record.bytes);
-        }
-        if self.namespace.keys == 0 {
-            self.install.namespaces = self.install.namespaces.saturating_sub(1);
-        }
-        let floor = &mut self.namespace.revision_floor;
-        *floor = (*floor).max(record.revision.get());
-    }
-
-    /// The first quota beyond which a counter grew.
-    fn exceeded(&self, quotas: &Quotas, before: &Self) -> Option<Quota> {
-        QuotaName::ALL
-            .map(|name| self.quota(name, quotas, before))
-            .into_iter()
-            .find(Quota::is_exceeded)
-    }
-
-    fn alerts(&self, quotas: &Quotas, before: &Self) -> Vec<Alert> {
-        QuotaName::ALL
-            .map(|name| self.quota(name, quotas, before))
-            .into_iter()
-            .filter_map(|quota| quota.alert(quotas.alert_percent))
-            .collect()
-    }
-
-    fn quota(&self, name: QuotaName, quotas: &Quotas, before: &Self) -> Quota {
-        Quota {
-            name,
-            limit: quotas.limit(name),
-            used: before.used(name),
-            attempted: self.used(name),
-        }
-    }
-
-    fn used(&self, name: QuotaName) -> u64 {
-        match name {
-            QuotaName::Namespaces => self.install.namespaces,
-            QuotaName::KeysPerNamespace => self.namespace.keys,
-            QuotaName::BytesPerInstall => self.install.bytes,
-            QuotaName::BytesPerTenant => self.tenant.bytes,
-        }
-    }
-}
-
-impl Quota {
-    /// What grows nothing is never refused, so an install whose quota was lowered can still shrink.
-    fn is_exceeded(&self) -> bool {
-        self.attempted > self.used && self.attempted > self.limit
-    }
-
-    /// The greatest of `percent` that the use has just risen to.
-    fn alert(self, percent: [u8; 2]) -> Option<Alert> {
-        let reaches = |used: u64, percent: u8| {
-            u128::from(used) * 100 >= u128::from(self.limit) * u128::from(percent)
-        };
-        percent
-            .into_iter()
-            .filter(|percent| reaches(self.attempted, *percent) && !reaches(self.used, *percent))
-            .max()
-            .map(|percent| Alert {
-                quota: self.name,
-                percent,
-                used: self.attempted,
-                limit: self.limit,
-            })
     }
 }
 
@@ -477,28 +333,4 @@ fn failed(put: &Put, index: usize, error: Error) -> BulkError {
         key: item.key.as_str().to_owned(),
     });
     BulkError { item, error }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_alert_is_raised_once_when_the_use_reaches_a_part() {
-        let alert = |used, attempted| {
-            let quota = Quota {
-                name: QuotaName::BytesPerInstall,
-                limit: 100,
-                used,
-                attempted,
-            };
-            quota.alert([80, 95]).map(|alert| alert.percent)
-        };
-        assert_eq!(alert(70, 79), None);
-        assert_eq!(alert(79, 80), Some(80));
-        assert_eq!(alert(80, 94), None);
-        assert_eq!(alert(94, 95), Some(95));
-        assert_eq!(alert(10, 100), Some(95));
-        assert_eq!(alert(96, 81), None);
-    }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use alga_model::{InstallId, TenantId};
-use sqlx::SqliteConnection;
+use rusqlite::{Connection, Row, params};
 
 use super::error::SqliteError;
 use super::rows;
@@ -24,23 +24,23 @@ pub(super) struct Counts {
 
 /// Tells every drift of a tenant's counters, and mends them where asked to. The caller's
 /// transaction sees to it that nothing changes in between.
-pub(super) async fn verify(
-    connection: &mut SqliteConnection,
+pub(super) fn verify(
+    connection: &Connection,
     tenant: TenantId,
     repair: bool,
 ) -> Result<Vec<Drift>, SqliteError> {
-    let mut drifts = missized(connection, tenant).await?;
+    let mut drifts = missized(connection, tenant)?;
     if repair && !drifts.is_empty() {
-        mend_sizes(connection, tenant).await?;
+        mend_sizes(connection, tenant)?;
     }
-    let counted = count(connection, tenant).await?;
-    let stored = stored(connection, tenant).await?;
+    let counted = count(connection, tenant)?;
+    let stored = stored(connection, tenant)?;
     let all: BTreeSet<&RowKey> = counted.keys().chain(stored.keys()).collect();
     for key in all {
         let counted = counted.get(key).copied().unwrap_or_default();
         let of_row = differences(tenant, key, stored.get(key).copied(), counted);
         if repair && !of_row.is_empty() {
-            mend(connection, tenant, key, counted).await?;
+            mend(connection, tenant, key, counted)?;
         }
         drifts.extend(of_row);
     }
@@ -48,8 +48,8 @@ pub(super) async fn verify(
 }
 
 /// What the counters should say, by the records.
-async fn count(
-    connection: &mut SqliteConnection,
+fn count(
+    connection: &Connection,
     tenant: TenantId,
 ) -> Result<BTreeMap<RowKey, Counts>, SqliteError> {
     const COUNT: &str = "
@@ -58,11 +58,9 @@ async fn count(
         FROM ext_storage_records WHERE tenant_id = ?
         GROUP BY install_id, namespace";
     let mut counted = BTreeMap::new();
-    let found = sqlx::query(COUNT)
-        .bind(tenant.as_bytes().as_slice())
-        .fetch_all(connection)
-        .await?;
-    for row in &found {
+    let mut statement = connection.prepare_cached(COUNT)?;
+    let mut found = statement.query([tenant.as_bytes()])?;
+    while let Some(row) = found.next()? {
         let ((install, namespace), counts) = rows::counts(row)?;
         for total in [(install, String::new()), (None, String::new())] {
             let of_tenant = total.0.is_none();
@@ -84,19 +82,16 @@ async fn count(
     Ok(counted)
 }
 
-async fn stored(
-    connection: &mut SqliteConnection,
+fn stored(
+    connection: &Connection,
     tenant: TenantId,
 ) -> Result<BTreeMap<RowKey, Counts>, SqliteError> {
     const STORED: &str = "
         SELECT install_id, namespace, keys, bytes, namespaces, next_expiry
         FROM ext_storage_usage WHERE tenant_id = ?";
-    sqlx::query(STORED)
-        .bind(tenant.as_bytes().as_slice())
-        .fetch_all(connection)
-        .await?
-        .iter()
-        .map(rows::counts)
+    connection
+        .prepare_cached(STORED)?
+        .query_and_then([tenant.as_bytes()], rows::counts)?
         .collect()
 }
 
@@ -135,8 +130,8 @@ fn differences(
 
 /// Puts a row right. The floor of a row that was lost can't be known; above the greatest revision
 /// there is, most guards that were taken before still fail.
-async fn mend(
-    connection: &mut SqliteConnection,
+fn mend(
+    connection: &Connection,
     tenant: TenantId,
     (install, namespace): &RowKey,
     counted: Counts,
@@ -151,62 +146,51 @@ async fn mend(
         ON CONFLICT DO UPDATE SET
             keys = excluded.keys, bytes = excluded.bytes, namespaces = excluded.namespaces,
             next_expiry = excluded.next_expiry";
-    sqlx::query(UPSERT)
-        .bind(tenant.as_bytes().as_slice())
-        .bind(
-            install
-                .as_ref()
-                .map_or(&[][..], |install| install.as_bytes()),
-        )
-        .bind(namespace)
-        .bind(counted.keys)
-        .bind(counted.bytes)
-        .bind(counted.namespaces)
-        .bind(counted.next_expiry)
-        .execute(connection)
-        .await?;
+    let install = install
+        .as_ref()
+        .map_or(&[][..], |install| install.as_bytes());
+    connection.prepare_cached(UPSERT)?.execute(params![
+        tenant.as_bytes(),
+        install,
+        namespace,
+        counted.keys,
+        counted.bytes,
+        counted.namespaces,
+        counted.next_expiry,
+    ])?;
     Ok(())
 }
 
 /// Namespaces with records whose size was stored wrongly, and how many.
-async fn missized(
-    connection: &mut SqliteConnection,
-    tenant: TenantId,
-) -> Result<Vec<Drift>, SqliteError> {
+fn missized(connection: &Connection, tenant: TenantId) -> Result<Vec<Drift>, SqliteError> {
     const MISSIZED: &str = "
         SELECT install_id, namespace, count(*) AS keys, 0 AS bytes, 0 AS namespaces, NULL AS next_expiry
         FROM ext_storage_records
         WHERE tenant_id = ? AND bytes <> octet_length(value) + octet_length(metadata)
         GROUP BY install_id, namespace";
-    sqlx::query(MISSIZED)
-        .bind(tenant.as_bytes().as_slice())
-        .fetch_all(connection)
-        .await?
-        .iter()
-        .map(|row| {
-            let ((install_id, namespace), counts) = rows::counts(row)?;
-            Ok(Drift {
-                tenant_id: tenant,
-                install_id,
-                namespace: Some(namespace),
-                counter: Counter::MissizedRecords,
-                stored: Some(counts.keys),
-                counted: Some(0),
-            })
+    let drift = |row: &Row<'_>| {
+        let ((install_id, namespace), counts) = rows::counts(row)?;
+        Ok(Drift {
+            tenant_id: tenant,
+            install_id,
+            namespace: Some(namespace),
+            counter: Counter::MissizedRecords,
+            stored: Some(counts.keys),
+            counted: Some(0),
         })
+    };
+    connection
+        .prepare_cached(MISSIZED)?
+        .query_and_then([tenant.as_bytes()], drift)?
         .collect()
 }
 
-async fn mend_sizes(
-    connection: &mut SqliteConnection,
-    tenant: TenantId,
-) -> Result<(), SqliteError> {
+fn mend_sizes(connection: &Connection, tenant: TenantId) -> Result<(), SqliteError> {
     const UPDATE: &str = "
         UPDATE ext_storage_records SET bytes = octet_length(value) + octet_length(metadata)
         WHERE tenant_id = ? AND bytes <> octet_length(value) + octet_length(metadata)";
-    sqlx::query(UPDATE)
-        .bind(tenant.as_bytes().as_slice())
-        .execute(connection)
-        .await?;
+    connection
+        .prepare_cached(UPDATE)?
+        .execute([tenant.as_bytes()])?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The one task that writes.
+//! The queue of those who write.
 //!
 //! SQLite has one write lock, and making a commit durable costs more than everything else in it. So
 //! writes queue here, and whatever has come while a transaction was under way goes into the next
@@ -9,7 +9,8 @@ use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use futures_util::FutureExt as _;
+use alga_sqlite::{Database, DriverError};
+use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::SqliteError;
@@ -55,9 +56,9 @@ enum Answer {
 
 impl Writer {
     /// Starts the task.
-    pub(super) fn start(groups: Groups) -> Self {
+    pub(super) fn start(database: Arc<Database>, groups: Groups) -> Self {
         let (queue, jobs) = mpsc::channel(QUEUE);
-        tokio::spawn(run(groups, jobs));
+        tokio::spawn(run(database, groups, jobs));
         Self { queue }
     }
 
@@ -76,7 +77,7 @@ impl Writer {
         write: Write,
         answer: impl FnOnce(oneshot::Sender<Result<T, E>>) -> Answer,
     ) -> Result<T, E> {
-        let stopped = || Error::Unavailable("the writing task has stopped".into());
+        let dropped = || Error::Unavailable("the database can't be written to".into());
         let (sender, answered) = oneshot::channel();
         let job = Job {
             scope,
@@ -84,8 +85,8 @@ impl Writer {
             needs_room: None,
             answer: answer(sender),
         };
-        self.queue.send(job).await.map_err(|_| stopped())?;
-        answered.await.map_err(|_| stopped())?
+        self.queue.send(job).await.map_err(|_| dropped())?;
+        answered.await.map_err(|_| dropped())?
     }
 }
 
@@ -175,7 +176,8 @@ impl Job {
     }
 }
 
-async fn run(groups: Groups, mut jobs: mpsc::Receiver<Job>) {
+async fn run(database: Arc<Database>, groups: Groups, mut jobs: mpsc::Receiver<Job>) {
+    let groups = Arc::new(groups);
     // Writes that need room, which expired records hold.
     let mut waiting = VecDeque::new();
     loop {
@@ -191,8 +193,21 @@ async fn run(groups: Groups, mut jobs: mpsc::Receiver<Job>) {
         }
         // Nobody waits for these any more: while the database was stuck, the queue filled up with them.
         group.retain(|job| !job.is_abandoned());
+        if group.is_empty() {
+            continue;
+        }
         let were_several = group.len() > 1;
-        waiting.extend(write(&groups, group).await);
+        let groups = Arc::clone(&groups);
+        let writing = database
+            .with_writer::<_, DriverError>(move |connection| Ok(write(&groups, connection, group)));
+        match writing.await {
+            Ok(again) => waiting.extend(again),
+            // The group is dropped, and with it who waits is told that nothing was written.
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(error, "the storage database can't be written to");
+            }
+        }
         if were_several {
             gather(&jobs).await;
         }
@@ -213,13 +228,10 @@ async fn gather(jobs: &mpsc::Receiver<Job>) {
 }
 
 /// Writes a group and answers it; gives back what has to be judged again.
-async fn write(groups: &Groups, group: Vec<Job>) -> Vec<Job> {
-    if group.is_empty() {
-        return group;
-    }
-    // A panic is a defect, and would be one for every write to come if it ended this task.
-    let written = AssertUnwindSafe(groups.write(&group)).catch_unwind().await;
-    let failure = match written {
+fn write(groups: &Groups, connection: &mut Connection, group: Vec<Job>) -> Vec<Job> {
+    // A panic is a defect, and would be one for every write of the group if it ended here.
+    let writing = AssertUnwindSafe(|| groups.write(connection, &group));
+    let failure = match std::panic::catch_unwind(writing) {
         Ok(Ok(committed)) => {
             // It is durable, whatever becomes of the telling.
             let telling = AssertUnwindSafe(|| committed.tell());
@@ -236,11 +248,10 @@ async fn write(groups: &Groups, group: Vec<Job>) -> Vec<Job> {
     };
     if group.len() > 1 && !failure.is_passing() {
         // One of them met a defect or a damaged row: that is nothing to its neighbours.
-        let mut again = Vec::new();
-        for job in group {
-            again.extend(Box::pin(write(groups, vec![job])).await);
-        }
-        return again;
+        return group
+            .into_iter()
+            .flat_map(|job| write(groups, connection, vec![job]))
+            .collect();
     }
     let failure = Arc::new(failure);
     for job in group {

@@ -4,14 +4,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alga_model::{Secret, TenantId};
-use alga_sqlite::Options;
+use alga_sqlite::{DriverError, Options};
 use alga_storage::suite::Stage;
 use alga_storage::{
     BulkItem, CursorKey, Error, Guard, Limits, LocalService, Maintenance as _, Quotas,
+    SqliteBackend,
 };
 use futures_util::future::{join, join_all};
 
 use super::{item, put_to, stage, stage_with, tamper};
+
+/// Has the connection that writes refuse to commit, or no longer.
+async fn refuse_commits(backend: &SqliteBackend, refuse: bool) {
+    backend
+        .database()
+        .with_writer(move |connection| {
+            let hook = refuse.then_some(|| true);
+            Ok::<_, DriverError>(connection.commit_hook(hook)?)
+        })
+        .await
+        .unwrap();
+}
 
 #[tokio::test]
 async fn a_commit_that_fails_fails_all_its_writes_and_leaves_nothing() {
@@ -20,20 +33,14 @@ async fn a_commit_that_fails_fails_all_its_writes_and_leaves_nothing() {
     let (stage, backend) = stage_with(file).await;
     let install = stage.install();
     install.put("before", "1").await.unwrap();
-    let mut connection = backend.database().writer().acquire().await.unwrap();
-    // Of this connection, which is given up after its failure.
-    connection
-        .lock_handle()
-        .await
-        .unwrap()
-        .set_commit_hook(|| false);
-    drop(connection);
+    refuse_commits(&backend, true).await;
     let keys: Vec<String> = (0..20).map(|i| format!("k{i}")).collect();
     let writes = join_all(keys.iter().map(|key| install.put(key, "1"))).await;
     for written in writes {
         assert!(matches!(written, Err(Error::Unavailable(_))), "{written:?}");
     }
     assert_eq!(install.usage().await.unwrap().keys, 1);
+    refuse_commits(&backend, false).await;
     assert_eq!(install.put("k0", "1").await.unwrap().revision.get(), 1);
     assert_eq!(
         backend.verify_usage(install.tenant, false).await.unwrap(),
@@ -46,13 +53,7 @@ async fn a_damaged_row_is_no_matter_to_its_neighbours() {
     let (stage, backend) = stage().await;
     let (damaged, healthy) = (stage.install(), stage.install());
     put_to(&damaged, "notes", Guard::Any).await.unwrap();
-    tamper(
-        &backend,
-        "PRAGMA ignore_check_constraints = ON;
-         UPDATE ext_storage_records SET revision = 0;
-         PRAGMA ignore_check_constraints = OFF;",
-    )
-    .await;
+    tamper(&backend, "UPDATE ext_storage_records SET revision = 0").await;
     // Polled one after the other on one thread, they are one group.
     let (refused, written) = join(
         put_to(&damaged, "notes", Guard::Any),

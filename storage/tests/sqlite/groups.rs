@@ -9,15 +9,14 @@ use alga_storage::{
 };
 use futures_util::future::join;
 
-use super::{item, put_to, stage};
+use super::{column, item, put_to, stage};
 
 async fn namespaces(backend: &SqliteBackend) -> Vec<String> {
-    sqlx::query_scalar(
+    column(
+        backend,
         "SELECT namespace FROM ext_storage_usage WHERE namespace <> '' ORDER BY namespace",
     )
-    .fetch_all(backend.database().reader())
     .await
-    .unwrap()
 }
 
 // On one thread both writes are queued before the writing task gets its turn: they form a group.
@@ -53,11 +52,11 @@ async fn writes_of_a_group_see_each_other_in_the_order_of_their_arrival() {
     .await;
     assert!(!deleted.unwrap());
     assert_eq!(put.unwrap().revision.get(), 2);
-    let operations: Vec<String> =
-        sqlx::query_scalar("SELECT operation FROM ext_storage_audit ORDER BY audit_id")
-            .fetch_all(backend.database().reader())
-            .await
-            .unwrap();
+    let operations: Vec<String> = column(
+        &backend,
+        "SELECT operation FROM ext_storage_audit ORDER BY audit_id",
+    )
+    .await;
     assert_eq!(operations, ["put", "delete", "put"]);
 }
 
@@ -114,13 +113,8 @@ async fn each_change_leaves_one_audit_record_that_tells_all_but_the_value() {
         assert_eq!(record.time, stage.clock.now());
     }
     // Nothing of what was written is in any row, under whatever name.
-    let rows: Vec<String> = sqlx::query_scalar(
-        "SELECT json_array(hex(tenant_id), extension, namespace, operation, actor, request_id, changes)
-         FROM ext_storage_audit",
-    )
-    .fetch_all(backend.database().reader())
-    .await
-    .unwrap();
+    let rows: Vec<String> = column(&backend, "SELECT json_array(hex(tenant_id), extension, namespace, operation, actor, request_id, changes)
+         FROM ext_storage_audit").await;
     assert!(
         rows.iter()
             .all(|row| !row.contains("first") && !row.contains("second"))
@@ -255,12 +249,11 @@ async fn an_overwrite_of_what_would_have_expired_is_looked_for_once() {
         .unwrap();
     stage.clock.advance(Duration::from_secs(20));
     install.put("other", "1").await.unwrap();
-    let bounds: Vec<Option<i64>> = sqlx::query_scalar(
+    let bounds: Vec<Option<i64>> = column(
+        &backend,
         "SELECT next_expiry FROM ext_storage_usage WHERE install_id = x'' OR namespace <> ''",
     )
-    .fetch_all(backend.database().reader())
-    .await
-    .unwrap();
+    .await;
     let expires_at = install.get("k").await.unwrap().expires_at.unwrap();
     assert_eq!(bounds, [Some(expires_at.as_millis()); 2]);
 }

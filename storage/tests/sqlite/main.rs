@@ -9,9 +9,11 @@ mod verify;
 
 use std::sync::Arc;
 
-use alga_sqlite::Options;
+use alga_sqlite::{DriverError, Options};
 use alga_storage::suite::Stage;
 use alga_storage::{BulkItem, Error, Guard, Key, Namespace, PutRequest, SqliteBackend, Written};
+use rusqlite::Connection;
+use rusqlite::types::FromSql;
 
 async fn stage() -> (Stage, Arc<SqliteBackend>) {
     stage_with(Options::memory()).await
@@ -53,8 +55,22 @@ async fn put_to(
 
 /// Runs statements that no gate would let through.
 async fn tamper(backend: &SqliteBackend, statements: &'static str) {
-    sqlx::raw_sql(statements)
-        .execute(backend.database().writer())
+    backend
+        .database()
+        .with_writer(|connection| Ok::<_, DriverError>(connection.execute_batch(statements)?))
         .await
         .unwrap();
+}
+
+/// The first columns of the rows that a statement finds.
+async fn column<T: FromSql + Send + 'static>(
+    backend: &SqliteBackend,
+    statement: &'static str,
+) -> Vec<T> {
+    let read = |connection: &Connection| {
+        let mut statement = connection.prepare(statement)?;
+        let rows = statement.query_map((), |row| row.get(0))?;
+        Ok::<_, DriverError>(rows.collect::<Result<_, _>>()?)
+    };
+    backend.database().read(read).await.unwrap()
 }

@@ -2,20 +2,13 @@
 
 use alga_sqlite::Options;
 use alga_storage::{AuditFilter, Guard, Maintenance as _, SqliteBackend};
-use sqlx::Row as _;
 
-use super::{item, put_to, stage_with};
+use super::{column, item, put_to, stage_with};
 
-async fn schema(backend: &SqliteBackend) -> Vec<(String, Option<String>)> {
-    sqlx::query(
-        "SELECT name, sql FROM sqlite_schema WHERE name NOT LIKE '\\_%' ESCAPE '\\' ORDER BY name",
-    )
-    .fetch_all(backend.database().reader())
-    .await
-    .unwrap()
-    .iter()
-    .map(|row| (row.get("name"), row.get("sql")))
-    .collect()
+async fn schema(backend: &SqliteBackend) -> Vec<String> {
+    let schema = "SELECT name || ': ' || coalesce(sql, '') FROM sqlite_schema
+                  WHERE name NOT LIKE '\\_%' ESCAPE '\\' ORDER BY name";
+    column(backend, schema).await
 }
 
 #[tokio::test]

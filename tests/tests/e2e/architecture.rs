@@ -74,10 +74,12 @@ fn only_in(word: &str, allowed: &[&str]) {
 
 #[test]
 fn sql_is_where_the_databases_are() {
-    only_in(
-        "sqlx::",
-        &["sqlite/src/", "storage/src/sqlite/", "registry/src/sqlite/"],
-    );
+    for driver in ["rusqlite::", "sqlx::"] {
+        only_in(
+            driver,
+            &["sqlite/src/", "storage/src/sqlite/", "registry/src/sqlite/"],
+        );
+    }
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use reqwest::{Method, StatusCode};
+use rusqlite::{Connection, Row};
 use serde_json::json;
-use sqlx::{Connection as _, Row as _, SqliteConnection};
 
 use crate::deployment::Deployment;
 
@@ -60,7 +60,7 @@ async fn every_acknowledged_write_survives_a_kill_and_counters_stay_exact() {
         assert!(acknowledged > 0, "round {round}: nothing was written");
         interrupted += writers.iter().filter(|writer| writer.interrupted).count();
         let known = writers.into_iter().flat_map(|writer| writer.notes);
-        notes = verify(&deployment, known.collect(), round).await;
+        notes = verify(&deployment, &known.collect(), round);
     }
     // Not every kill finds every writer waiting for an answer, but the most of them.
     assert!(
@@ -139,31 +139,26 @@ async fn write(
 }
 
 /// Looks into the database itself, and gives the revision of every note.
-async fn verify(
+fn verify(
     deployment: &Deployment,
-    known: BTreeMap<String, Known>,
+    known: &BTreeMap<String, Known>,
     round: usize,
 ) -> BTreeMap<String, u64> {
-    let database = format!(
-        "sqlite://{}",
-        deployment.data().join("storage.sqlite3").display()
+    let database = Connection::open(deployment.data().join("storage.sqlite3")).unwrap();
+    let records: Vec<(String, u64, u64, u64)> = select(
+        &database,
+        "SELECT key, revision, bytes, length(CAST(value AS BLOB)) + length(CAST(metadata AS BLOB))
+         FROM ext_storage_records",
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
     );
-    let mut connection = SqliteConnection::connect(&database).await.unwrap();
-    let records = sqlx::query("SELECT key, revision, bytes, length(CAST(value AS BLOB)) + length(CAST(metadata AS BLOB)) AS real FROM ext_storage_records")
-        .fetch_all(&mut connection)
-        .await
-        .unwrap();
     let mut stored = BTreeMap::new();
-    let mut bytes = 0;
-    for row in &records {
-        stored.insert(
-            row.get::<String, _>("key"),
-            row.get::<i64, _>("revision").unsigned_abs(),
-        );
-        assert_eq!(row.get::<i64, _>("bytes"), row.get::<i64, _>("real"));
-        bytes += row.get::<i64, _>("bytes");
+    let mut total = 0;
+    for (key, revision, bytes, real) in records {
+        stored.insert(key, revision);
+        assert_eq!(bytes, real);
+        total += bytes;
     }
-    for (id, known) in &known {
+    for (id, known) in known {
         let stored = stored.get(id).copied();
         let agrees = match *known {
             Known::Answered(revision) => stored == revision,
@@ -179,44 +174,32 @@ async fn verify(
         };
         assert!(agrees, "round {round}: {id} is {stored:?} after {known:?}");
     }
-    let usage = sqlx::query("SELECT keys, bytes FROM ext_storage_usage")
-        .fetch_all(&mut connection)
-        .await
-        .unwrap();
-    assert_eq!(
-        usage.len(),
-        3,
-        "one of the tenant, the install and the namespace"
+    let usage: Vec<(usize, u64)> = select(
+        &database,
+        "SELECT keys, bytes FROM ext_storage_usage",
+        |row| Ok((row.get(0)?, row.get(1)?)),
     );
-    for row in usage {
-        let counted = (row.get::<i64, _>("keys"), row.get::<i64, _>("bytes"));
-        assert_eq!(
-            counted,
-            (i64::try_from(stored.len()).unwrap(), bytes),
-            "round {round}: counters"
-        );
-    }
+    // One of the tenant, the install and the namespace.
+    let counted = vec![(stored.len(), total); 3];
+    assert_eq!(usage, counted, "round {round}: counters");
     // The audit tells the same story: the last change of every key is what is stored.
-    let audit = sqlx::query(
-        "SELECT c.value ->> 0 AS key, c.value ->> 2 AS revision_after
+    let changes: Vec<(String, Option<u64>)> = select(
+        &database,
+        "SELECT c.value ->> 0, c.value ->> 2
          FROM ext_storage_audit, json_each(changes) AS c ORDER BY audit_id",
-    )
-    .fetch_all(&mut connection)
-    .await
-    .unwrap();
-    let mut last = BTreeMap::new();
-    for row in audit {
-        last.insert(
-            row.get::<String, _>("key"),
-            row.get::<Option<i64>, _>("revision_after")
-                .map(i64::unsigned_abs),
-        );
-    }
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    );
+    let last: BTreeMap<_, _> = changes.into_iter().collect();
     let told: BTreeMap<_, _> = last
         .into_iter()
         .filter_map(|(key, revision)| Some((key, revision?)))
         .collect();
     assert_eq!(told, stored, "round {round}: audit");
-    connection.close().await.unwrap();
     stored
+}
+
+fn select<T>(database: &Connection, sql: &str, row: fn(&Row<'_>) -> rusqlite::Result<T>) -> Vec<T> {
+    let mut statement = database.prepare(sql).unwrap();
+    let rows = statement.query_map((), row).unwrap();
+    rows.collect::<Result<_, _>>().unwrap()
 }

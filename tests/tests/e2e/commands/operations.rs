@@ -1,23 +1,17 @@
 //! What an operator does about quotas, counters and what is expired.
 
 use alga_e2e::guest;
+use rusqlite::Connection;
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 use uuid::Uuid;
 
 use super::{answered_soon, json_of, lines_of, note, run_with, status};
 use crate::deployment::{Deployment, path};
 
 /// Changes a database of the deployment behind the runner's back.
-async fn meddle(deployment: &Deployment, database: &str, statement: &str) {
-    let file = deployment.data().join(database);
-    let url = format!("sqlite://{}", file.display());
-    let mut connection = SqliteConnection::connect(&url).await.unwrap();
-    sqlx::query(AssertSqlSafe(statement))
-        .execute(&mut connection)
-        .await
-        .unwrap();
-    connection.close().await.unwrap();
+fn meddle(deployment: &Deployment, database: &str, statement: &str) {
+    let database = Connection::open(deployment.data().join(database)).unwrap();
+    database.execute_batch(statement).unwrap();
 }
 
 /// A request that writes a note that is not there yet.
@@ -43,7 +37,7 @@ async fn expired_records_and_old_audit_records_are_swept() {
         "UPDATE ext_storage_records SET expires_at = 1 WHERE key = 'short'",
         "UPDATE ext_storage_usage SET next_expiry = 1 WHERE next_expiry IS NOT NULL",
     ] {
-        meddle(&deployment, storage, statement).await;
+        meddle(&deployment, storage, statement);
     }
     let show = ["usage", "show", &one.install];
     let usage = json_of(&deployment.ok(&show));
@@ -63,9 +57,9 @@ async fn expired_records_and_old_audit_records_are_swept() {
         4
     );
     let old = "UPDATE ext_storage_audit SET audit_id = zeroblob(16) WHERE operation = 'put' AND changes ->> '$[0][0]' = 'short'";
-    meddle(&deployment, storage, old).await;
+    meddle(&deployment, storage, old);
     let old = "UPDATE registry_audit SET at = 0 WHERE action = 'install.create'";
-    meddle(&deployment, "registry.sqlite3", old).await;
+    meddle(&deployment, "registry.sqlite3", old);
     let swept = json_of(&deployment.ok(&["storage", "sweep"]));
     assert_eq!(swept["auditRecords"], 4);
     assert_eq!(
@@ -134,7 +128,7 @@ async fn a_counter_that_drifted_is_found_and_put_right() {
     let statement = format!(
         "UPDATE ext_storage_usage SET bytes = 1000 WHERE tenant_id = x'{tenant}' AND namespace = 'notes'"
     );
-    meddle(&deployment, "storage.sqlite3", &statement).await;
+    meddle(&deployment, "storage.sqlite3", &statement);
 
     let drift = |repaired: bool| {
         json!({
