@@ -22,7 +22,7 @@ pub(super) struct Violation {
     /// What could not come next.
     pending: Vec<Call>,
     /// Whether there is no explanation, or just none among as many orders as were tried.
-    is_proven: bool,
+    pub(super) is_proven: bool,
 }
 
 /// Configurations after which the search ends. A history with an explanation needs a few times as

@@ -36,43 +36,49 @@ const RECORDINGS: usize = 4;
 pub async fn concurrent_calls_are_answered_in_some_order(stage: &Stage) {
     for _ in 0..RECORDINGS {
         let history = record(stage, Patience::Endless).await;
-        ensure_linearizable(&history);
+        assert_eq!(explained(&history), history.len());
     }
 }
 
 pub async fn calls_that_nobody_waits_for_happen_once_or_never(stage: &Stage) {
+    let (mut keys, mut judged) = (0, 0);
     for _ in 0..RECORDINGS {
         let history = record(stage, Patience::Limited).await;
         let is_unknown = |call: &check::Call| call.answer == Answer::Unknown;
         assert!(history.iter().flatten().any(is_unknown));
-        ensure_linearizable(&history);
+        judged += explained(&history);
+        keys += history.len();
     }
+    // Where much is unknown there may be more orders than can be tried, which says nothing either way.
+    assert!(judged * 2 > keys, "only {judged} of {keys} were judged");
 }
 
-/// The first violation in a recording, if there is one.
+/// How many keys have a history that an order explains.
+///
+/// # Panics
+/// Where one has none.
+fn explained(history: &History) -> usize {
+    let explained = history.iter().enumerate().filter(|(key, calls)| {
+        let verdict = linearize(calls);
+        if let Err(violation) = &verdict
+            && violation.is_proven
+        {
+            panic!("the history of key {key} is not linearizable: {violation}");
+        }
+        verdict.is_ok()
+    });
+    explained.count()
+}
+
+/// Whether a recording shows a violation.
 #[cfg(test)]
-pub(super) async fn first_violation(stage: &Stage) -> Option<String> {
+pub(super) async fn shows_a_violation(stage: &Stage) -> bool {
+    let is_violated =
+        |calls: &Vec<check::Call>| linearize(calls).is_err_and(|found| found.is_proven);
     for patience in [Patience::Endless, Patience::Limited].repeat(RECORDINGS) {
-        let found = violation(&record(stage, patience).await);
-        if found.is_some() {
-            return found;
+        if record(stage, patience).await.iter().any(is_violated) {
+            return true;
         }
     }
-    None
-}
-
-fn ensure_linearizable(history: &History) {
-    if let Some(violation) = violation(history) {
-        panic!("{violation}");
-    }
-}
-
-fn violation(history: &History) -> Option<String> {
-    let broken = history
-        .iter()
-        .enumerate()
-        .find_map(|(key, calls)| Some((key, linearize(calls).err()?)));
-    broken.map(|(key, violation)| {
-        format!("the history of key {key} is not linearizable: {violation}")
-    })
+    false
 }

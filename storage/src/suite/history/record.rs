@@ -90,7 +90,8 @@ fn plans(patience: Patience) -> Vec<Vec<Step>> {
 fn step(patience: Patience) -> impl Strategy<Value = Step> {
     let turns = match patience {
         Patience::Endless => Just(None).boxed(),
-        Patience::Limited => option::weighted(0.1, 0..8u32).boxed(),
+        // Each call whose outcome is unknown doubles the orders that a history may have.
+        Patience::Limited => option::weighted(0.06, 0..8u32).boxed(),
     };
     (0..KEYS, intent(), turns).prop_map(|(key, intent, turns)| Step { key, intent, turns })
 }
