@@ -1,0 +1,99 @@
+//! `alga-runner bundle add`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use alga_bundles::{
+    Limits, Manifest, PublishContext, PublishError, PublishRequest, Published, publish,
+};
+use alga_model::ContentHash;
+use alga_registry::{Registry as _, VersionKey};
+use anyhow::Context as _;
+use clap::Args;
+
+use super::{ACTOR, ensure_file, lines, warn};
+use crate::app::Stores;
+use crate::cli::output::{self, Progress};
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::publishing::{EngineCheck, Versions, capability_issues, capability_warnings};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Add {
+    /// The bundle
+    file: PathBuf,
+    /// Refuse the bundle unless it has this hash
+    #[arg(long, value_name = "HASH")]
+    declared_hash: Option<ContentHash>,
+}
+
+impl Add {
+    /// Prints the hash of the bundle.
+    pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+        ensure_file(&self.file).await?;
+        let stores = Stores::open(config).await?;
+        let engine = stores.engine(config)?;
+        let published = add(&stores, &engine, &self.file, self.declared_hash).await?;
+        stores.close().await;
+        output::note(format_args!(
+            "published {} {} by {}",
+            published.extension.name, published.version.version, published.extension.publisher
+        ));
+        output::line(published.content_hash)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Publishes a bundle file into `stores`.
+pub(in crate::cli) async fn add(
+    stores: &Stores,
+    engine: &Engine,
+    file: &Path,
+    declared_hash: Option<ContentHash>,
+) -> anyhow::Result<Published> {
+    let check = EngineCheck(engine);
+    let versions = Versions {
+        registry: Arc::clone(&stores.registry) as _,
+        clock: Arc::clone(&stores.clock),
+    };
+    let size = tokio::fs::metadata(file)
+        .await
+        .with_context(|| format!("cannot read {}", file.display()))?
+        .len();
+    let progress = Progress::new("checking", size);
+    let request = PublishRequest {
+        declared_hash,
+        progress: Some(Arc::new(move |done| progress.show(done))),
+        ..PublishRequest::new(file)
+    };
+    let context = PublishContext {
+        store: &*stores.bundles,
+        component_check: &check,
+        registry: &versions,
+        capability_check: &capability_issues,
+        limits: &Limits::default(),
+        actor: ACTOR,
+    };
+    let published = publish(request, context)
+        .await
+        .map_err(|error| {
+            let (code, issues) = (error.code(), issues_of(&error));
+            anyhow::Error::new(error).context(format!("{code}{issues}"))
+        })
+        .with_context(|| format!("cannot publish {}", file.display()))?;
+    warn(&published.warnings);
+    let key = VersionKey::Content(published.content_hash);
+    if let Some(version) = stores.registry.version(&key).await? {
+        let manifest = Manifest::parse(version.manifest.as_bytes())?.manifest;
+        warn(&capability_warnings(&manifest));
+    }
+    Ok(published)
+}
+
+fn issues_of(error: &PublishError) -> String {
+    match error {
+        PublishError::Manifest(manifest) => lines(&manifest.issues),
+        _ => String::new(),
+    }
+}
