@@ -187,6 +187,22 @@ pub struct Limit {
     pub actual: u64,
 }
 
+impl Limit {
+    /// The name that the limit has where it is set.
+    fn setting(&self) -> &'static str {
+        match self.name {
+            "value-bytes" => "requests.valueBytes",
+            "metadata-bytes" => "requests.metadataBytes",
+            "ttl-seconds" if self.actual < self.limit => "requests.minTtlSeconds",
+            "ttl-seconds" => "requests.maxTtlSeconds",
+            "limit" => "requests.maxPageItems",
+            "items" => "requests.bulkItems",
+            "batch-bytes" => "requests.bulkBytes",
+            _ => "requests.getManyKeys",
+        }
+    }
+}
+
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -195,7 +211,11 @@ impl fmt::Display for Limit {
             actual,
         } = self;
         let bound = if actual < limit { "least" } else { "most" };
-        write!(f, "{name} may be at {bound} {limit}, not {actual}")
+        let setting = self.setting();
+        write!(
+            f,
+            "{name} ({setting}) may be at {bound} {limit}, not {actual}"
+        )
     }
 }
 
@@ -210,7 +230,7 @@ pub struct Conflict {
 
 /// The quota that a write would exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{name} may be at most {limit}; {used} are used and the write needs {attempted}")]
+#[error("{name} ({}) may be at most {limit}; {used} are used and the write needs {attempted}", .name.setting())]
 pub struct Quota {
     /// Which one.
     pub name: QuotaName,
@@ -244,5 +264,61 @@ pub struct FailedItem {
 impl From<Error> for BulkError {
     fn from(error: Error) -> Self {
         Self { item: None, error }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::contract::{LimitOverrides, LimitsOf};
+
+    /// Whether overrides know a limit by this name, so that `Display` names no other.
+    fn is_a_setting(setting: &str) -> bool {
+        let (section, name) = setting.split_once('.').unwrap();
+        let json = json!({ section: { name: Value::Null } });
+        let refused = LimitOverrides::parse(&json, LimitsOf::Tenant).unwrap_err();
+        refused.to_string().contains("whole number")
+    }
+
+    #[test]
+    fn a_limit_is_told_by_the_name_it_is_set_by() {
+        for (name, setting, [limit, actual]) in [
+            ("value-bytes", "requests.valueBytes", [1, 2]),
+            ("metadata-bytes", "requests.metadataBytes", [1, 2]),
+            ("ttl-seconds", "requests.minTtlSeconds", [2, 1]),
+            ("ttl-seconds", "requests.maxTtlSeconds", [1, 2]),
+            ("limit", "requests.maxPageItems", [1, 2]),
+            ("items", "requests.bulkItems", [1, 2]),
+            ("batch-bytes", "requests.bulkBytes", [1, 2]),
+            ("keys", "requests.getManyKeys", [1, 2]),
+        ] {
+            let limit = Limit {
+                name,
+                limit,
+                actual,
+            };
+            let said = limit.to_string();
+            assert!(said.starts_with(&format!("{name} ({setting})")), "{said}");
+            assert!(is_a_setting(setting), "{setting}");
+        }
+    }
+
+    #[test]
+    fn a_quota_is_told_by_the_name_it_is_set_by() {
+        for name in QuotaName::ALL {
+            assert!(is_a_setting(name.setting()), "{name}");
+            let quota = Quota {
+                name,
+                limit: 1,
+                used: 1,
+                attempted: 2,
+            };
+            let said = quota.to_string();
+            assert!(said.contains(name.setting()), "{said}");
+            let plain = name.setting().replace("quotas.", "").to_lowercase();
+            assert_eq!(plain, name.as_str().replace('-', ""));
+        }
     }
 }

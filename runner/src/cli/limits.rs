@@ -1,9 +1,10 @@
 //! The limits of an install or a tenant: what `install limits` and `tenant limits` have in common.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use alga_registry::Install;
-use alga_storage::{GrantSource as _, LimitOverrides, Limits, LimitsOf, Quotas};
+use alga_storage::{GrantSource as _, InvalidLimits, LimitOverrides, Limits, LimitsOf, Quotas};
+use anyhow::{Context as _, anyhow};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -16,9 +17,9 @@ const MOST_INPUT: u64 = 1 << 20;
 /// What is to become of overrides.
 #[derive(Debug, Args)]
 pub(super) struct Edit {
-    /// Replace the overrides by what this JSON file says, such as {"quotas": {"keysPerNamespace":
-    /// 20000}}; `-` reads standard input
-    #[arg(long, value_name = "FILE", conflicts_with = "clear")]
+    /// Replace the overrides by this JSON, such as '{"quotas": {"keysPerNamespace": 20000}}', or by
+    /// that of a file; `-` reads standard input
+    #[arg(long, value_name = "JSON|FILE", conflicts_with = "clear")]
     set: Option<PathBuf>,
     /// Remove the overrides
     #[arg(long)]
@@ -37,17 +38,42 @@ pub(super) enum Wanted {
 impl Edit {
     /// Reads and checks what is to be stored.
     pub(super) fn wanted(&self, of: LimitsOf) -> anyhow::Result<Wanted> {
-        let Some(file) = &self.set else {
+        let Some(argument) = &self.set else {
             return Ok(if self.clear {
                 Wanted::Replaced(None)
             } else {
                 Wanted::AsTheyAre
             });
         };
-        let overrides = input::json(file, MOST_INPUT)?;
-        LimitOverrides::parse(&overrides, of)?;
-        Ok(Wanted::Replaced(Some(overrides)))
+        let json = read(argument)?;
+        let overrides = LimitOverrides::parse(&json, of).map_err(|invalid| listed(&invalid))?;
+        if overrides.is_empty() {
+            output::note("nothing is overridden, which is the same as --clear");
+            return Ok(Wanted::Replaced(None));
+        }
+        Ok(Wanted::Replaced(Some(json)))
     }
+}
+
+/// The JSON that an argument is, or that is in the file it names.
+fn read(argument: &Path) -> anyhow::Result<Value> {
+    let inline = argument
+        .to_str()
+        .filter(|text| text.trim_start().starts_with('{'));
+    match inline {
+        Some(text) => serde_json::from_str(text).context("the argument of --set is not JSON"),
+        None => input::json(argument, MOST_INPUT),
+    }
+}
+
+/// Each mistake on a line of its own.
+fn listed(invalid: &InvalidLimits) -> anyhow::Error {
+    let lines: Vec<_> = invalid
+        .mistakes()
+        .iter()
+        .map(|mistake| format!("\n    {mistake}"))
+        .collect();
+    anyhow!("the limits are not valid{}", lines.concat())
 }
 
 /// Prints what is overridden and what applies.
@@ -117,6 +143,48 @@ fn to_json(limits: &Limits) -> Value {
 mod tests {
     use super::*;
 
+    fn wanted(set: &str) -> anyhow::Result<Wanted> {
+        let edit = Edit {
+            set: Some(set.into()),
+            clear: false,
+        };
+        edit.wanted(LimitsOf::Install)
+    }
+
+    #[test]
+    fn json_is_read_from_the_argument_or_from_the_file_it_names() {
+        let overrides = json!({"quotas": {"namespaces": 1}});
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), overrides.to_string()).unwrap();
+        for set in [&format!(" {overrides}"), file.path().to_str().unwrap()] {
+            let wanted = wanted(set).unwrap();
+            assert!(
+                matches!(&wanted, Wanted::Replaced(Some(json)) if *json == overrides),
+                "{set}: {wanted:?}"
+            );
+        }
+        let refused = wanted("{quotas").unwrap_err();
+        assert!(refused.to_string().contains("--set"), "{refused:#}");
+    }
+
+    #[test]
+    fn overriding_nothing_clears_what_was_overridden() {
+        for set in ["{}", r#"{"quotas": {}}"#] {
+            let wanted = wanted(set).unwrap();
+            assert!(matches!(wanted, Wanted::Replaced(None)), "{wanted:?}");
+        }
+    }
+
+    #[test]
+    fn each_mistake_is_on_a_line_of_its_own() {
+        let refused = wanted(r#"{"quotas": {"namespace": 1}, "rates": {"readBurst": 0}}"#);
+        let said = refused.unwrap_err().to_string();
+        let lines: Vec<_> = said.lines().collect();
+        assert_eq!(lines.len(), 3, "{said}");
+        assert!(lines[1].contains("quotas.namespaces?"), "{said}");
+        assert!(lines[2].contains("rates.readBurst"), "{said}");
+    }
+
     #[test]
     fn every_limit_is_printed_as_it_is_set() {
         // Each limit gets a value of its own, so that none can stand in another's place.
@@ -132,6 +200,7 @@ mod tests {
         asked["requests"]["pageBytes"] = json!(2_000);
         asked["requests"]["maxTtlSeconds"] = json!(3_000);
         asked["requests"]["maxPageItems"] = json!(900);
+        asked["quotas"]["criticalPercent"] = json!(99);
         let overrides = LimitOverrides::parse(&asked, LimitsOf::Tenant).unwrap();
         assert_eq!(to_json(&Limits::default().with([&overrides])), asked);
     }

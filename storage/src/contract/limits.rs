@@ -108,6 +108,16 @@ impl QuotaName {
             Self::BytesPerTenant => "bytes-per-tenant",
         }
     }
+
+    /// The name that the quota has where it is set.
+    pub(crate) const fn setting(self) -> &'static str {
+        match self {
+            Self::Namespaces => "quotas.namespaces",
+            Self::KeysPerNamespace => "quotas.keysPerNamespace",
+            Self::BytesPerInstall => "quotas.bytesPerInstall",
+            Self::BytesPerTenant => "quotas.bytesPerTenant",
+        }
+    }
 }
 
 impl fmt::Display for QuotaName {

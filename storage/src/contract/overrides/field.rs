@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{InvalidLimits, LimitsOf};
+use super::{LimitsOf, names};
 use crate::contract::limits::Limits;
 
 /// A limit that can be overridden.
@@ -180,55 +180,48 @@ pub(super) static FIELDS: [Field; 24] = [
 ];
 
 impl Field {
-    pub(super) fn find(
-        section: &str,
-        name: &str,
-        of: LimitsOf,
-    ) -> Result<&'static Self, InvalidLimits> {
+    pub(super) fn find(section: &str, name: &str, of: LimitsOf) -> Result<&'static Self, String> {
         let found = FIELDS
             .iter()
-            .find(|field| field.section == section && field.name == name)
-            .ok_or_else(|| InvalidLimits(format!("there is no limit {section}.{name}")))?;
+            .find(|field| field.is_called(section, name))
+            .ok_or_else(|| names::no_limit(section, name))?;
         if found.only_of_tenant && of == LimitsOf::Install {
-            return Err(InvalidLimits(format!(
-                "{section}.{name} is of a whole tenant, not of one install"
-            )));
+            return Err(format!("{found} is of a whole tenant, not of one install"));
         }
         Ok(found)
     }
 
-    pub(super) fn check(&self, value: &Value) -> Result<u64, InvalidLimits> {
-        let Self {
-            section,
-            name,
-            bounds,
-            ..
-        } = self;
+    pub(super) fn is_called(&self, section: &str, name: &str) -> bool {
+        (self.section, self.name) == (section, name)
+    }
+
+    pub(super) fn check(&self, value: &Value) -> Result<u64, String> {
+        let (least, most) = (self.bounds.start(), self.bounds.end());
         value
             .as_u64()
-            .filter(|value| bounds.contains(value))
-            .ok_or_else(|| {
-                InvalidLimits(format!(
-                    "{section}.{name} is a whole number from {} to {}",
-                    bounds.start(),
-                    bounds.end()
-                ))
-            })
+            .filter(|value| self.bounds.contains(value))
+            .ok_or_else(|| format!("{self} is a whole number from {least} to {most}"))
     }
 }
 
 /// Fields are the same where their names are.
 impl PartialEq for Field {
     fn eq(&self, other: &Self) -> bool {
-        (self.section, self.name) == (other.section, other.name)
+        self.is_called(other.section, other.name)
     }
 }
 
 impl Eq for Field {}
 
-impl fmt::Debug for Field {
+impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.section, self.name)
+    }
+}
+
+impl fmt::Debug for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
