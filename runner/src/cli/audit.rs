@@ -9,13 +9,15 @@ use std::time::Duration;
 use alga_model::{ExtensionName, InstallId, TenantId, Timestamp};
 use alga_registry::{AuditFilter as RegistryFilter, MAX_PAGE_ITEMS, PageRequest, Registry as _};
 use alga_storage::{AuditFilter as StorageFilter, AuditRecord, Maintenance as _};
+use anyhow::bail;
 use clap::Args;
+use clap::error::ErrorKind;
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::moment::Moment;
-use super::output;
+use super::{output, tenant};
 use crate::app::Stores;
 use crate::config::Config;
 
@@ -30,10 +32,10 @@ pub(super) struct Audit {
     /// Only what was done to this install
     #[arg(long, value_name = "UUID")]
     install: Option<InstallId>,
-    /// Only what happened since this time, RFC 3339 or so long ago, such as 24h
+    /// Only what happened since this time: RFC 3339, a date, or so long ago, such as 24h
     #[arg(long, value_name = "TIME")]
     since: Option<Moment>,
-    /// Only what happened before this time, RFC 3339 or so long ago, such as 1h
+    /// Only what happened before this time: RFC 3339, a date, or so long ago, such as 1h
     #[arg(long, value_name = "TIME")]
     until: Option<Moment>,
 }
@@ -54,6 +56,16 @@ impl Audit {
             || now.plus(Duration::from_millis(1)),
             |moment| moment.resolve(now),
         );
+        if since.is_some_and(|since| since > until) && self.until.is_some() {
+            let mistake = "--until is before --since, so nothing can be in between\n";
+            return Err(clap::Error::raw(ErrorKind::ValueValidation, mistake).into());
+        }
+        if let Some(install) = self.install {
+            ensure_known(stores, install).await?;
+        }
+        if let Some(tenant) = self.tenant {
+            tenant::note_unless_known(&*stores.registry, tenant).await?;
+        }
         let mut storage = Ordered::new(StorageAudit {
             stores,
             filter: StorageFilter {
@@ -88,6 +100,36 @@ impl Audit {
             }
         }
     }
+}
+
+/// Fails where there never was such an install, as far as anybody knows.
+async fn ensure_known(stores: &Stores, install: InstallId) -> anyhow::Result<()> {
+    if stores.registry.install(install).await?.is_some() {
+        return Ok(());
+    }
+    // The registry may have been replaced by an older one.
+    let of_storage = StorageFilter {
+        install: Some(install),
+        ..StorageFilter::default()
+    };
+    let of_registry = RegistryFilter {
+        install: Some(install),
+        ..RegistryFilter::default()
+    };
+    let first = PageRequest::first(1);
+    if stores.storage.audit(&of_storage, None, 1).await?.is_empty()
+        && stores
+            .registry
+            .audit(&of_registry, first)
+            .await?
+            .items
+            .is_empty()
+    {
+        bail!(
+            "there is no install {install}, nor any record of one; `alga-runner install list` shows those there are"
+        );
+    }
+    Ok(())
 }
 
 /// A record, ready to be printed.

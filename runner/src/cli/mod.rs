@@ -114,10 +114,13 @@ pub fn main() -> ExitCode {
     match done {
         Ok(code) => code,
         Err(error) if may_be_cut_short && is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            output::error(&error);
-            ExitCode::FAILURE
-        }
+        Err(error) => match error.downcast::<clap::Error>() {
+            Ok(mistake) => mistake.exit(),
+            Err(error) => {
+                output::error(&error);
+                ExitCode::FAILURE
+            }
+        },
     }
 }
 
@@ -196,5 +199,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn settings_may_stand_anywhere() {
+        for line in [
+            "alga-runner --data-dir d switches storage off",
+            "alga-runner switches --data-dir d storage off",
+            "alga-runner switches storage off --data-dir d",
+        ] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(cli.settings.data_dir.as_deref(), Some("d"), "{line}");
+        }
     }
 }

@@ -1,13 +1,15 @@
 //! `alga-runner usage`: what is stored, and whether the counters say so.
 
 use std::collections::VecDeque;
+use std::io;
 use std::process::ExitCode;
 
 use alga_model::{InstallId, TenantId};
 use alga_registry::Install;
 use alga_storage::{
-    Actor, Backend as _, Drift, Holding, Limits, Maintenance as _, Quotas, Scope, Usage,
+    Actor, Backend as _, Drift, Error, Holding, Limits, Maintenance as _, Quotas, Scope, Usage,
 };
+use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -15,8 +17,8 @@ use uuid::Uuid;
 
 use super::bundle::ACTOR;
 use super::install::find;
-use super::limits;
 use super::output::{self, Tally};
+use super::{limits, tenant};
 use crate::app::Stores;
 use crate::config::Config;
 
@@ -27,7 +29,8 @@ const PAGE: u32 = 500;
 pub(super) enum Command {
     /// Print as JSON what an install, or a tenant, stores and may store
     Show(Show),
-    /// Count all records and print as JSON lines where a counter says otherwise; fails where it stays so
+    /// Count all records and print as JSON lines where a counter says otherwise; fails where it stays
+    /// so, or where a tenant's rows are too damaged to be counted
     Verify(Verify),
 }
 
@@ -67,6 +70,7 @@ impl Show {
     async fn run(self, stores: &Stores, config: &Config) -> anyhow::Result<ExitCode> {
         let (installs, _) = stores.gate(config);
         if let Some(tenant) = self.tenant {
+            tenant::note_unless_known(&*stores.registry, tenant).await?;
             let limits = installs.tenant_limits(tenant).await?;
             let holdings = stores.storage.holdings(tenant).await?;
             output::json(&TenantUsage::new(&holdings, &limits.quotas))?;
@@ -94,20 +98,29 @@ fn scope(install: Install, limits: Limits) -> Scope {
 }
 
 impl Verify {
-    /// Fails where a counter is wrong and stays so.
+    /// Fails where a counter is wrong and stays so, or a tenant can't be checked.
     async fn run(self, stores: &Stores) -> anyhow::Result<ExitCode> {
+        if let Some(tenant) = self.tenant {
+            tenant::note_unless_known(&*stores.registry, tenant).await?;
+        }
         let mut tally = Tally::new("tenants checked:");
-        let (mut checked, mut wrong) = (0, 0);
+        let (mut checked, mut wrong, mut damaged) = (0, 0, 0);
         let mut tenants = Tenants::new(self.tenant);
         while let Some(tenant) = tenants.next(stores).await? {
-            for drift in stores.storage.verify_usage(tenant, self.repair).await? {
-                wrong += 1;
-                output::json(&DriftLine {
-                    drift,
-                    repaired: self.repair,
-                })?;
+            match stores.storage.verify_usage(tenant, self.repair).await {
+                Ok(drifts) => {
+                    checked += 1;
+                    wrong += drifts.len();
+                    self.print(drifts)?;
+                }
+                // The database as a whole: the next tenant would fare no better.
+                Err(error @ Error::Unavailable(_)) => return Err(error.into()),
+                Err(error) => {
+                    damaged += 1;
+                    let of_tenant = format!("cannot check the tenant {tenant}");
+                    output::error(&anyhow!(error).context(of_tenant));
+                }
             }
-            checked += 1;
             tally.show(checked);
         }
         drop(tally);
@@ -117,11 +130,21 @@ impl Verify {
             (_, false) => format!("counters that are wrong: {wrong}; --repair puts them right"),
         };
         output::note(format_args!("tenants checked: {checked}; {fate}"));
-        Ok(if wrong == 0 || self.repair {
+        if damaged > 0 {
+            output::note(format_args!("tenants that can't be checked: {damaged}"));
+        }
+        Ok(if damaged == 0 && (wrong == 0 || self.repair) {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE
         })
+    }
+
+    fn print(&self, drifts: Vec<Drift>) -> io::Result<()> {
+        let repaired = self.repair;
+        drifts
+            .into_iter()
+            .try_for_each(|drift| output::json(&DriftLine { drift, repaired }))
     }
 }
 
@@ -227,5 +250,39 @@ impl TenantUsage {
             limits: limits::quotas_json(quotas),
             per_install: per_install.collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alga_storage::{Namespace, NamespaceUsage};
+
+    use super::*;
+
+    #[test]
+    fn an_install_is_told_of_in_the_words_of_the_storage_api() {
+        let usage = Usage {
+            bytes: 5,
+            keys: 2,
+            expired_keys: 1,
+            expired_bytes: 3,
+            per_namespace: vec![NamespaceUsage {
+                namespace: Namespace::parse("notes").unwrap(),
+                keys: 2,
+                bytes: 5,
+            }],
+            quotas: Quotas::default(),
+        };
+        assert_eq!(
+            serde_json::to_value(InstallUsage::new(&usage)).unwrap(),
+            json!({
+                "bytes": 5,
+                "keys": 2,
+                "namespaces": 1,
+                "expiredNotRemoved": {"keys": 1, "bytes": 3},
+                "limits": limits::quotas_json(&usage.quotas),
+                "perNamespace": [{"namespace": "notes", "keys": 2, "bytes": 5}],
+            })
+        );
     }
 }

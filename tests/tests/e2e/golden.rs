@@ -24,6 +24,7 @@ fn the_help_of_every_command() {
         vec!["install"],
         vec!["install", "create"],
         vec!["install", "list"],
+        vec!["install", "show"],
         vec!["install", "grant"],
         vec!["install", "enable"],
         vec!["install", "disable"],

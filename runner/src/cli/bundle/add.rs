@@ -12,7 +12,7 @@ use alga_registry::{Registry as _, VersionKey};
 use anyhow::Context as _;
 use clap::Args;
 
-use super::{ACTOR, ensure_file, lines, warn};
+use super::{REGISTRY_ACTOR, ensure_archive, ensure_file, lines, warn};
 use crate::app::Stores;
 use crate::cli::output::{self, Progress};
 use crate::config::Config;
@@ -32,12 +32,18 @@ impl Add {
     /// Prints the hash of the bundle.
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
         ensure_file(&self.file).await?;
+        ensure_archive(&self.file)?;
         let stores = Stores::open(config).await?;
         let engine = stores.engine(config)?;
+        let start = stores.clock.now();
         let published = add(&stores, &engine, &self.file, self.declared_hash).await?;
+        let key = VersionKey::Id(published.version.id);
+        let version = stores.registry.version(&key).await?;
         stores.close().await;
+        let was_there = version.is_some_and(|version| version.created_at < start);
+        let already = if was_there { "already " } else { "" };
         output::note(format_args!(
-            "published {} {} by {}",
+            "{already}published {} {} by {}",
             published.extension.name, published.version.version, published.extension.publisher
         ));
         output::line(published.content_hash)?;
@@ -73,7 +79,7 @@ pub(in crate::cli) async fn add(
         registry: &versions,
         capability_check: &capability_issues,
         limits: &Limits::default(),
-        actor: ACTOR,
+        actor: REGISTRY_ACTOR,
     };
     let published = publish(request, context)
         .await

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::Args;
 use tokio::task::spawn_blocking;
 
-use super::warn;
+use super::{ensure_archive, warn};
 use crate::app::engine_options;
 use crate::cli::output;
 use crate::config::Config;
@@ -78,6 +78,7 @@ async fn component(file: &Path, inspection: &Inspection) -> anyhow::Result<Vec<u
 }
 
 async fn look_into(file: &Path) -> anyhow::Result<Inspection> {
+    ensure_archive(file)?;
     let path = file.to_owned();
     let mut inspection = spawn_blocking(move || inspect(&path, &Limits::default(), None))
         .await?

@@ -4,19 +4,23 @@ mod add;
 mod inspect;
 mod pack;
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 use std::process::ExitCode;
 
 use alga_bundles::Issue;
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use clap::Subcommand;
 
 pub(super) use self::add::add;
 use super::output;
 use crate::config::Config;
 
-/// Whom the audit names for what these commands do.
+/// The name of the administrator whom the audit of the storage has for what these commands do.
 pub(super) const ACTOR: &str = "cli";
+/// The same one, as the audit of the registry is told: in full.
+pub(super) const REGISTRY_ACTOR: &str = "admin:cli";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -53,6 +57,23 @@ pub(super) async fn ensure_file(file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What every bundle starts with: the magic number of zstd.
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
+
+/// Fails where a file is plainly something else than a bundle.
+fn ensure_archive(file: &Path) -> anyhow::Result<()> {
+    let mut start = Vec::new();
+    File::open(file)
+        .and_then(|file| file.take(ZSTD_MAGIC.len() as u64).read_to_end(&mut start))
+        .with_context(|| format!("cannot read {}", file.display()))?;
+    let reason = match start.as_slice() {
+        start if *start == ZSTD_MAGIC => return Ok(()),
+        [] => "it is empty",
+        _ => "it is no archive made by `alga-runner bundle pack`",
+    };
+    bail!("{} is not a bundle: {reason}", file.display())
+}
+
 fn warn(warnings: &[Issue]) {
     for warning in warnings {
         output::note(format_args!(
@@ -69,4 +90,35 @@ fn lines(issues: &[Issue]) -> String {
         .map(|issue| format!("\n    manifest.json{}: {}", issue.path, issue.message))
         .collect();
     lines.concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use alga_storage::Actor;
+
+    use super::*;
+
+    #[test]
+    fn what_is_plainly_no_archive_is_told_so() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let judge = |content: &[u8]| {
+            std::fs::write(file.path(), content).unwrap();
+            ensure_archive(file.path()).map_err(|refused| refused.to_string())
+        };
+        let [one, two, three, four] = ZSTD_MAGIC;
+        for (content, reason) in [
+            (&[][..], "is not a bundle: it is empty"),
+            (&[one, two, three], "is not a bundle: it is no archive"),
+            (b"\0asm\x0D\0\x01\0", "is not a bundle: it is no archive"),
+        ] {
+            let refused = judge(content).unwrap_err();
+            assert!(refused.contains(reason), "{refused}");
+        }
+        assert_eq!(judge(&[one, two, three, four, 0]), Ok(()));
+    }
+
+    #[test]
+    fn both_audits_name_the_same_actor() {
+        assert_eq!(Actor::Admin(ACTOR.into()).to_string(), REGISTRY_ACTOR);
+    }
 }

@@ -2,6 +2,7 @@
 
 mod create;
 mod grant;
+mod show;
 
 use std::process::ExitCode;
 
@@ -15,7 +16,7 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
 pub(super) use self::create::name_and_value;
-use super::bundle::ACTOR;
+use super::bundle::REGISTRY_ACTOR;
 use super::limits::{self, Wanted};
 use super::output;
 use crate::app::Stores;
@@ -27,6 +28,9 @@ pub(super) enum Command {
     Create(create::Create),
     /// List installs
     List(List),
+    /// Print as JSON what is known of an install: its version, state, grants, limits, and the names
+    /// of its settings
+    Show(show::Show),
     /// Replace what an install may use
     Grant(grant::Grant),
     /// Let a disabled install run again
@@ -68,6 +72,7 @@ impl Command {
         match self {
             Self::Create(command) => command.run(&stores).await?,
             Self::List(command) => command.run(&stores).await?,
+            Self::Show(command) => command.run(&stores).await?,
             Self::Grant(command) => command.run(&stores).await?,
             Self::Enable(command) => command.run(&stores, InstallState::Enabled).await?,
             Self::Disable(command) => command.run(&stores, InstallState::Disabled).await?,
@@ -161,7 +166,7 @@ pub(super) async fn find(stores: &Stores, id: InstallId) -> anyhow::Result<Insta
 
 pub(super) fn change(stores: &Stores) -> Change<'static> {
     Change {
-        actor: ACTOR,
+        actor: REGISTRY_ACTOR,
         request_id: None,
         now: stores.clock.now(),
     }

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use alga_e2e::guest;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
+use super::operations::meddle;
 use super::{bulk_of, lines_of, run_with};
 use crate::deployment::Deployment;
 
@@ -99,8 +101,35 @@ fn a_span_of_time_holds_what_began_in_it() {
     assert_eq!(audit(&["--since", "1h"]), all);
     assert!(audit(&["--until", "1h"]).is_empty());
     assert!(audit(&["--since", "2h", "--until", "1h"]).is_empty());
+    let mistaken = deployment.run(&["audit", "--since", "1h", "--until", "2h"]);
+    assert_eq!(mistaken.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&mistaken.stderr).contains("before --since"));
     let refused = deployment.fails(&["audit", "--since", "yesterday"]);
     assert!(refused.contains("24h"), "{refused}");
+}
+
+#[tokio::test]
+async fn an_install_is_exported_as_long_as_anything_of_it_is_left() {
+    let deployment = Deployment::new();
+    let installed = deployment.install("com.example.echo", &guest::echo());
+    let install = installed.install.as_str();
+    deployment.ok(&["storage", "put", install, "notes", "a", "1"]);
+    let audit = ["audit", "--install", install];
+    let uninstall = "UPDATE registry_installs SET state = 'uninstalled'";
+    meddle(&deployment, "registry.sqlite3", uninstall).await;
+    assert_eq!(lines_of(&deployment.ok(&audit)).len(), 2);
+    // As with a registry from a backup that does not know the install yet.
+    for forget in [
+        "DELETE FROM registry_installs",
+        "DELETE FROM registry_audit",
+    ] {
+        meddle(&deployment, "registry.sqlite3", forget).await;
+    }
+    assert_eq!(lines_of(&deployment.ok(&audit)).len(), 1);
+
+    let stranger = Uuid::new_v4().to_string();
+    let refused = deployment.fails(&["audit", "--install", &stranger]);
+    assert!(refused.contains("there is no install"), "{refused}");
 }
 
 #[test]

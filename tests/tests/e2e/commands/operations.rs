@@ -9,7 +9,7 @@ use super::{answered_soon, json_of, lines_of, note, run_with, status};
 use crate::deployment::{Deployment, path};
 
 /// Changes a database of the deployment behind the runner's back.
-fn meddle(deployment: &Deployment, database: &str, statement: &str) {
+pub(super) fn meddle(deployment: &Deployment, database: &str, statement: &str) {
     let database = Connection::open(deployment.data().join(database)).unwrap();
     database.execute_batch(statement).unwrap();
 }
@@ -156,6 +156,87 @@ async fn a_counter_that_drifted_is_found_and_put_right() {
 }
 
 #[tokio::test]
+async fn a_damaged_tenant_does_not_keep_others_from_being_checked() {
+    let deployment = Deployment::new();
+    let mut installed = [
+        deployment.install("com.example.echo", &guest::echo()),
+        deployment.install("com.example.other", &guest::trap()),
+    ];
+    installed.sort_by_key(|installed| installed.tenant.clone());
+    let [damaged, drifting] = installed;
+    for installed in [&damaged, &drifting] {
+        deployment.ok(&["storage", "put", &installed.install, "notes", "a", "1"]);
+    }
+    let of = |tenant: &str| format!("tenant_id = x'{}'", tenant.replace('-', ""));
+    let statements = format!(
+        "PRAGMA ignore_check_constraints = ON;
+         UPDATE ext_storage_usage SET install_id = x'00' WHERE {} AND namespace = 'notes';
+         UPDATE ext_storage_usage SET bytes = 1000 WHERE {} AND namespace = 'notes'",
+        of(&damaged.tenant),
+        of(&drifting.tenant)
+    );
+    meddle(&deployment, "storage.sqlite3", &statements).await;
+    for more in [&[][..], &["--repair"]] {
+        let verified = deployment.run(&[&["usage", "verify"], more].concat());
+        assert_eq!(verified.status.code(), Some(1));
+        let printed = json_of(&String::from_utf8_lossy(&verified.stdout));
+        assert_eq!(printed["tenantId"], json!(drifting.tenant));
+        let said = String::from_utf8_lossy(&verified.stderr);
+        let named = format!("cannot check the tenant {}", damaged.tenant);
+        assert!(
+            said.contains(&named) && said.contains("tenants checked: 1"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn an_install_is_shown_without_what_may_be_secret() {
+    let deployment = Deployment::new();
+    let bundle = deployment.pack("com.example.echo", "1.0.0", &guest::echo());
+    deployment.ok(&["bundle", "add", path(&bundle)]);
+    let tenant = Uuid::new_v4().to_string();
+    let create = ["install", "create", "--tenant", &tenant];
+    let what = ["--extension", "com.example.echo", "--set", "token=hunter2"];
+    let install = deployment.ok(&[&create[..], &what].concat());
+    deployment.ok(&["install", "disable", &install]);
+    let printed = deployment.ok(&["install", "show", &install]);
+    assert!(!printed.contains("hunter2"), "{printed}");
+    let shown = json_of(&printed);
+    assert_eq!(shown["config"], json!({"token": "***"}));
+    assert_eq!(
+        (&shown["tenantId"], &shown["state"], &shown["generation"]),
+        (&json!(tenant), &json!("disabled"), &json!(2))
+    );
+    assert!(shown["grants"]["alga.storage"].is_object(), "{shown}");
+    let stranger = deployment.fails(&["install", "show", &tenant]);
+    assert!(stranger.contains("there is no install"), "{stranger}");
+}
+
+#[test]
+fn what_adding_a_bundle_did_is_said() {
+    let deployment = Deployment::new();
+    let bundle = deployment.pack("com.example.echo", "1.0.0", &guest::echo());
+    for said in ["published com.example.echo", "already published"] {
+        let added = deployment.run(&["bundle", "add", path(&bundle)]);
+        assert!(added.status.success(), "{added:?}");
+        let stderr = String::from_utf8_lossy(&added.stderr);
+        assert!(stderr.starts_with(said), "{stderr}");
+    }
+    let file = deployment.scratch("no-bundle");
+    for command in ["add", "inspect", "verify"] {
+        for content in [&b""[..], b"no bundle at all"] {
+            std::fs::write(&file, content).unwrap();
+            let refused = deployment.fails(&["bundle", command, path(&file)]);
+            assert!(
+                refused.contains("no-bundle is not a bundle: it is"),
+                "{refused}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn limits_set_on_an_install_bite_within_a_second() {
     let deployment = Deployment::started();
     let installed = deployment.install_notes();
@@ -177,7 +258,7 @@ async fn limits_set_on_an_install_bite_within_a_second() {
     assert_eq!(set["effective"]["requests"]["valueBytes"], 65_536);
     assert_eq!(json_of(&deployment.ok(&limits)), set);
     let refused = deployment.fails(&["storage", "put", &installed.install, "notes", "b", "1"]);
-    assert!(refused.contains("keys-per-namespace"), "{refused}");
+    assert!(refused.contains("(quotas.keysPerNamespace)"), "{refused}");
 
     let cleared = json_of(&deployment.ok(&[&limits[..], &["--clear"]].concat()));
     assert_eq!(cleared["overrides"], json!(null));
@@ -195,10 +276,8 @@ async fn limits_of_a_tenant_hold_where_an_install_has_none() {
         let output = run_with(&deployment, &[command, &["--set", "-"]].concat(), overrides);
         assert!(output.status.success(), "{output:?}");
     };
-    set(
-        &of_tenant,
-        r#"{"quotas": {"namespaces": 7, "bytesPerTenant": 1}}"#,
-    );
+    let of_all = r#"{"quotas": {"namespaces": 7, "bytesPerTenant": 1}}"#;
+    deployment.ok(&[&of_tenant[..], &["--set", of_all]].concat());
     answered_soon(&deployment, &installed, another, 429).await;
     assert_eq!(status(&deployment, &other, note("a")).await, 201);
     let refused = deployment.fails(&["storage", "put", &installed.install, "notes", "b", "1"]);
@@ -227,6 +306,14 @@ fn limits_that_are_none_are_not_stored() {
     let set = [&limits[..], &["--set", "-"]].concat();
     for (overrides, reason) in [
         (r#"{"quotas": {"keys": 1}}"#, "quotas.keys"),
+        (
+            r#"{"quotas": {"sheep": 1}, "limits": {"valueBytes": 1}}"#,
+            "did you mean requests?\n    there is no limit quotas.sheep",
+        ),
+        (
+            r#"{"requests": {"minTtlSeconds": 2, "maxTtlSeconds": 1}}"#,
+            "minTtlSeconds is 2, more than",
+        ),
         (r#"{"quotas": {"namespaces": 0}}"#, "from 1 to"),
         (r#"{"quotas": {"bytesPerTenant": 1}}"#, "whole tenant"),
         (r#"{"quotas": "#, "not JSON"),
@@ -241,6 +328,8 @@ fn limits_that_are_none_are_not_stored() {
     let missing = deployment.fails(&[&limits[..], &["--set", "no-such-file"]].concat());
     assert!(missing.contains("no-such-file"), "{missing}");
     assert_eq!(json_of(&deployment.ok(&limits))["overrides"], json!(null));
+    let nothing = deployment.ok(&[&limits[..], &["--set", "{}"]].concat());
+    assert_eq!(json_of(&nothing)["overrides"], json!(null));
     let audit = lines_of(&deployment.ok(&["audit", "--install", &installed.install]));
     assert_eq!(audit.len(), 1, "only its creation: {audit:?}");
 }

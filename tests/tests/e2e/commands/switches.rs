@@ -35,6 +35,11 @@ async fn switched_off_and_on_again_every_record_is_found() {
         assert_eq!(off["storage"], !for_all);
         assert_eq!(off["storageOffForTenants"], tenants);
         assert_eq!(json_of(&deployment.ok(&["switches"])), off);
+        let of_tenant = ["switches", "--tenant", &installed.tenant];
+        assert_eq!(
+            json_of(&deployment.ok(&of_tenant)),
+            json!({"tenantId": installed.tenant, "storage": for_all})
+        );
 
         let on = [&["switches", "storage", "on"][..], scope].concat();
         let refused = deployment.fails(&list);
@@ -69,10 +74,14 @@ async fn only_allowed_extensions_use_the_storage() {
     let refused = deployment.fails(&["storage", "list", &installed.install, "notes"]);
     assert!(refused.contains("alga-runner switches allow"), "{refused}");
 
-    let (allowed, said) = allow(&["com.example.other", "com.example.notes"]);
+    let (allowed, said) = allow(&["--add", "com.example.notes"]);
     answered_soon(&deployment, &installed, |_| note("a"), 200).await;
     assert_eq!(allowed, json!(["com.example.notes", "com.example.other"]));
     assert!(!said.contains("com.example.notes"), "{said}");
+    let (allowed, said) = allow(&["--remove", "com.example.notes", "com.example.third"]);
+    answered_soon(&deployment, &installed, |_| note("a"), 403).await;
+    assert_eq!(allowed, json!(["com.example.other"]));
+    assert!(said.contains("com.example.third is not on"), "{said}");
 
     assert_eq!(allow(&["--none"]).0, json!([]));
     answered_soon(&deployment, &installed, |_| note("a"), 403).await;
@@ -82,6 +91,16 @@ async fn only_allowed_extensions_use_the_storage() {
         &[][..],
         &["--all", "com.example.notes"],
         &["--all", "--none"],
+        &["--all", "--add", "com.example.notes"],
+        &[
+            "--add",
+            "com.example.notes",
+            "--remove",
+            "com.example.other",
+        ],
+        // All are allowed already.
+        &["--add", "com.example.notes"],
+        &["--remove", "com.example.notes"],
         &["Notes"],
     ] {
         deployment.fails(&[&["switches", "allow"][..], mistake].concat());
@@ -123,8 +142,15 @@ fn every_switch_thrown_is_audited_once() {
         &["storage", "off", "--tenant", &tenant],
         &["allow", "com.example.notes"],
     ] {
-        deployment.ok(&[&["switches"], edit].concat());
+        let thrown = deployment.run(&[&["switches"], edit].concat());
+        assert!(thrown.status.success(), "{thrown:?}");
+        let said = String::from_utf8_lossy(&thrown.stderr);
+        let of_stranger = edit.contains(&tenant.as_str());
+        assert_eq!(said.contains("no install of the tenant"), of_stranger);
     }
+    let misplaced = ["switches", "--tenant", &tenant, "storage", "off"];
+    let refused = deployment.run(&misplaced);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
     let audit = lines_of(&deployment.ok(&["audit"]));
     let told: Vec<_> = audit
         .iter()
@@ -136,7 +162,7 @@ fn every_switch_thrown_is_audited_once() {
             )
         })
         .collect();
-    let cli = &json!("cli");
+    let cli = &json!("admin:cli");
     assert_eq!(
         told,
         [
