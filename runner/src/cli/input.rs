@@ -1,7 +1,7 @@
 //! What commands read.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
@@ -10,27 +10,46 @@ use serde_json::Value;
 /// The argument that stands for standard input.
 pub(super) const STDIN: &str = "-";
 
+/// A file, or standard input, as messages call it.
+pub(super) fn name(file: &Path) -> String {
+    if file == Path::new(STDIN) {
+        "standard input".to_owned()
+    } else {
+        file.display().to_string()
+    }
+}
+
+/// Opens a file, or standard input, to be read a piece at a time.
+pub(super) fn open(file: &Path) -> anyhow::Result<Box<dyn BufRead>> {
+    if file == Path::new(STDIN) {
+        return Ok(Box::new(io::stdin().lock()));
+    }
+    let opened = File::open(file).with_context(|| format!("cannot read {}", name(file)))?;
+    Ok(Box::new(BufReader::new(opened)))
+}
+
 /// Reads a whole file, or standard input, that must not be longer than `most` bytes.
 pub(super) fn text(file: &Path, most: u64) -> anyhow::Result<String> {
-    if file == Path::new(STDIN) {
-        return bounded(io::stdin().lock(), most).context("cannot read standard input");
+    bounded(open(file)?, most).with_context(|| format!("cannot read {}", name(file)))
+}
+
+/// What an argument says, or standard input where the argument stands for it.
+pub(super) fn argument(text: String, most: u64) -> anyhow::Result<String> {
+    if text == STDIN {
+        self::text(Path::new(STDIN), most)
+    } else {
+        Ok(text)
     }
-    File::open(file)
-        .map_err(anyhow::Error::from)
-        .and_then(|open| bounded(open, most))
-        .with_context(|| format!("cannot read {}", file.display()))
 }
 
 /// Reads a JSON value from a file or from standard input.
 pub(super) fn json(file: &Path, most: u64) -> anyhow::Result<Value> {
     let text = text(file, most)?;
-    serde_json::from_str(&text).with_context(|| match file.to_str() {
-        Some(STDIN) => "standard input is not JSON".to_owned(),
-        _ => format!("{} is not JSON", file.display()),
-    })
+    serde_json::from_str(&text).with_context(|| format!("{} is not JSON", name(file)))
 }
 
-fn bounded(source: impl Read, most: u64) -> anyhow::Result<String> {
+/// Reads what is left of `source`, which must not be longer than `most` bytes.
+pub(super) fn bounded(source: impl Read, most: u64) -> anyhow::Result<String> {
     let mut text = String::new();
     let read = source
         .take(most.saturating_add(1))
@@ -48,5 +67,12 @@ mod tests {
         assert_eq!(bounded("12345".as_bytes(), 5).unwrap(), "12345");
         assert!(bounded("123456".as_bytes(), 5).is_err());
         assert!(bounded([0xFF].as_slice(), 5).is_err(), "no UTF-8");
+    }
+
+    #[test]
+    fn an_argument_is_what_it_says_unless_it_stands_for_standard_input() {
+        assert_eq!(argument("--".to_owned(), 0).unwrap(), "--");
+        assert_eq!(name(Path::new(STDIN)), "standard input");
+        assert_eq!(name(Path::new("./-")), "./-");
     }
 }

@@ -6,6 +6,7 @@
 mod audit;
 mod bundle;
 mod config;
+mod duration;
 mod input;
 mod install;
 mod invoke;
@@ -118,10 +119,17 @@ pub fn main() -> ExitCode {
             Ok(mistake) => mistake.exit(),
             Err(error) => {
                 output::error(&error);
-                ExitCode::FAILURE
+                exit_code(&error)
             }
         },
     }
+}
+
+/// What scripts branch on; every failure but that of a command on records is the same.
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    error
+        .downcast_ref()
+        .map_or(ExitCode::FAILURE, storage::Refusal::exit_code)
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {

@@ -2,9 +2,12 @@
 //! were stored, not as a parser would write them again.
 
 use alga_model::Timestamp;
-use alga_storage::{JsonText, Key, Listed, Record, Written};
+use alga_storage::{JsonText, Key, Listed, Namespace, Record, Written};
+use anyhow::Context as _;
 use serde::Serialize;
 use serde_json::value::RawValue;
+
+use super::quoted;
 
 /// A record, or as much of it as was asked for.
 #[derive(Serialize)]
@@ -48,8 +51,8 @@ pub(super) struct ReplacedLine {
 }
 
 impl RecordLine {
-    pub(super) fn of_record(record: Record) -> serde_json::Result<Self> {
-        Self::of_listed(Listed {
+    pub(super) fn of_record(namespace: &Namespace, record: Record) -> anyhow::Result<Self> {
+        let listed = Listed {
             key: record.key,
             revision: record.revision,
             value: Some(record.value),
@@ -57,15 +60,25 @@ impl RecordLine {
             expires_at: record.expires_at,
             created_at: record.created_at,
             updated_at: record.updated_at,
-        })
+        };
+        Self::of_listed(namespace, listed)
     }
 
-    pub(super) fn of_listed(record: Listed) -> serde_json::Result<Self> {
+    pub(super) fn of_listed(namespace: &Namespace, record: Listed) -> anyhow::Result<Self> {
+        let raw = |what, text: Option<JsonText>| {
+            let raw = text.map(|text| RawValue::from_string(text.into_string()));
+            raw.transpose().with_context(|| {
+                let key = quoted(record.key.as_str());
+                format!(
+                    "the stored {what} of the record {key} in the namespace '{namespace}' is damaged"
+                )
+            })
+        };
         Ok(Self {
+            value: raw("value", record.value)?,
+            metadata: raw("metadata", record.metadata)?,
             key: record.key.into_string(),
             revision: record.revision.get(),
-            value: record.value.map(raw).transpose()?,
-            metadata: record.metadata.map(raw).transpose()?,
             ttl_expires_at: record.expires_at,
             created_at: record.created_at,
             updated_at: record.updated_at,
@@ -95,15 +108,12 @@ impl From<Written> for WrittenLine {
 }
 
 impl ReplacedLine {
-    pub(super) fn of(mut written: Written) -> serde_json::Result<Self> {
+    pub(super) fn of(namespace: &Namespace, mut written: Written) -> anyhow::Result<Self> {
         let previous = written.previous.take();
+        let previous = previous.map(|record| RecordLine::of_record(namespace, record));
         Ok(Self {
-            previous: previous.map(RecordLine::of_record).transpose()?,
+            previous: previous.transpose()?,
             written: written.into(),
         })
     }
-}
-
-fn raw(text: JsonText) -> serde_json::Result<Box<RawValue>> {
-    RawValue::from_string(text.into_string())
 }

@@ -1,13 +1,11 @@
 //! Reading records.
 
-use alga_storage::{
-    Caller, Error, Gate, GetManyRequest, GetRequest, Key, KeyRange, ListRequest, Namespace, Page,
-    Revision,
-};
+use alga_storage::{Error, GetManyRequest, GetRequest, KeyRange, ListRequest, Page, Revision};
 use clap::Args;
 
 use super::lines::{MissLine, RecordLine};
-use super::{Door, Place, refusal};
+use super::refusal::Refusal;
+use super::{Door, Place, key};
 use crate::cli::output;
 
 #[derive(Debug, Args)]
@@ -47,7 +45,7 @@ pub(in crate::cli) struct List {
     #[arg(long)]
     reverse: bool,
     /// At most this many records; all of them if not given
-    #[arg(long)]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
     /// Print values and metadata as well
     #[arg(long)]
@@ -56,13 +54,14 @@ pub(in crate::cli) struct List {
 
 impl Get {
     pub(super) async fn run(self, door: &Door) -> anyhow::Result<()> {
+        let if_revision = self.if_revision.map(Revision::parse);
         let request = GetRequest {
-            namespace: Namespace::parse(self.place.namespace)?,
-            key: Key::parse(self.key)?,
-            if_revision: self.if_revision.map(Revision::parse).transpose()?,
+            namespace: self.place.namespace()?,
+            key: key(self.key)?,
+            if_revision: if_revision.transpose().map_err(Refusal::from)?,
         };
         let found = door.gate.get(&door.caller, request).await;
-        let record = found.map_err(refusal)?;
+        let record = found.map_err(|error| door.refusal(error))?;
         output::note(format_args!(
             "revision {}, written {}",
             record.revision, record.updated_at
@@ -73,16 +72,18 @@ impl Get {
 
 impl GetMany {
     pub(super) async fn run(self, door: &Door) -> anyhow::Result<()> {
-        let keys = self.keys.into_iter().map(Key::parse);
-        let keys = keys.collect::<Result<Vec<_>, _>>()?;
+        let namespace = self.place.namespace()?;
+        let keys = self.keys.into_iter().map(key);
+        let keys = keys.collect::<anyhow::Result<Vec<_>>>()?;
         let request = GetManyRequest {
-            namespace: Namespace::parse(self.place.namespace)?,
+            namespace: namespace.clone(),
             keys: keys.clone(),
         };
         let found = door.gate.get_many(&door.caller, request).await;
-        for (key, record) in keys.iter().zip(found.map_err(refusal)?) {
+        let found = found.map_err(|error| door.refusal(error))?;
+        for (key, record) in keys.iter().zip(found) {
             match record {
-                Some(record) => output::json(&RecordLine::of_record(record)?)?,
+                Some(record) => output::json(&RecordLine::of_record(&namespace, record)?)?,
                 None => output::json(&MissLine::of(key))?,
             }
         }
@@ -98,10 +99,10 @@ impl List {
             self.prefix.as_deref(),
             self.start.as_deref(),
             self.end.as_deref(),
-        )?;
+        );
         let mut request = ListRequest {
-            namespace: Namespace::parse(self.place.namespace)?,
-            range,
+            namespace: self.place.namespace()?,
+            range: range.map_err(Refusal::from)?,
             reverse: self.reverse,
             limit: None,
             cursor: None,
@@ -110,10 +111,10 @@ impl List {
         };
         while left > 0 {
             request.limit = Some(left.min(most_of_page));
-            let page = patient_list(&door.gate, &door.caller, &request).await?;
+            let page = patient_list(door, &request).await?;
             left = left.saturating_sub(u32::try_from(page.items.len()).unwrap_or(u32::MAX));
             for record in page.items {
-                output::json(&RecordLine::of_listed(record)?)?;
+                output::json(&RecordLine::of_listed(&request.namespace, record)?)?;
             }
             match page.next_cursor {
                 Some(cursor) => request.cursor = Some(cursor),
@@ -125,11 +126,11 @@ impl List {
 }
 
 /// A page, as soon as the rate allows it: a long listing is one command, however many pages it has.
-async fn patient_list(gate: &Gate, caller: &Caller, request: &ListRequest) -> anyhow::Result<Page> {
+async fn patient_list(door: &Door, request: &ListRequest) -> Result<Page, Refusal> {
     loop {
-        match gate.list(caller, request.clone()).await {
+        match door.gate.list(&door.caller, request.clone()).await {
             Err(Error::RateLimited { retry_after }) => tokio::time::sleep(retry_after).await,
-            listed => return listed.map_err(refusal),
+            listed => return listed.map_err(|error| door.refusal(error)),
         }
     }
 }

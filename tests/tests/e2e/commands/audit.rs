@@ -116,14 +116,14 @@ async fn an_install_is_exported_as_long_as_anything_of_it_is_left() {
     deployment.ok(&["storage", "put", install, "notes", "a", "1"]);
     let audit = ["audit", "--install", install];
     let uninstall = "UPDATE registry_installs SET state = 'uninstalled'";
-    meddle(&deployment, "registry.sqlite3", uninstall).await;
+    meddle(&deployment, "registry.sqlite3", uninstall);
     assert_eq!(lines_of(&deployment.ok(&audit)).len(), 2);
     // As with a registry from a backup that does not know the install yet.
     for forget in [
         "DELETE FROM registry_installs",
         "DELETE FROM registry_audit",
     ] {
-        meddle(&deployment, "registry.sqlite3", forget).await;
+        meddle(&deployment, "registry.sqlite3", forget);
     }
     assert_eq!(lines_of(&deployment.ok(&audit)).len(), 1);
 

@@ -175,7 +175,7 @@ async fn a_damaged_tenant_does_not_keep_others_from_being_checked() {
         of(&damaged.tenant),
         of(&drifting.tenant)
     );
-    meddle(&deployment, "storage.sqlite3", &statements).await;
+    meddle(&deployment, "storage.sqlite3", &statements);
     for more in [&[][..], &["--repair"]] {
         let verified = deployment.run(&[&["usage", "verify"], more].concat());
         assert_eq!(verified.status.code(), Some(1));
