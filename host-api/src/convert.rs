@@ -130,7 +130,7 @@ fn put_guard(guard: PutGuard) -> Result<Guard, alga_storage::Error> {
 
 pub(crate) fn entry(record: Record) -> Entry {
     Entry {
-        key: record.key.into_string(),
+        key: record.key.to_string(),
         value: record.value.into_string(),
         metadata: record.metadata.into_string(),
         revision: record.revision.get(),
@@ -159,7 +159,7 @@ pub(crate) fn page(page: alga_storage::Page) -> Page {
 
 fn listed(record: ListedRecord) -> Listed {
     Listed {
-        key: record.key.into_string(),
+        key: record.key.to_string(),
         revision: record.revision.get(),
         value: record.value.map(JsonText::into_string),
         metadata: record.metadata.map(JsonText::into_string),

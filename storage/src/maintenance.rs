@@ -22,12 +22,12 @@ pub trait Maintenance: fmt::Debug + Send + Sync + 'static {
     /// are removed from gets one audit record.
     async fn remove_expired(&self, limit: u32) -> Result<Removed, Error>;
 
-    /// Removes the audit records of at most `limit` requests from before `before`, the oldest first,
-    /// and says of how many.
-    async fn remove_audit(&self, before: Timestamp, limit: u32) -> Result<u64, Error>;
+    /// Removes audit records from before `before`, the oldest first: those of at most `limit` commits
+    /// to a namespace.
+    async fn remove_audit(&self, before: Timestamp, limit: u32) -> Result<Removed, Error>;
 
-    /// The audit records of at most `limit` requests in the order of time, those after the request
-    /// `after`.
+    /// Audit records in the order of time: those of at most `limit` commits to a namespace, after the
+    /// one with the id `after`.
     async fn audit(
         &self,
         filter: &AuditFilter,
@@ -75,9 +75,9 @@ pub struct AuditFilter {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AuditRecord {
-    /// Identifies what one request did, and orders requests by time: a UUID of version 7.
+    /// Identifies what one commit did to a namespace, and orders commits by time: a UUID of version 7.
     pub id: Uuid,
-    /// Which change of the request it is, from 0.
+    /// Which change of them it is, from 0.
     pub item: u32,
     /// When it happened.
     pub time: Timestamp,

@@ -50,11 +50,7 @@ async fn sweep_until(
     before: Timestamp,
 ) -> anyhow::Result<Swept> {
     let expired = in_batches(deadline, || storage.remove_expired(BATCH)).await;
-    let of_storage = in_batches(deadline, || {
-        let removed = storage.remove_audit(before, BATCH);
-        async { removed.await.map(batch_of_audit) }
-    })
-    .await;
+    let of_storage = in_batches(deadline, || storage.remove_audit(before, BATCH)).await;
     let of_registry = in_batches(deadline, || {
         let removed = registry.remove_audit(before, BATCH);
         async { removed.await.map(batch_of_audit) }

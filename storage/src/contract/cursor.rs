@@ -83,7 +83,7 @@ impl CursorKey {
                 .is_ok()
         };
         let known = genuine(&self.current) || self.former.as_ref().is_some_and(genuine);
-        (version == VERSION && known).then(|| Key::from_stored(last.to_owned()))
+        (version == VERSION && known).then(|| Key::from_stored(last.into()))
     }
 }
 

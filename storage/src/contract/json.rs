@@ -269,8 +269,7 @@ impl<'a> Scanner<'a> {
         let mut meaning = Cow::Borrowed("");
         loop {
             let run = self.at;
-            let plain = |b: &u8| !matches!(b, b'"' | b'\\' | 0..=0x1F);
-            self.at += self.rest().iter().take_while(|b| plain(b)).count();
+            self.at += plain_run(self.rest());
             match &mut meaning {
                 Cow::Borrowed("") => meaning = Cow::Borrowed(self.slice(run, self.at)),
                 _ => meaning.to_mut().push_str(self.slice(run, self.at)),
@@ -373,6 +372,17 @@ impl<'a> Scanner<'a> {
             offset: self.at,
         }
     }
+}
+
+/// How many bytes there are before the first that ends a string or means something in it.
+fn plain_run(text: &[u8]) -> usize {
+    // The compiler makes one comparison of a chunk where it would not make one of a loop that may end.
+    const CHUNK: usize = 16;
+    let is_special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1F);
+    let is_plain = |chunk: &&[u8]| !chunk.iter().fold(false, |any, b| any | is_special(b));
+    let chunks = text.chunks_exact(CHUNK).take_while(is_plain).count();
+    let rest = text.get(chunks * CHUNK..).unwrap_or_default();
+    chunks * CHUNK + rest.iter().take_while(|b| !is_special(b)).count()
 }
 
 #[cfg(test)]

@@ -1,17 +1,18 @@
 //! Names of namespaces and keys.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::error::{Error, Violation};
 
 /// The name of a namespace: 1–64 characters, `^[a-z0-9][a-z0-9._-]*$`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Namespace(String);
+pub struct Namespace(Arc<str>);
 
 /// The key of a record: 1–256 bytes of UTF-8 without `/` and control characters, and neither `.`
 /// nor `..`. Ordered by its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(String);
+pub struct Key(Arc<str>);
 
 impl Namespace {
     /// The most characters a name may have.
@@ -31,7 +32,7 @@ impl Namespace {
             && text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
             && tail_is_fine(&text);
         if fine {
-            Ok(Self(text))
+            Ok(Self(text.into()))
         } else {
             Err(Violation::argument(
                 "namespace",
@@ -64,22 +65,17 @@ impl Key {
             return refused("a key is neither '.' nor '..'");
         }
         ensure_key_text("key", &text)?;
-        Ok(Self(text))
+        Ok(Self(text.into()))
     }
 
     /// A key the backend read back; it was checked when it was written.
-    pub(crate) fn from_stored(text: String) -> Self {
+    pub(crate) const fn from_stored(text: Arc<str>) -> Self {
         Self(text)
     }
 
     /// The key as text.
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-
-    /// The key as text, by value.
-    pub fn into_string(self) -> String {
-        self.0
     }
 }
 

@@ -1,5 +1,6 @@
-//! The audit: one row a request that changed something, in the transaction of the change.
+//! The audit: what a transaction changed in a namespace, in a row of the same transaction.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use alga_model::{InstallId, TenantId, Timestamp};
@@ -36,13 +37,14 @@ impl AuditIds {
         Self(Mutex::new(Uuid::nil()))
     }
 
-    /// The next id, at `now`.
+    /// The next id, at `now`. The first 12 bytes of an id are those of no other one.
     ///
-    /// The first of a millisecond is random, each further one greater by one (RFC 9562, 6.2, method 2):
-    /// asking the system for randomness costs as much as the row that the id is for.
+    /// The first of a millisecond is random, each further one greater by a step (RFC 9562, 6.2, method
+    /// 2): asking the system for randomness every time costs as much as the row that the id is for.
     pub(super) fn next(&self, now: Timestamp) -> Uuid {
+        const STEP: u128 = 1 << 32;
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let following = Uuid::from_u128(last.as_u128().wrapping_add(1));
+        let following = Uuid::from_u128(last.as_u128() + STEP);
         *last = if following < first_id_at(now) {
             random_id_at(now)
         } else {
@@ -52,14 +54,27 @@ impl AuditIds {
     }
 }
 
+/// A random id, below which there is room for as many steps as a millisecond can have.
 fn random_id_at(time: Timestamp) -> Uuid {
     let millis = time.as_millis().unsigned_abs();
     let mut random = [0; 10];
     random.copy_from_slice(&Uuid::new_v4().as_bytes()[..10]);
+    // The highest bit after the variant.
+    random[2] &= 0b1101_1111;
     uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
 }
 
-/// Adds the rows of a group, in its order.
+/// Changes that a row may have. More than a request makes, and few enough for a page of an export to be
+/// read into memory.
+const CHANGES_OF_ROW: usize = 100;
+
+/// A row: what writes to one namespace changed.
+struct Row<'g> {
+    of: &'g AuditEntry<'g>,
+    changes: Vec<(&'g AuditEntry<'g>, &'g Change)>,
+}
+
+/// Adds what a group changed: the changes of a namespace in the order in which they were made.
 pub(super) fn insert(
     connection: &Connection,
     ids: &AuditIds,
@@ -72,30 +87,77 @@ pub(super) fn insert(
              records, bytes, changes)
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
     let mut insert = connection.prepare_cached(INSERT)?;
-    for entry in entries {
-        let AuditEntry {
-            scope,
-            namespace,
-            operation,
-            changes,
-        } = entry;
-        let bytes: u64 = changes.iter().map(|change| change.bytes).sum();
+    for row in rows_of(entries) {
+        let scope = row.of.scope;
+        let request = row.only_request();
         insert.execute(params![
             scope.tenant.as_bytes(),
             ids.next(now).as_bytes(),
             now.as_millis(),
             scope.install.as_bytes(),
             scope.extension.as_str(),
-            namespace.as_str(),
-            operation,
-            scope.actor.to_string(),
-            scope.request_id.as_ref(),
-            changes.len(),
-            bytes,
-            rows::json(changes.iter().map(Change::to_json)),
+            row.of.namespace.as_str(),
+            request.map(|entry| entry.operation),
+            request.map(|entry| entry.scope.actor.to_string()),
+            request.map(|entry| entry.scope.request_id.as_ref()),
+            row.changes.len(),
+            row.changes
+                .iter()
+                .map(|(_, change)| change.bytes)
+                .sum::<u64>(),
+            row.changes_json(),
         ])?;
     }
     Ok(())
+}
+
+fn rows_of<'g>(entries: &'g [AuditEntry<'g>]) -> Vec<Row<'g>> {
+    let mut full = Vec::new();
+    let mut open: BTreeMap<_, Row<'g>> = BTreeMap::new();
+    for entry in entries {
+        let row = open.entry(entry.place()).or_insert_with(|| Row::of(entry));
+        if row.changes.len() + entry.changes.len() > CHANGES_OF_ROW {
+            full.push(std::mem::replace(row, Row::of(entry)));
+        }
+        let changes = entry.changes.iter().map(|change| (entry, change));
+        row.changes.extend(changes);
+    }
+    full.extend(open.into_values());
+    full
+}
+
+impl<'g> Row<'g> {
+    const fn of(entry: &'g AuditEntry<'g>) -> Self {
+        Self {
+            of: entry,
+            changes: Vec::new(),
+        }
+    }
+
+    /// The request whose changes they all are.
+    fn only_request(&self) -> Option<&'g AuditEntry<'g>> {
+        (self.changes.len() == self.of.changes.len()).then_some(self.of)
+    }
+
+    fn changes_json(&self) -> String {
+        match self.only_request() {
+            Some(entry) => rows::json(entry.changes.iter().map(Change::to_json)),
+            None => rows::json(self.changes.iter().map(|(entry, change)| {
+                let (key, before, after, bytes, schema_version) = change.to_json();
+                let scope = entry.scope;
+                (
+                    key,
+                    before,
+                    after,
+                    bytes,
+                    schema_version,
+                    entry.operation,
+                    scope.actor.to_string(),
+                    scope.request_id.as_ref(),
+                )
+            })),
+        }
+    }
 }
 
 /// Adds the summary of expired records that were removed from a namespace.
@@ -124,7 +186,7 @@ pub(super) fn insert_removal(
     Ok(())
 }
 
-/// Reads the records of at most `limit` requests in the order of time.
+/// Reads the records of at most `limit` rows in the order of time.
 pub(super) fn list(
     connection: &Connection,
     filter: &AuditFilter,
@@ -167,17 +229,23 @@ pub(super) fn remove(
     connection: &Connection,
     before: Timestamp,
     limit: u32,
-) -> Result<u64, SqliteError> {
+) -> Result<Removed, SqliteError> {
     const DELETE: &str = "
         DELETE FROM ext_storage_audit WHERE (tenant_id, audit_id) IN (
             SELECT tenant_id, audit_id FROM ext_storage_audit
             WHERE audit_id < ? ORDER BY audit_id LIMIT ?
-        )";
+        ) RETURNING records";
     let before = first_id_at(before);
-    let removed = connection
-        .prepare_cached(DELETE)?
-        .execute(params![before.as_bytes(), limit])?;
-    Ok(removed as u64)
+    let mut delete = connection.prepare_cached(DELETE)?;
+    let mut deleted = delete.query(params![before.as_bytes(), limit])?;
+    let mut removed = Removed::default();
+    let mut rows = 0;
+    while let Some(row) = deleted.next()? {
+        rows += 1;
+        removed.records += row.get::<_, u64>(0)?;
+    }
+    removed.more = rows == limit;
+    Ok(removed)
 }
 
 /// Before every id that was given at `time` or later, after every one from before (RFC 9562, 5.7).
@@ -186,6 +254,12 @@ fn first_id_at(time: Timestamp) -> Uuid {
 }
 
 impl AuditEntry<'_> {
+    fn place(&self) -> (TenantId, InstallId, &str, &Namespace) {
+        let scope = self.scope;
+        let extension = scope.extension.as_str();
+        (scope.tenant, scope.install, extension, self.namespace)
+    }
+
     /// Says what happened, for a log pipeline. Off unless the target is asked for.
     pub(super) fn tell(&self, now: Timestamp) {
         let scope = self.scope;

@@ -96,7 +96,7 @@ impl Sheet {
     /// Counts a record in that takes the place of `replaced`, and gives its revision.
     pub(super) fn write(
         &mut self,
-        replaced: Option<&Stored>,
+        replaced: Option<&Stored<'_>>,
         now: Timestamp,
         bytes: u64,
         expires_at: Option<Timestamp>,
@@ -132,7 +132,7 @@ impl Sheet {
     }
 
     /// Counts a record out and raises the floor to its revision.
-    pub(super) fn remove(&mut self, record: &Stored) {
+    pub(super) fn remove(&mut self, record: &Stored<'_>) {
         // Saturating: a counter that had drifted must not stop an extension from cleaning up.
         for counters in [&mut self.namespace, &mut self.install, &mut self.tenant] {
             counters.keys = counters.keys.saturating_sub(1);

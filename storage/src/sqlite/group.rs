@@ -89,7 +89,7 @@ impl Groups {
     ) -> Result<Committed<'g>, SqliteError> {
         let mut transaction =
             connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut state = load::state(&transaction, group)?;
+        let mut state: State<'g> = load::state(&transaction, group)?;
         // Under the lock, so that no transaction goes by an earlier time than the one before it.
         let now = self.clock.now();
         let clearing = self.clear_away(&mut transaction, &state, group, now)?;
@@ -118,7 +118,7 @@ impl Groups {
     fn clear_away(
         &self,
         transaction: &mut Transaction<'_>,
-        state: &State,
+        state: &State<'_>,
         group: &[Job],
         now: Timestamp,
     ) -> Result<Clearing, SqliteError> {
@@ -182,7 +182,7 @@ impl Groups {
 }
 
 fn judge<'g>(
-    state: &mut State,
+    state: &mut State<'g>,
     clearing: &Clearing,
     job: &'g Job,
     now: Timestamp,
@@ -208,7 +208,13 @@ fn judge<'g>(
 
 impl Clearing {
     /// Whether some of what counts to a quota may be expired still, and could make enough room.
-    fn may_make_room(&self, state: &State, job: &Job, quota: QuotaName, now: Timestamp) -> bool {
+    fn may_make_room(
+        &self,
+        state: &State<'_>,
+        job: &Job,
+        quota: QuotaName,
+        now: Timestamp,
+    ) -> bool {
         job.alone(quota) <= job.scope.limits.quotas.limit(quota)
             && state.is_due(&Counted::Tenant(job.scope.tenant), now)
             && !self.exhausted.contains(&Counted::by(quota, job.place()))

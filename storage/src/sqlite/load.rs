@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::{Connection, OptionalExtension as _, Row, Statement};
 
 use super::counters::Counted;
 use super::error::SqliteError;
@@ -19,7 +19,7 @@ struct Wanted<'g> {
 }
 
 /// Every counter and record that the group concerns.
-pub(super) fn state(connection: &Connection, group: &[Job]) -> Result<State, SqliteError> {
+pub(super) fn state(connection: &Connection, group: &[Job]) -> Result<State<'static>, SqliteError> {
     let mut state = State::default();
     let wanted = wanted_by(group);
     counters(connection, wanted.keys(), &mut state)?;
@@ -35,7 +35,7 @@ pub(super) fn state(connection: &Connection, group: &[Job]) -> Result<State, Sql
 fn counters<'g>(
     connection: &Connection,
     places: impl Iterator<Item = &'g Place>,
-    state: &mut State,
+    state: &mut State<'_>,
 ) -> Result<(), SqliteError> {
     const COUNTERS: &str = "
         SELECT keys, bytes, namespaces, revision_floor, change_seq, next_expiry
@@ -57,21 +57,16 @@ fn records(
     connection: &Connection,
     place: &Place,
     keys: &BTreeSet<&Key>,
-    state: &mut State,
+    state: &mut State<'_>,
 ) -> Result<(), SqliteError> {
     const RECORD: &str = "
         SELECT revision, bytes, expires_at, created_at FROM ext_storage_records
         WHERE tenant_id = ? AND install_id = ? AND namespace = ? AND key = ?";
     let mut record = connection.prepare_cached(RECORD)?;
-    for key in keys {
-        let row = record
-            .query_row(place.row_key(key), |row| Ok(rows::stored(row)))
-            .optional()?;
-        if let Some(row) = row {
-            state.load_record(place, (*key).clone(), row?);
-        }
-    }
-    Ok(())
+    each(&mut record, place, keys, |key, row| {
+        state.load_record(place, key.clone(), rows::stored(row)?);
+        Ok(())
+    })
 }
 
 /// Reads what the records say, for the few writes that may have to answer with it.
@@ -79,18 +74,32 @@ fn contents(
     connection: &Connection,
     place: &Place,
     keys: &BTreeSet<&Key>,
-    state: &mut State,
+    state: &mut State<'_>,
 ) -> Result<(), SqliteError> {
     const CONTENT: &str = "
         SELECT value, metadata, updated_at FROM ext_storage_records
         WHERE tenant_id = ? AND install_id = ? AND namespace = ? AND key = ?";
     let mut content = connection.prepare_cached(CONTENT)?;
+    each(&mut content, place, keys, |key, row| {
+        state.load_content(place, key, rows::content(row)?);
+        Ok(())
+    })
+}
+
+/// Finds the row of each key, where there is one. What the keys have in common is bound once.
+fn each(
+    statement: &mut Statement<'_>,
+    place: &Place,
+    keys: &BTreeSet<&Key>,
+    mut found: impl FnMut(&Key, &Row<'_>) -> Result<(), SqliteError>,
+) -> Result<(), SqliteError> {
+    statement.raw_bind_parameter(1, place.tenant.as_bytes())?;
+    statement.raw_bind_parameter(2, place.install.as_bytes())?;
+    statement.raw_bind_parameter(3, place.namespace.as_str())?;
     for key in keys {
-        let row = content
-            .query_row(place.row_key(key), |row| Ok(rows::content(row)))
-            .optional()?;
-        if let Some(row) = row {
-            state.load_content(place, key, row?);
+        statement.raw_bind_parameter(4, key.as_str())?;
+        if let Some(row) = statement.raw_query().next()? {
+            found(key, row)?;
         }
     }
     Ok(())

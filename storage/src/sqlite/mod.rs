@@ -202,7 +202,7 @@ impl Maintenance for SqliteBackend {
         failure.map_or(Ok(Removed::default()), |error| Err(error.into()))
     }
 
-    async fn remove_audit(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {
+    async fn remove_audit(&self, before: Timestamp, limit: u32) -> Result<Removed, Error> {
         let removing = self
             .database
             .write(move |transaction| audit::remove(transaction, before, limit));

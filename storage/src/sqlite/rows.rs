@@ -1,6 +1,8 @@
 //! From rows to types. Whatever a row holds that this crate would not have written is an
 //! inconsistency, with the table and column it was found in.
 
+use std::borrow::Cow;
+
 use alga_model::{InstallId, TenantId, Timestamp};
 use rusqlite::Row;
 use rusqlite::types::FromSql;
@@ -64,7 +66,7 @@ pub(super) fn counters(row: &Row<'_>) -> Result<Counters, SqliteError> {
 }
 
 /// A record as judging needs it, by position.
-pub(super) fn stored(row: &Row<'_>) -> Result<Stored, SqliteError> {
+pub(super) fn stored(row: &Row<'_>) -> Result<Stored<'static>, SqliteError> {
     let time = Timestamp::from_millis;
     Ok(Stored {
         revision: to_revision(RECORDS.at(row, 0, "revision")?)?,
@@ -76,10 +78,10 @@ pub(super) fn stored(row: &Row<'_>) -> Result<Stored, SqliteError> {
 }
 
 /// What a record says.
-pub(super) fn content(row: &Row<'_>) -> Result<Content, SqliteError> {
+pub(super) fn content(row: &Row<'_>) -> Result<Content<'static>, SqliteError> {
     Ok(Content {
-        value: JsonText::from_stored(RECORDS.get(row, "value")?),
-        metadata: JsonText::from_stored(RECORDS.get(row, "metadata")?),
+        value: Cow::Owned(JsonText::from_stored(RECORDS.get(row, "value")?)),
+        metadata: Cow::Owned(JsonText::from_stored(RECORDS.get(row, "metadata")?)),
         updated_at: RECORDS.time(row, "updated_at")?,
     })
 }
@@ -132,9 +134,19 @@ pub(super) fn holding(row: &Row<'_>) -> Result<Holding, SqliteError> {
     })
 }
 
-/// The records of one request: one for each record it changed, or one for all that expired.
+/// The records of one row: one for each record that was changed, or one for all that expired.
 pub(super) fn audit_records(row: &Row<'_>) -> Result<Vec<AuditRecord>, SqliteError> {
     type Change = (String, Option<u64>, Option<u64>, u64, Option<u32>);
+    type ChangeOfRequest = (
+        String,
+        Option<u64>,
+        Option<u64>,
+        u64,
+        Option<u32>,
+        String,
+        String,
+        String,
+    );
     let summary = AuditRecord {
         id: AUDIT.id(row, "audit_id")?,
         item: 0,
@@ -144,35 +156,48 @@ pub(super) fn audit_records(row: &Row<'_>) -> Result<Vec<AuditRecord>, SqliteErr
         extension: AUDIT.get(row, "extension")?,
         namespace: AUDIT.get(row, "namespace")?,
         key: None,
-        operation: AUDIT.get(row, "operation")?,
+        operation: AUDIT
+            .get::<Option<_>>(row, "operation")?
+            .unwrap_or_default(),
         revision_before: None,
         revision_after: None,
         schema_version: None,
         records: AUDIT.get(row, "records")?,
         bytes: AUDIT.get(row, "bytes")?,
-        actor: AUDIT.get(row, "actor")?,
+        actor: AUDIT.get::<Option<_>>(row, "actor")?.unwrap_or_default(),
         request_id: AUDIT.get(row, "request_id")?,
+    };
+    let of_change = |item, (key, before, after, bytes, schema_version): Change| AuditRecord {
+        item,
+        key: Some(key),
+        revision_before: before,
+        revision_after: after,
+        schema_version,
+        records: 1,
+        bytes,
+        ..summary.clone()
     };
     if AUDIT.get::<Option<String>>(row, "changes")?.is_none() {
         return Ok(vec![summary]);
     }
-    let changes: Vec<Change> = AUDIT.json(row, "changes")?;
-    Ok(changes
-        .into_iter()
-        .zip(0..)
-        .map(
-            |((key, before, after, bytes, schema_version), item)| AuditRecord {
-                item,
-                key: Some(key),
-                revision_before: before,
-                revision_after: after,
-                schema_version,
-                records: 1,
-                bytes,
-                ..summary.clone()
-            },
-        )
-        .collect())
+    if !summary.operation.is_empty() {
+        let changes: Vec<Change> = AUDIT.json(row, "changes")?;
+        let records = (0..).zip(changes);
+        return Ok(records
+            .map(|(item, change)| of_change(item, change))
+            .collect());
+    }
+    let changes: Vec<ChangeOfRequest> = AUDIT.json(row, "changes")?;
+    let records = (0..).zip(changes).map(|(item, change)| {
+        let (key, before, after, bytes, schema_version, operation, actor, request_id) = change;
+        AuditRecord {
+            operation,
+            actor,
+            request_id: Some(request_id),
+            ..of_change(item, (key, before, after, bytes, schema_version))
+        }
+    });
+    Ok(records.collect())
 }
 
 /// Namespaces by name, the install's totals under the empty name, the expired without one.

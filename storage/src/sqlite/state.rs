@@ -4,6 +4,7 @@
 //! other here, and stores what came of it. A refused write leaves no trace, so it can't disturb
 //! its neighbours in the group.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use alga_model::{InstallId, TenantId, Timestamp};
@@ -23,9 +24,9 @@ pub(super) struct Place {
 
 /// Everything a group of writes concerns. What is not there is not in the database either.
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(super) struct State<'g> {
     counters: BTreeMap<Counted, Entry<Counters>>,
-    records: BTreeMap<Place, BTreeMap<Key, Entry<Option<Stored>>>>,
+    records: BTreeMap<Place, BTreeMap<Key, Entry<Option<Stored<'g>>>>>,
 }
 
 /// A row, and whether the group changed it.
@@ -37,20 +38,20 @@ struct Entry<T> {
 
 /// A record as the database holds it, perhaps expired.
 #[derive(Debug, Clone)]
-pub(super) struct Stored {
+pub(super) struct Stored<'g> {
     pub(super) revision: Revision,
     pub(super) bytes: u64,
     pub(super) expires_at: Option<Timestamp>,
     pub(super) created_at: Timestamp,
     /// Read only where a write of the group may have to answer with it.
-    pub(super) content: Option<Content>,
+    pub(super) content: Option<Content<'g>>,
 }
 
-/// What a record says.
+/// What a record says: as a write says it, or as it was read.
 #[derive(Debug, Clone)]
-pub(super) struct Content {
-    pub(super) value: JsonText,
-    pub(super) metadata: JsonText,
+pub(super) struct Content<'g> {
+    pub(super) value: Cow<'g, JsonText>,
+    pub(super) metadata: Cow<'g, JsonText>,
     pub(super) updated_at: Timestamp,
 }
 
@@ -71,7 +72,7 @@ pub(super) struct Change {
     pub(super) bytes: u64,
 }
 
-impl State {
+impl<'g> State<'g> {
     /// Adds a row of counters as the database holds it.
     pub(super) fn load_counters(&mut self, counted: Counted, row: Counters) {
         let changed = false;
@@ -79,7 +80,7 @@ impl State {
     }
 
     /// Adds a record as the database holds it.
-    pub(super) fn load_record(&mut self, place: &Place, key: Key, stored: Stored) {
+    pub(super) fn load_record(&mut self, place: &Place, key: Key, stored: Stored<'g>) {
         let entry = Entry {
             row: Some(stored),
             changed: false,
@@ -89,7 +90,7 @@ impl State {
     }
 
     /// Adds what a record says that was loaded before.
-    pub(super) fn load_content(&mut self, place: &Place, key: &Key, content: Content) {
+    pub(super) fn load_content(&mut self, place: &Place, key: &Key, content: Content<'g>) {
         let entry = self
             .records
             .get_mut(place)
@@ -108,7 +109,9 @@ impl State {
     }
 
     /// The records that the group changed, in the order of their table; none where it removed one.
-    pub(super) fn changed_records(&self) -> impl Iterator<Item = (&Place, &Key, Option<&Stored>)> {
+    pub(super) fn changed_records(
+        &self,
+    ) -> impl Iterator<Item = (&Place, &Key, Option<&Stored<'g>>)> {
         self.records.iter().flat_map(|(place, records)| {
             records
                 .iter()
@@ -128,7 +131,7 @@ impl State {
     pub(super) fn put(
         &mut self,
         scope: &Scope,
-        put: &Put,
+        put: &'g Put,
         now: Timestamp,
     ) -> Result<Judged<Vec<Written>>, BulkError> {
         let place = Place::of(scope, &put.namespace);
@@ -240,7 +243,7 @@ impl State {
         })
     }
 
-    fn stored(&self, place: &Place, key: &Key) -> Option<&Stored> {
+    fn stored(&self, place: &Place, key: &Key) -> Option<&Stored<'g>> {
         self.records.get(place)?.get(key)?.row.as_ref()
     }
 
@@ -296,7 +299,7 @@ impl Place {
     }
 }
 
-impl Stored {
+impl Stored<'_> {
     /// Whether the record exists for anybody who looks at `now`.
     pub(super) fn is_live(&self, now: Timestamp) -> bool {
         self.expires_at.is_none_or(|expires_at| now < expires_at)
@@ -307,8 +310,8 @@ impl Stored {
         let content = self.content.clone()?;
         Some(Record {
             key: key.clone(),
-            value: content.value,
-            metadata: content.metadata,
+            value: content.value.into_owned(),
+            metadata: content.metadata.into_owned(),
             revision: self.revision,
             expires_at: self.expires_at,
             created_at: self.created_at,
@@ -317,11 +320,11 @@ impl Stored {
     }
 }
 
-impl Content {
-    fn new(item: &CheckedItem, now: Timestamp) -> Self {
+impl<'g> Content<'g> {
+    fn new(item: &'g CheckedItem, now: Timestamp) -> Self {
         Self {
-            value: item.value.clone(),
-            metadata: item.metadata.clone(),
+            value: Cow::Borrowed(&item.value),
+            metadata: Cow::Borrowed(&item.metadata),
             updated_at: now,
         }
     }

@@ -8,12 +8,12 @@ use super::state::State;
 
 /// Stores every record and counter of `state` that the group changed, in the order of their tables,
 /// where each row lies beside the one before.
-pub(super) fn state(connection: &Connection, state: &State) -> Result<(), SqliteError> {
+pub(super) fn state(connection: &Connection, state: &State<'_>) -> Result<(), SqliteError> {
     records(connection, state)?;
     counters(connection, state)
 }
 
-fn records(connection: &Connection, state: &State) -> Result<(), SqliteError> {
+fn records(connection: &Connection, state: &State<'_>) -> Result<(), SqliteError> {
     const UPSERT: &str = "
         INSERT INTO ext_storage_records
             (tenant_id, install_id, namespace, key, revision, bytes, expires_at, created_at, updated_at, metadata, value)
@@ -54,7 +54,7 @@ fn records(connection: &Connection, state: &State) -> Result<(), SqliteError> {
     Ok(())
 }
 
-fn counters(connection: &Connection, state: &State) -> Result<(), SqliteError> {
+fn counters(connection: &Connection, state: &State<'_>) -> Result<(), SqliteError> {
     const UPSERT: &str = "
         INSERT INTO ext_storage_usage
             (tenant_id, install_id, namespace, keys, bytes, namespaces, revision_floor, change_seq, next_expiry)

@@ -301,13 +301,17 @@ pub async fn the_audit_is_removed_from_its_old_end(stage: &Stage) {
     install.put("k", "2").await.unwrap();
     stage.clock.advance(Duration::from_millis(1));
     let third = install.put("k", "3").await.unwrap();
-    let remove = |limit| stage.maintenance().remove_audit(third.updated_at, limit);
-    assert_eq!(remove(1).await.unwrap(), 1);
+    let remove = async |limit| {
+        let removed = stage.maintenance().remove_audit(third.updated_at, limit);
+        let removed = removed.await.unwrap();
+        (removed.records, removed.more)
+    };
+    assert_eq!(remove(1).await, (1, true));
     let left = audit_of(stage, install.tenant).await;
     let left: Vec<_> = left.iter().map(|record| record.revision_after).collect();
     assert_eq!(left, [Some(2), Some(3)]);
-    assert_eq!(remove(10).await.unwrap(), 1);
-    assert_eq!(remove(10).await.unwrap(), 0);
+    assert_eq!(remove(10).await, (1, false));
+    assert_eq!(remove(10).await, (0, false));
     assert_eq!(audit_of(stage, install.tenant).await.len(), 1);
 }
 

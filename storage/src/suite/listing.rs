@@ -10,7 +10,7 @@ async fn all_keys(install: &Install<'_>, mut request: ListRequest) -> Vec<String
     let mut keys = Vec::new();
     loop {
         let Page { items, next_cursor } = install.list(request.clone()).await.unwrap();
-        keys.extend(items.into_iter().map(|listed| listed.key.into_string()));
+        keys.extend(items.into_iter().map(|listed| listed.key.to_string()));
         if next_cursor.is_none() {
             return keys;
         }

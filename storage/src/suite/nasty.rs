@@ -611,6 +611,6 @@ async fn keys_within(
     let page = install.list(request).await.unwrap();
     page.items
         .into_iter()
-        .map(|listed| listed.key.into_string())
+        .map(|listed| listed.key.to_string())
         .collect()
 }

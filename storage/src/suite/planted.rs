@@ -215,7 +215,7 @@ impl Maintenance for PlantedBackend {
         Err(no_maintenance())
     }
 
-    async fn remove_audit(&self, _: Timestamp, _: u32) -> Result<u64, Error> {
+    async fn remove_audit(&self, _: Timestamp, _: u32) -> Result<Removed, Error> {
         Err(no_maintenance())
     }
 
@@ -287,7 +287,7 @@ impl PlantedBackend {
 
     fn folded(&self, key: &Key) -> Key {
         if self.has(Fault::FoldsCase) {
-            Key::from_stored(key.as_str().to_lowercase())
+            Key::from_stored(key.as_str().to_lowercase().into())
         } else {
             key.clone()
         }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use alga_model::Clock as _;
 use alga_storage::suite::Stage;
 use alga_storage::{
-    AuditFilter, Caller, Error, Guard, Limits, Maintenance as _, Namespace, Quotas, SqliteBackend,
+    Actor, AuditFilter, Caller, Error, Guard, Limits, Maintenance as _, Namespace, Quotas,
+    SqliteBackend,
 };
-use futures_util::future::join;
+use futures_util::future::{join, join3};
 
 use super::{column, item, put_to, stage};
 
@@ -52,11 +53,9 @@ async fn writes_of_a_group_see_each_other_in_the_order_of_their_arrival() {
     .await;
     assert!(!deleted.unwrap());
     assert_eq!(put.unwrap().revision.get(), 2);
-    let operations: Vec<String> = column(
-        &backend,
-        "SELECT operation FROM ext_storage_audit ORDER BY audit_id",
-    )
-    .await;
+    let filter = AuditFilter::default();
+    let records = backend.audit(&filter, None, 100).await.unwrap();
+    let operations: Vec<_> = records.iter().map(|record| &*record.operation).collect();
     assert_eq!(operations, ["put", "delete", "put"]);
 }
 
@@ -160,7 +159,79 @@ async fn each_item_of_a_batch_is_told_in_its_order() {
     assert_eq!(rest, records[1..]);
 }
 
-// More installs than a statement has rows, each with records of its own.
+/// How many records each row of the audit tells of, and whether of several requests.
+async fn audit_rows(backend: &SqliteBackend) -> Vec<String> {
+    let rows = "SELECT records || iif(operation IS NULL, ' of several', ' of one')
+                FROM ext_storage_audit ORDER BY audit_id";
+    column(backend, rows).await
+}
+
+#[tokio::test]
+async fn what_a_group_changed_in_a_namespace_shares_a_row_and_says_who_changed_it() {
+    let (stage, backend) = stage().await;
+    let install = stage.install();
+    let mut another = stage.install_with(install.tenant, Stage::roomy());
+    another.caller.install = install.caller.install;
+    another.caller.request_id = "another request".into();
+    another.caller.actor = Actor::Admin("somebody".into());
+    let items = |count: usize| (0..count).map(|n| item(&format!("k{n}"), None, Guard::Any));
+    let (first, second, elsewhere) = join3(
+        install.bulk_put(items(2).collect()),
+        another.delete("k1"),
+        put_to(&install, "cache", Guard::Any),
+    )
+    .await;
+    assert!(first.is_ok() && second.unwrap() && elsewhere.is_ok());
+    let mut rows = audit_rows(&backend).await;
+    rows.sort();
+    assert_eq!(rows, ["1 of one", "3 of several"]);
+    let filter = AuditFilter::default();
+    let mut records = backend.audit(&filter, None, 100).await.unwrap();
+    records.retain(|record| record.namespace == "notes");
+    let told: Vec<_> = records
+        .iter()
+        .map(|record| {
+            (
+                record.item,
+                record.key.as_deref().unwrap_or_default(),
+                &*record.operation,
+                record.revision_after,
+                &*record.actor,
+                record.request_id.as_deref().unwrap_or_default(),
+            )
+        })
+        .collect();
+    let (actor, request) = (
+        install.caller.actor.to_string(),
+        &*install.caller.request_id,
+    );
+    assert_eq!(
+        told,
+        [
+            (0, "k0", "put", Some(1), &*actor, request),
+            (1, "k1", "put", Some(1), &*actor, request),
+            (2, "k1", "delete", None, "admin:somebody", "another request"),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_row_of_the_audit_has_no_more_changes_than_a_request_may_have() {
+    let (stage, backend) = stage().await;
+    let mut limits = Stage::roomy();
+    limits.request.bulk_items = 100;
+    let install = stage.install_with(alga_model::TenantId::generate(), limits);
+    let items = |from: usize, count: usize| {
+        let items = (from..from + count).map(|n| item(&format!("k{n}"), None, Guard::Any));
+        install.bulk_put(items.collect())
+    };
+    let (a, b, c) = join3(items(0, 60), items(60, 40), items(100, 100)).await;
+    assert!(a.is_ok() && b.is_ok() && c.is_ok());
+    let mut rows = audit_rows(&backend).await;
+    rows.sort();
+    assert_eq!(rows, ["100 of one", "100 of several"]);
+}
+
 #[tokio::test]
 async fn a_group_of_many_places_is_stored_whole() {
     let (stage, backend) = stage().await;

@@ -2,6 +2,7 @@
 
 use alga_sqlite::Options;
 use alga_storage::{AuditFilter, Guard, Maintenance as _, SqliteBackend};
+use futures_util::future::join;
 
 use super::{column, item, put_to, stage_with};
 
@@ -37,7 +38,7 @@ async fn records_counters_and_audit_survive_the_way_down_and_up_again() {
             .unwrap(),
         schema(&backend).await,
     );
-    for oldest in [2, 1] {
+    for oldest in [3, 2, 1] {
         backend.database().migrate_down_to(oldest).await.unwrap();
         backend.database().migrate_up().await.unwrap();
         // The columns and indexes of new are those of a database that never went down.
@@ -124,4 +125,36 @@ async fn the_audit_of_a_batch_becomes_rows_of_their_own_on_the_way_down() {
         .map(|record| (record.item, record.key.as_deref().unwrap_or_default()))
         .collect();
     assert_eq!(keys, [(0, "c"), (0, "b"), (0, "a")]);
+}
+
+#[tokio::test]
+async fn the_audit_of_several_requests_becomes_rows_of_their_own_on_the_way_down() {
+    let folder = tempfile::tempdir().unwrap();
+    let (stage, backend) = stage_with(Options::file(folder.path().join("s.sqlite3"))).await;
+    let install = stage.install();
+    let items = ["b", "a"].map(|key| item(key, None, Guard::Any));
+    // On one thread both are queued before the first is written.
+    let (batch, deleted) = join(install.bulk_put(items.into()), install.delete("a")).await;
+    assert!(batch.is_ok() && deleted.unwrap());
+    let told = async || {
+        let filter = AuditFilter::default();
+        let audit = backend.audit(&filter, None, 100).await.unwrap();
+        let told = audit.into_iter().map(|record| {
+            let key = record.key.unwrap_or_default();
+            (key, record.operation, record.actor, record.request_id)
+        });
+        told.collect::<Vec<_>>()
+    };
+    let rows = async || {
+        let rows: Vec<i64> = column(&backend, "SELECT records FROM ext_storage_audit").await;
+        rows
+    };
+    let before = told().await;
+    assert_eq!((before.len(), rows().await), (3, vec![3]));
+    for oldest in [3, 2] {
+        backend.database().migrate_down_to(oldest).await.unwrap();
+        backend.database().migrate_up().await.unwrap();
+        assert_eq!(told().await, before, "down to {oldest}");
+        assert_eq!(rows().await, [1; 3]);
+    }
 }

@@ -77,7 +77,7 @@ impl RecordLine {
         Ok(Self {
             value: raw("value", record.value)?,
             metadata: raw("metadata", record.metadata)?,
-            key: record.key.into_string(),
+            key: record.key.to_string(),
             revision: record.revision.get(),
             ttl_expires_at: record.expires_at,
             created_at: record.created_at,
@@ -98,7 +98,7 @@ impl<'a> MissLine<'a> {
 impl From<Written> for WrittenLine {
     fn from(written: Written) -> Self {
         Self {
-            key: written.key.into_string(),
+            key: written.key.to_string(),
             revision: written.revision.get(),
             ttl_expires_at: written.expires_at,
             created_at: written.created_at,

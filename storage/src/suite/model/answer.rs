@@ -76,7 +76,7 @@ impl Row {
 impl From<Record> for Row {
     fn from(record: Record) -> Self {
         Self {
-            key: record.key.into_string(),
+            key: record.key.to_string(),
             revision: record.revision.get(),
             value: Some(record.value.into_string()),
             metadata: Some(record.metadata.into_string()),
@@ -90,7 +90,7 @@ impl From<Record> for Row {
 impl From<Listed> for Row {
     fn from(listed: Listed) -> Self {
         Self {
-            key: listed.key.into_string(),
+            key: listed.key.to_string(),
             revision: listed.revision.get(),
             value: listed.value.map(crate::JsonText::into_string),
             metadata: listed.metadata.map(crate::JsonText::into_string),
@@ -104,7 +104,7 @@ impl From<Listed> for Row {
 impl From<Written> for Row {
     fn from(written: Written) -> Self {
         Self {
-            key: written.key.into_string(),
+            key: written.key.to_string(),
             revision: written.revision.get(),
             value: None,
             metadata: None,
