@@ -155,4 +155,13 @@ pub enum Counter {
     NextExpiry,
     /// Records whose stored size is not that of their value and metadata.
     MissizedRecords,
+    /// Records whose value or metadata is not JSON. What it was can't be known, so this stays as it is.
+    MalformedRecords,
+}
+
+impl Counter {
+    /// Whether repairing puts it right.
+    pub const fn is_repairable(self) -> bool {
+        !matches!(self, Self::MalformedRecords)
+    }
 }

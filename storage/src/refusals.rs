@@ -82,6 +82,7 @@ fn log(caller: &Caller, operation: &'static str, error: &Error, unsaid: u64) {
             tracing::$level!(
                 install.id = %caller.install,
                 actor = %caller.actor,
+                request.id = %caller.request_id,
                 operation,
                 error.code = %error.code(),
                 limit = limit_of(error),

@@ -1,7 +1,6 @@
 //! `alga-runner usage`: what is stored, and whether the counters say so.
 
 use std::collections::VecDeque;
-use std::io;
 use std::process::ExitCode;
 
 use alga_model::{InstallId, TenantId};
@@ -98,20 +97,27 @@ fn scope(install: Install, limits: Limits) -> Scope {
 }
 
 impl Verify {
-    /// Fails where a counter is wrong and stays so, or a tenant can't be checked.
+    /// Fails where something is wrong and stays so, or a tenant can't be checked.
     async fn run(self, stores: &Stores) -> anyhow::Result<ExitCode> {
         if let Some(tenant) = self.tenant {
             tenant::note_unless_known(&*stores.registry, tenant).await?;
         }
         let mut tally = Tally::new("tenants checked:");
-        let (mut checked, mut wrong, mut damaged) = (0, 0, 0);
+        let (mut checked, mut repaired, mut wrong, mut damaged) = (0, 0, 0, 0);
         let mut tenants = Tenants::new(self.tenant);
         while let Some(tenant) = tenants.next(stores).await? {
             match stores.storage.verify_usage(tenant, self.repair).await {
                 Ok(drifts) => {
                     checked += 1;
-                    wrong += drifts.len();
-                    self.print(drifts)?;
+                    for drift in drifts {
+                        let line = DriftLine::new(drift, self.repair);
+                        if line.repaired {
+                            repaired += 1;
+                        } else {
+                            wrong += 1;
+                        }
+                        output::json(&line)?;
+                    }
                 }
                 // The database as a whole: the next tenant would fare no better.
                 Err(error @ Error::Unavailable(_)) => return Err(error.into()),
@@ -124,27 +130,24 @@ impl Verify {
             tally.show(checked);
         }
         drop(tally);
-        let fate = match (wrong, self.repair) {
-            (0, _) => "every counter is right".to_owned(),
-            (_, true) => format!("counters that were wrong and are put right: {wrong}"),
-            (_, false) => format!("counters that are wrong: {wrong}; --repair puts them right"),
+        let mut fate = match (repaired, wrong) {
+            (0, 0) => "every counter is right".to_owned(),
+            (_, 0) => format!("put right: {repaired}"),
+            (0, _) => format!("wrong: {wrong}"),
+            _ => format!("put right: {repaired}, wrong: {wrong}"),
         };
+        if wrong > 0 && !self.repair {
+            fate.push_str("; --repair puts right what counters say");
+        }
         output::note(format_args!("tenants checked: {checked}; {fate}"));
         if damaged > 0 {
             output::note(format_args!("tenants that can't be checked: {damaged}"));
         }
-        Ok(if damaged == 0 && (wrong == 0 || self.repair) {
+        Ok(if damaged == 0 && wrong == 0 {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE
         })
-    }
-
-    fn print(&self, drifts: Vec<Drift>) -> io::Result<()> {
-        let repaired = self.repair;
-        drifts
-            .into_iter()
-            .try_for_each(|drift| output::json(&DriftLine { drift, repaired }))
     }
 }
 
@@ -180,6 +183,13 @@ struct DriftLine {
     #[serde(flatten)]
     drift: Drift,
     repaired: bool,
+}
+
+impl DriftLine {
+    const fn new(drift: Drift, repair: bool) -> Self {
+        let repaired = repair && drift.counter.is_repairable();
+        Self { drift, repaired }
+    }
 }
 
 /// What an install stores and may store, as the storage API says it.

@@ -252,14 +252,24 @@ impl Alert {
     fn tell(&self, scope: &Scope) {
         metrics::counter!("alga_storage_quota_alerts_total", "quota" => self.quota.as_str(), "percent" => self.percent.to_string())
             .increment(1);
-        tracing::info!(
-            tenant.id = %scope.tenant,
-            install.id = %scope.install,
-            quota = %self.quota,
-            percent = self.percent,
-            used = self.used,
-            limit = self.limit,
-            "a quota is nearly used up"
-        );
+        macro_rules! event {
+            ($level:ident) => {
+                tracing::$level!(
+                    tenant.id = %scope.tenant,
+                    install.id = %scope.install,
+                    quota = %self.quota,
+                    percent = self.percent,
+                    used = self.used,
+                    limit = self.limit,
+                    "a quota is nearly used up"
+                )
+            };
+        }
+        let [_, critical] = scope.limits.quotas.alert_percent;
+        if self.percent >= critical {
+            event!(warn);
+        } else {
+            event!(info);
+        }
     }
 }

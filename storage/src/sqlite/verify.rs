@@ -33,6 +33,7 @@ pub(super) fn verify(
     if repair && !drifts.is_empty() {
         mend_sizes(connection, tenant)?;
     }
+    drifts.extend(malformed(connection, tenant)?);
     let counted = count(connection, tenant)?;
     let stored = stored(connection, tenant)?;
     let all: BTreeSet<&RowKey> = counted.keys().chain(stored.keys()).collect();
@@ -168,19 +169,38 @@ fn missized(connection: &Connection, tenant: TenantId) -> Result<Vec<Drift>, Sql
         FROM ext_storage_records
         WHERE tenant_id = ? AND bytes <> octet_length(value) + octet_length(metadata)
         GROUP BY install_id, namespace";
+    wrong_records(connection, MISSIZED, tenant, Counter::MissizedRecords)
+}
+
+/// Namespaces with records that are not JSON, and how many.
+fn malformed(connection: &Connection, tenant: TenantId) -> Result<Vec<Drift>, SqliteError> {
+    const MALFORMED: &str = "
+        SELECT install_id, namespace, count(*) AS keys, 0 AS bytes, 0 AS namespaces, NULL AS next_expiry
+        FROM ext_storage_records
+        WHERE tenant_id = ? AND NOT (json_valid(value) AND json_valid(metadata))
+        GROUP BY install_id, namespace";
+    wrong_records(connection, MALFORMED, tenant, Counter::MalformedRecords)
+}
+
+fn wrong_records(
+    connection: &Connection,
+    statement: &str,
+    tenant: TenantId,
+    counter: Counter,
+) -> Result<Vec<Drift>, SqliteError> {
     let drift = |row: &Row<'_>| {
         let ((install_id, namespace), counts) = rows::counts(row)?;
         Ok(Drift {
             tenant_id: tenant,
             install_id,
             namespace: Some(namespace),
-            counter: Counter::MissizedRecords,
+            counter,
             stored: Some(counts.keys),
             counted: Some(0),
         })
     };
     connection
-        .prepare_cached(MISSIZED)?
+        .prepare_cached(statement)?
         .query_and_then([tenant.as_bytes()], drift)?
         .collect()
 }

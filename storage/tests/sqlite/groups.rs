@@ -354,3 +354,41 @@ async fn what_can_never_fit_is_refused_before_anything_is_removed_for_it() {
     );
     assert!(install.usage().await.unwrap().expired_keys >= 100);
 }
+
+#[tokio::test]
+async fn of_those_who_wait_for_room_the_first_gets_it() {
+    const BACKLOG: usize = 2_500;
+    let (stage, _) = stage().await;
+    let mut limits = Limits {
+        quotas: Quotas {
+            bytes_per_install: 10_000,
+            ..Quotas::default()
+        },
+        ..Stage::roomy()
+    };
+    limits.request.bulk_items = 100;
+    let install = stage.install_with(alga_model::TenantId::generate(), limits);
+    // More than is removed at once, so that those who need the room have to wait for several groups.
+    for first in (0..BACKLOG).step_by(100) {
+        let items = (first..first + 100).map(|n| item(&format!("e{n}"), Some(60), Guard::Any));
+        install.bulk_put(items.collect()).await.unwrap();
+    }
+    stage.clock.advance(Duration::from_secs(60));
+    let large = format!("\"{}\"", "x".repeat(6_000));
+    let (first, second, third) = join3(
+        install.put("first", &large),
+        install.put("second", &large),
+        async {
+            tokio::task::yield_now().await;
+            install.put("third", &large).await
+        },
+    )
+    .await;
+    first.unwrap();
+    for refused in [second, third] {
+        assert!(
+            matches!(refused, Err(Error::QuotaExceeded(_))),
+            "{refused:?}"
+        );
+    }
+}

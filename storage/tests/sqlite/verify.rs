@@ -166,3 +166,26 @@ async fn a_sweep_comes_to_an_end_after_a_repair() {
     );
     assert!(install.get("a").await.is_ok());
 }
+
+#[tokio::test]
+async fn records_that_are_not_json_are_told_and_left_alone() {
+    let (stage, backend) = stage().await;
+    let install = stage.install();
+    fill(&install).await;
+    let damage = "UPDATE ext_storage_records SET value = '{oops}' WHERE key = 'b';
+                  UPDATE ext_storage_records SET bytes = octet_length(value) + octet_length(metadata);";
+    tamper(&backend, damage).await;
+    backend.verify_usage(install.tenant, true).await.unwrap();
+    for repair in [false, true, false] {
+        let drifts = backend.verify_usage(install.tenant, repair).await.unwrap();
+        let malformed = (
+            true,
+            Some("notes"),
+            Counter::MalformedRecords,
+            Some(1),
+            Some(0),
+        );
+        assert_eq!(told(&drifts), [malformed]);
+        assert!(!drifts[0].counter.is_repairable());
+    }
+}
