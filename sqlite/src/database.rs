@@ -30,11 +30,11 @@ pub struct Options {
     pub location: Location,
     /// How many reads may run at once; 4 by default. In memory, everything shares one connection.
     pub read_connections: NonZeroU32,
-    /// How long an operation waits for a connection, and for another process that is writing; 5 s
-    /// by default.
+    /// How long an operation waits for a connection, and then again for another process that is
+    /// writing; 5 s by default.
     pub busy_timeout: Duration,
     /// Whether the connection that writes enforces the schema's CHECK constraints, as it does by
-    /// default. They are there for other hands; who has types that can't break them need not pay, as
+    /// default, also in migrations. They are there for other hands; who has types that can't break them need not pay, as
     /// they cost about as much as the rest of inserting a small row.
     pub enforce_checks: bool,
     /// Whether opening brings the schema up to date, as it does by default. Without, a database
@@ -109,7 +109,7 @@ impl Database {
         Ok(database)
     }
 
-    /// Reads. Each statement sees what is committed when it begins; a transaction sees one moment.
+    /// Reads, in a transaction: all of `work` sees one moment, that of its first statement.
     pub async fn read<T, E>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
@@ -118,7 +118,11 @@ impl Database {
         T: Send + 'static,
         E: From<DriverError> + Send + 'static,
     {
-        self.readers.run(|connection| work(connection)).await
+        let work = |connection: &mut Connection| {
+            let moment = connection.transaction().map_err(DriverError::from)?;
+            work(&moment)
+        };
+        self.readers.run(work).await
     }
 
     /// Writes, in a transaction that is committed where `work` succeeds and undone where it fails.
@@ -136,13 +140,14 @@ impl Database {
         let work = |connection: &mut Connection| {
             let transaction = begin(connection)?;
             let done = work(&transaction)?;
-            transaction.commit().map_err(DriverError::from)?;
+            transaction.commit().map_err(DriverError::Commit)?;
             Ok(done)
         };
         self.writer.run(work).await
     }
 
-    /// Does something with the one connection that writes, such as a transaction of its own.
+    /// Does something with the one connection that writes: a transaction of its own, for instance,
+    /// begun with [`begin`]. One that is left open is undone.
     pub async fn with_writer<T, E>(
         &self,
         work: impl FnOnce(&mut Connection) -> Result<T, E> + Send + 'static,
@@ -253,8 +258,8 @@ impl Database {
     }
 }
 
-/// Begins a transaction that holds the write lock.
-pub(crate) fn begin(connection: &mut Connection) -> Result<Transaction<'_>, DriverError> {
+/// Begins a transaction that holds the write lock. It is undone when it is dropped.
+pub fn begin(connection: &mut Connection) -> Result<Transaction<'_>, DriverError> {
     Ok(connection.transaction_with_behavior(TransactionBehavior::Immediate)?)
 }
 
@@ -265,7 +270,18 @@ fn open_writer(
 ) -> rusqlite::Result<Connection> {
     let connection = open_file(path, timeout)?;
     connection.pragma_update(None, "ignore_check_constraints", !enforce_checks)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // Fails where there can't be such a log, which would have readers block the writer.
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| {
+        let mode: String = row.get(0)?;
+        if mode == "wal" {
+            return Ok(());
+        }
+        let reason = format!("the database can't have a write-ahead log, only {mode}");
+        Err(rusqlite::Error::SqliteFailure(
+            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN),
+            Some(reason),
+        ))
+    })?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     Ok(connection)
 }

@@ -90,13 +90,17 @@ pub enum DriverError {
     /// A statement failed.
     #[error(transparent)]
     Statement(#[from] rusqlite::Error),
+    /// A transaction could not be made durable. Whatever the reason, nothing of it happened as far as
+    /// anybody may know, and the same may work a moment later.
+    #[error("cannot commit")]
+    Commit(#[source] rusqlite::Error),
     /// All connections were in use for too long.
     #[error("no connection to the database became free in {} ms", .0.as_millis())]
     NoConnection(Duration),
     /// The database was closed.
     #[error("the database is closed")]
     Closed,
-    /// What was to be done has panicked; nothing of it was committed.
+    /// What was to be done has panicked. Of a transaction, nothing was committed.
     #[error("the work on the database panicked")]
     Panicked,
 }
@@ -107,7 +111,7 @@ impl DriverError {
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Statement(error) => is_passing(error),
-            Self::NoConnection(_) | Self::Closed => true,
+            Self::Commit(_) | Self::NoConnection(_) | Self::Closed => true,
             Self::Panicked => false,
         }
     }

@@ -75,7 +75,10 @@ impl Pool {
         if let Ok(_all) = self.permits.acquire_many(self.size).await {
             self.permits.close();
         }
-        self.free().clear();
+        let connections = std::mem::take(&mut *self.free());
+        // The last connection to a database moves its log to it.
+        let closing = spawn_blocking(move || drop(connections));
+        let _stopped = closing.await.is_err();
     }
 
     fn lease(self: Arc<Self>, permit: OwnedSemaphorePermit) -> Result<Lease, DriverError> {

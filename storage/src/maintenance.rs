@@ -14,7 +14,7 @@ use crate::error::Error;
 
 /// A database that can be looked after while it is used.
 ///
-/// Each method is one transaction, and all but `verify_usage` with `repair` are short enough not to be
+/// Each method writes in one transaction, and all but `verify_usage` with `repair` are short enough not to be
 /// noticed by the requests beside them. Whoever wants more calls again.
 #[async_trait]
 pub trait Maintenance: fmt::Debug + Send + Sync + 'static {
@@ -47,12 +47,12 @@ pub trait Maintenance: fmt::Debug + Send + Sync + 'static {
     async fn verify_usage(&self, tenant: TenantId, repair: bool) -> Result<Vec<Drift>, Error>;
 }
 
-/// Expired records that are gone.
+/// What was removed: expired records, or audit records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Removed {
     /// How many.
     pub records: u64,
-    /// Their values and metadata.
+    /// Values and metadata of expired records; 0 of audit records.
     pub bytes: u64,
     /// Whether there are more.
     pub more: bool,

@@ -42,9 +42,6 @@ const UPDATE: &str = "UPDATE registry_installs
         updated_at = ?8
     WHERE id = ?1";
 
-/// Sorts before every id.
-const BEFORE_EVERY_ID: &[u8] = &[];
-
 #[tracing::instrument(level = "debug", name = "db.installs.find", skip_all, fields(install.id = %id))]
 pub(super) fn find(connection: &Connection, id: InstallId) -> Result<Option<Install>, SqliteError> {
     find_one(connection, BY_ID, [id.as_bytes()], rows::install)
@@ -62,7 +59,7 @@ pub(super) fn list(
         ExtensionKey::Name(name) => ToSqlOutput::from(name.as_str()),
     });
     let params = params![
-        after.map_or(BEFORE_EVERY_ID, |id| id.as_bytes()),
+        after.map_or(rows::BEFORE_EVERY_ID, |id| id.as_bytes()),
         filter.tenant.as_ref().map(TenantId::as_bytes),
         extension,
         lookahead(page.limit),

@@ -27,6 +27,9 @@ const SWITCHES: &str = "registry_switches";
 const TENANTS: &str = "registry_tenants";
 const AUDIT: &str = "registry_audit";
 
+/// Sorts before every id.
+pub(super) const BEFORE_EVERY_ID: &[u8] = &[];
+
 /// A row's columns `id`, `name`, `publisher`, `created_at`.
 pub(super) fn extension(row: &Row<'_>) -> Result<Extension, SqliteError> {
     let (columns, id) = Columns::keyed_by(row, EXTENSIONS, "id")?;

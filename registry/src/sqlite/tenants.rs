@@ -19,9 +19,6 @@ const SAVE: &str = "INSERT INTO registry_tenants
     ON CONFLICT (tenant_id) DO UPDATE SET storage = excluded.storage, limits = excluded.limits,
         generation = excluded.generation, updated_at = excluded.updated_at";
 
-/// Sorts before every id.
-const BEFORE_EVERY_ID: &[u8] = &[];
-
 #[tracing::instrument(level = "debug", name = "db.tenants.find", skip_all, fields(tenant.id = %tenant))]
 pub(super) fn find(
     connection: &Connection,
@@ -42,7 +39,7 @@ pub(super) fn list(
     page: PageRequest<TenantId>,
 ) -> Result<Page<TenantSettings, TenantId>, SqliteError> {
     let after = page.after.as_ref();
-    let after = after.map_or(BEFORE_EVERY_ID, |id| id.as_bytes());
+    let after = after.map_or(rows::BEFORE_EVERY_ID, |id| id.as_bytes());
     let params = params![after, lookahead(page.limit)];
     let found = find_all(connection, PAGE, params, rows::tenant_settings)?;
     Ok(Page::from_lookahead(

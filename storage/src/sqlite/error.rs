@@ -10,12 +10,8 @@ use crate::error::{Cause, Error};
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SqliteError {
     /// A statement failed, or there was no connection for it.
-    #[error("cannot run a statement on the storage database")]
+    #[error("cannot use the storage database")]
     Driver(#[from] DriverError),
-    /// A transaction could not be made durable. Whatever the reason, nothing of it happened as far as
-    /// a caller may know, and the same may work a moment later.
-    #[error("cannot commit to the storage database")]
-    Commit(#[source] rusqlite::Error),
     /// A write panicked.
     #[error("writing panicked")]
     Panic,
@@ -31,7 +27,6 @@ impl SqliteError {
     pub(super) fn is_passing(&self) -> bool {
         match self {
             Self::Driver(error) => error.is_passing(),
-            Self::Commit(_) => true,
             Self::Panic | Self::Inconsistency { .. } => false,
         }
     }

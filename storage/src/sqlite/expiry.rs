@@ -16,7 +16,7 @@ use crate::maintenance::Removed;
 /// How much to remove at most.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Batch {
-    pub(super) records: u32,
+    pub(super) records: u64,
     /// Namespaces to look into.
     pub(super) namespaces: u32,
 }
@@ -42,7 +42,7 @@ pub(super) fn remove(
     let removed = &mut removals.total;
     removed.more = due.len() >= rows::length(batch.namespaces);
     for place in due {
-        let left = u64::from(batch.records).saturating_sub(removed.records);
+        let left = batch.records.saturating_sub(removed.records);
         if left == 0 {
             removed.more = true;
             break;

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use alga_model::{Clock, Timestamp};
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use alga_sqlite::DriverError;
+use rusqlite::{Connection, Transaction};
 
 use super::audit::{self, AuditEntry, AuditIds};
 use super::counters::{Alert, Counted};
@@ -12,7 +13,7 @@ use super::error::SqliteError;
 use super::expiry::{self, Batch, Removals};
 use super::state::{Judged, State};
 use super::writer::{Job, Write};
-use super::{load, rows, store};
+use super::{load, store};
 use crate::contract::{QuotaName, Written};
 use crate::error::{BulkError, Error};
 use crate::service::Scope;
@@ -87,8 +88,7 @@ impl Groups {
         connection: &mut Connection,
         group: &'g [Job],
     ) -> Result<Committed<'g>, SqliteError> {
-        let mut transaction =
-            connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut transaction = alga_sqlite::begin(connection)?;
         let mut state: State<'g> = load::state(&transaction, group)?;
         // Under the lock, so that no transaction goes by an earlier time than the one before it.
         let now = self.clock.now();
@@ -106,7 +106,7 @@ impl Groups {
             store::state(&transaction, &state)?;
             audit::insert(&transaction, &self.audit_ids, &told.entries, now)?;
         }
-        transaction.commit().map_err(SqliteError::Commit)?;
+        transaction.commit().map_err(DriverError::Commit)?;
         Ok(Committed {
             outcomes,
             told,
@@ -145,9 +145,11 @@ impl Groups {
             clearing.looked = true;
             // Rubbish that can't be removed is no reason not to write.
             let Some(removals) = self.remove(transaction, &place, now, batch)? else {
+                // Nor will it be removable for whoever waits for its room.
+                clearing.exhausted.insert(place);
                 continue;
             };
-            left = left.saturating_sub(rows::narrow(removals.total.records));
+            left = left.saturating_sub(removals.total.records);
             if !removals.total.more {
                 clearing.exhausted.insert(place);
             }

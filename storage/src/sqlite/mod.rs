@@ -19,8 +19,9 @@ mod writer;
 use std::sync::Arc;
 
 use alga_model::{Clock, TenantId, Timestamp};
-use alga_sqlite::{Database, Options, Schema};
+use alga_sqlite::{Database, DriverError, Options, Schema};
 use async_trait::async_trait;
+use rusqlite::Connection;
 use uuid::Uuid;
 
 use crate::backend::{Backend, ListQuery, ListedPage};
@@ -89,6 +90,17 @@ impl SqliteBackend {
         Ok(())
     }
 
+    /// Reads one moment of the database, with the time at which it begins: what has expired since the
+    /// request came is not seen any more.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection, Timestamp) -> Result<T, SqliteError> + Send + 'static,
+    ) -> Result<T, Error> {
+        let clock = Arc::clone(&self.clock);
+        let reading = self.database.read(move |moment| work(moment, clock.now()));
+        Ok(reading.await?)
+    }
+
     async fn remove_expired_of(
         &self,
         tenant: TenantId,
@@ -96,21 +108,23 @@ impl SqliteBackend {
     ) -> Result<Removed, SqliteError> {
         const ALL_NAMESPACES: u32 = 1_024;
         let batch = Batch {
-            records: limit,
+            records: limit.into(),
             namespaces: ALL_NAMESPACES,
         };
         let (clock, ids) = (Arc::clone(&self.clock), Arc::clone(&self.audit_ids));
-        let removing = self.database.write(move |transaction| {
+        let removing = self.database.with_writer(move |connection| {
+            let transaction = alga_sqlite::begin(connection)?;
             let now = clock.now();
             let tenant = Counted::Tenant(tenant);
-            let mut removals = expiry::remove(transaction, &ids, &tenant, now, batch)?;
-            let others = expiry::due_tenants(transaction, now, 1)?;
+            let mut removals = expiry::remove(&transaction, &ids, &tenant, now, batch)?;
+            let others = expiry::due_tenants(&transaction, now, 1)?;
             removals.total.more |= !others.is_empty();
-            Ok::<_, SqliteError>((removals, now))
+            transaction.commit().map_err(DriverError::Commit)?;
+            // Here, where it is told also if nobody waits any more.
+            removals.tell("sweep", now);
+            Ok::<_, SqliteError>(removals.total)
         });
-        let (removals, now) = removing.await?;
-        removals.tell("sweep", now);
-        Ok(removals.total)
+        removing.await
     }
 
     fn schema() -> Schema {
@@ -130,11 +144,9 @@ impl Backend for SqliteBackend {
         namespace: &Namespace,
         key: &Key,
     ) -> Result<Option<Record>, Error> {
-        let (place, key, now) = (Place::of(scope, namespace), key.clone(), self.clock.now());
-        let reading = self
-            .database
-            .read(move |connection| read::get(connection, &place, &key, now));
-        Ok(reading.await?)
+        let (place, key) = (Place::of(scope, namespace), key.clone());
+        self.read(move |connection, now| read::get(connection, &place, &key, now))
+            .await
     }
 
     async fn get_many(
@@ -143,11 +155,9 @@ impl Backend for SqliteBackend {
         namespace: &Namespace,
         keys: &[Key],
     ) -> Result<Vec<Option<Record>>, Error> {
-        let (place, keys, now) = (Place::of(scope, namespace), keys.to_vec(), self.clock.now());
-        let reading = self
-            .database
-            .read(move |connection| read::get_many(connection, &place, &keys, now));
-        Ok(reading.await?)
+        let (place, keys) = (Place::of(scope, namespace), keys.to_vec());
+        self.read(move |connection, now| read::get_many(connection, &place, &keys, now))
+            .await
     }
 
     async fn put(&self, scope: &Scope, put: Put) -> Result<Vec<Written>, BulkError> {
@@ -164,20 +174,16 @@ impl Backend for SqliteBackend {
         namespace: &Namespace,
         query: ListQuery,
     ) -> Result<ListedPage, Error> {
-        let (place, now) = (Place::of(scope, namespace), self.clock.now());
-        let reading = self
-            .database
-            .read(move |connection| read::list(connection, &place, &query, now));
-        Ok(reading.await?)
+        let place = Place::of(scope, namespace);
+        self.read(move |connection, now| read::list(connection, &place, &query, now))
+            .await
     }
 
     async fn usage(&self, scope: &Scope) -> Result<Usage, Error> {
         let install = (scope.tenant, scope.install);
-        let (quotas, now) = (scope.limits.quotas, self.clock.now());
-        let reading = self
-            .database
-            .read(move |connection| read::usage(connection, install, quotas, now));
-        Ok(reading.await?)
+        let quotas = scope.limits.quotas;
+        self.read(move |connection, now| read::usage(connection, install, quotas, now))
+            .await
     }
 }
 
@@ -186,10 +192,8 @@ impl Maintenance for SqliteBackend {
     async fn remove_expired(&self, limit: u32) -> Result<Removed, Error> {
         // A tenant whose rows are damaged must not keep the others from being swept.
         const TENANTS_TRIED: u32 = 64;
-        let now = self.clock.now();
         let due = self
-            .database
-            .read(move |connection| expiry::due_tenants(connection, now, TENANTS_TRIED))
+            .read(|connection, now| expiry::due_tenants(connection, now, TENANTS_TRIED))
             .await?;
         let mut failure = None;
         for tenant in due {
@@ -216,24 +220,18 @@ impl Maintenance for SqliteBackend {
         limit: u32,
     ) -> Result<Vec<AuditRecord>, Error> {
         let filter = filter.clone();
-        let reading = self
-            .database
-            .read(move |connection| audit::list(connection, &filter, after, limit));
-        Ok(reading.await?)
+        self.read(move |connection, _| audit::list(connection, &filter, after, limit))
+            .await
     }
 
     async fn tenants(&self, after: Option<TenantId>, limit: u32) -> Result<Vec<TenantId>, Error> {
-        let reading = self
-            .database
-            .read(move |connection| read::tenants(connection, after, limit));
-        Ok(reading.await?)
+        self.read(move |connection, _| read::tenants(connection, after, limit))
+            .await
     }
 
     async fn holdings(&self, tenant: TenantId) -> Result<Vec<Holding>, Error> {
-        let reading = self
-            .database
-            .read(move |connection| read::holdings(connection, tenant));
-        Ok(reading.await?)
+        self.read(move |connection, _| read::holdings(connection, tenant))
+            .await
     }
 
     async fn verify_usage(&self, tenant: TenantId, repair: bool) -> Result<Vec<Drift>, Error> {
@@ -244,10 +242,7 @@ impl Maintenance for SqliteBackend {
             return Ok(mending.await?);
         }
         // A transaction that only reads sees one moment, and nobody waits for it.
-        let reading = self.database.read(move |connection| {
-            let moment = connection.unchecked_transaction()?;
-            verify::verify(&moment, tenant, false)
-        });
-        Ok(reading.await?)
+        self.read(move |connection, _| verify::verify(connection, tenant, false))
+            .await
     }
 }

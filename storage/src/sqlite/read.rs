@@ -1,4 +1,4 @@
-//! The statements that read. None of them writes, and none waits for a writer.
+//! The statements that read. None of them writes, and on a file none waits for a writer.
 
 use alga_model::{InstallId, TenantId, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -32,16 +32,15 @@ pub(super) fn get(
     found.transpose()
 }
 
-/// Records of one moment, in the order of `keys`.
+/// Records in the order of `keys`.
 pub(super) fn get_many(
     connection: &Connection,
     place: &Place,
     keys: &[Key],
     now: Timestamp,
 ) -> Result<Vec<Option<Record>>, SqliteError> {
-    let moment = connection.unchecked_transaction()?;
     keys.iter()
-        .map(|key| get(&moment, place, key, now))
+        .map(|key| get(connection, place, key, now))
         .collect()
 }
 

@@ -218,11 +218,6 @@ pub(super) fn add_usage(usage: &mut Usage, row: &Row<'_>) -> Result<(), SqliteEr
     Ok(())
 }
 
-/// A count, of which nobody asks for more than fit.
-pub(super) fn narrow(count: u64) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
-}
-
 /// A number of rows.
 pub(super) fn length(count: u32) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)

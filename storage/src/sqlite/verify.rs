@@ -177,7 +177,7 @@ fn malformed(connection: &Connection, tenant: TenantId) -> Result<Vec<Drift>, Sq
     const MALFORMED: &str = "
         SELECT install_id, namespace, count(*) AS keys, 0 AS bytes, 0 AS namespaces, NULL AS next_expiry
         FROM ext_storage_records
-        WHERE tenant_id = ? AND NOT (json_valid(value) AND json_valid(metadata))
+        WHERE tenant_id = ? AND encoding = 'json' AND NOT (json_valid(value) AND json_valid(metadata))
         GROUP BY install_id, namespace";
     wrong_records(connection, MALFORMED, tenant, Counter::MalformedRecords)
 }

@@ -150,3 +150,80 @@ async fn a_damaged_tenant_keeps_neither_itself_from_writing_nor_others_from_bein
         1
     );
 }
+
+#[tokio::test]
+async fn room_that_a_damaged_row_holds_is_refused_at_once() {
+    let (stage, backend) = stage().await;
+    let limits = Limits {
+        quotas: Quotas {
+            bytes_per_install: 20,
+            ..Quotas::default()
+        },
+        ..Stage::roomy()
+    };
+    let install = stage.install_with(TenantId::generate(), limits);
+    install
+        .put_item(item("k", Some(60), Guard::Any))
+        .await
+        .unwrap();
+    tamper(
+        &backend,
+        "UPDATE ext_storage_usage SET namespace = 'no such name' WHERE namespace = 'notes'",
+    )
+    .await;
+    stage.clock.advance(Duration::from_secs(60));
+    let started = Instant::now();
+    let refused = install.put("large", "\"12345678901234567\"").await;
+    assert!(
+        matches!(refused, Err(Error::QuotaExceeded(_))),
+        "{refused:?}"
+    );
+    assert!(started.elapsed() < LocalService::DEFAULT_TIMEOUT / 2);
+}
+
+#[tokio::test]
+async fn a_record_that_expires_while_a_read_waits_is_not_seen() {
+    let (stage, backend) = stage().await;
+    let install = stage.install();
+    install
+        .put_item(item("k", Some(60), Guard::Any))
+        .await
+        .unwrap();
+    // In memory there is one connection, for which the reads wait.
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let (taken, is_taken) = tokio::sync::oneshot::channel();
+    let holding = tokio::spawn({
+        let backend = Arc::clone(&backend);
+        async move {
+            let hold = move |_: &mut rusqlite::Connection| {
+                taken.send(()).unwrap();
+                released.recv().unwrap();
+                Ok::<_, DriverError>(())
+            };
+            backend.database().with_writer(hold).await.unwrap();
+        }
+    });
+    is_taken.await.unwrap();
+    let mut got = Box::pin(install.get("k"));
+    assert!(futures_util::poll!(&mut got).is_pending());
+    stage.clock.advance(Duration::from_secs(60));
+    release.send(()).unwrap();
+    holding.await.unwrap();
+    assert!(matches!(got.await, Err(Error::NotFound)));
+}
+
+#[tokio::test]
+async fn a_closed_database_is_unavailable() {
+    let (stage, backend) = stage().await;
+    let install = stage.install();
+    install.put("k", "1").await.unwrap();
+    backend.database().close().await;
+    let (got, put, deleted) = (
+        install.get("k").await.map(drop),
+        install.put("k", "2").await.map(drop),
+        install.delete("k").await.map(drop),
+    );
+    for refused in [got, put, deleted] {
+        assert!(matches!(refused, Err(Error::Unavailable(_))), "{refused:?}");
+    }
+}
