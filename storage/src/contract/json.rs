@@ -59,7 +59,8 @@ impl JsonText {
         let mut scanner = Scanner {
             text,
             at: 0,
-            compact: String::with_capacity(text.len()),
+            compact: String::new(),
+            kept: 0,
         };
         scanner.skip_white_space();
         scanner.value(0)?;
@@ -67,7 +68,7 @@ impl JsonText {
         if scanner.at < text.len() {
             return Err(scanner.error(JsonErrorKind::TrailingText));
         }
-        Ok(Self(scanner.compact))
+        Ok(Self(scanner.finish()))
     }
 
     /// `{}`, which metadata is when none was given.
@@ -135,7 +136,11 @@ impl<'a> Members<'a> {
 struct Scanner<'a> {
     text: &'a str,
     at: usize,
+    /// What was read before `kept`, without the white space in it.
     compact: String,
+    /// Where the text begins that is kept as it is but was not copied yet: in one piece, where there is
+    /// no more white space.
+    kept: usize,
 }
 
 impl<'a> Scanner<'a> {
@@ -194,7 +199,7 @@ impl<'a> Scanner<'a> {
         if depth >= JsonText::MAX_DEPTH {
             return Err(self.error(JsonErrorKind::TooDeep));
         }
-        self.copy(1);
+        self.at += 1;
         self.skip_white_space();
         Ok(())
     }
@@ -202,7 +207,7 @@ impl<'a> Scanner<'a> {
     fn closes(&mut self, bracket: u8) -> bool {
         let closes = self.peek() == Some(bracket);
         if closes {
-            self.copy(1);
+            self.at += 1;
         }
         closes
     }
@@ -222,7 +227,7 @@ impl<'a> Scanner<'a> {
         if self.peek() != Some(byte) {
             return Err(self.error(JsonErrorKind::Syntax));
         }
-        self.copy(1);
+        self.at += 1;
         self.skip_white_space();
         Ok(())
     }
@@ -231,12 +236,11 @@ impl<'a> Scanner<'a> {
         if !self.rest().starts_with(word.as_bytes()) {
             return Err(self.error(JsonErrorKind::Syntax));
         }
-        self.copy(word.len());
+        self.at += word.len();
         Ok(())
     }
 
     fn number(&mut self) -> Result<(), JsonError> {
-        let start = self.at;
         self.skip_if(|b| b == b'-');
         if !self.skip_if(|b| b == b'0') {
             self.digits()?;
@@ -248,7 +252,6 @@ impl<'a> Scanner<'a> {
             self.skip_if(|b| matches!(b, b'+' | b'-'));
             self.digits()?;
         }
-        self.compact.push_str(self.slice(start, self.at));
         Ok(())
     }
 
@@ -260,9 +263,8 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// Copies a string as it is written and returns what it means.
+    /// Reads a string and returns what it means.
     fn string(&mut self) -> Result<Cow<'a, str>, JsonError> {
-        let start = self.at;
         if !self.skip_if(|b| b == b'"') {
             return Err(self.error(JsonErrorKind::Syntax));
         }
@@ -281,7 +283,6 @@ impl<'a> Scanner<'a> {
                 _ => return Err(self.error(JsonErrorKind::Syntax)),
             }
         }
-        self.compact.push_str(self.slice(start, self.at));
         Ok(meaning)
     }
 
@@ -338,18 +339,24 @@ impl<'a> Scanner<'a> {
     }
 
     fn skip_white_space(&mut self) {
+        let start = self.at;
         while self.skip_if(|b| matches!(b, b' ' | b'\t' | b'\n' | b'\r')) {}
+        if self.at > start {
+            self.compact.push_str(self.slice(self.kept, start));
+            self.kept = self.at;
+        }
+    }
+
+    /// The text without the white space between its tokens.
+    fn finish(mut self) -> String {
+        self.compact.push_str(self.slice(self.kept, self.at));
+        self.compact
     }
 
     fn skip_if(&mut self, wanted: impl Fn(u8) -> bool) -> bool {
         let skips = self.peek().is_some_and(wanted);
         self.at += usize::from(skips);
         skips
-    }
-
-    fn copy(&mut self, bytes: usize) {
-        self.compact.push_str(self.slice(self.at, self.at + bytes));
-        self.at += bytes;
     }
 
     fn peek(&self) -> Option<u8> {
