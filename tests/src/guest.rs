@@ -326,23 +326,37 @@ pub fn source_digest() -> anyhow::Result<ContentHash> {
 ///
 /// It takes minutes where the compiler has to be fetched first, a second or two afterwards.
 pub fn rebuild_notes(out: &Path) -> anyhow::Result<Vec<u8>> {
+    let component = build(&notes_dir(), out)?;
+    fs::read(&component).with_context(|| format!("cannot read {}", component.display()))
+}
+
+/// The folder of an example in any language.
+pub fn example_dir(name: &str) -> PathBuf {
+    repository().join("guest-examples").join(name)
+}
+
+/// Builds the guest in a folder with `scripts/build-guest`, and gives the path of the component,
+/// which is in the folder `out`.
+///
+/// What the build says is on standard error. It fails where the tools of the guest's language are
+/// not there and can't be had, and then says which.
+pub fn build(guest: &Path, out: &Path) -> anyhow::Result<PathBuf> {
     let built = Command::new(repository().join("scripts/build-guest"))
-        .arg(notes_dir())
-        .arg(out)
+        .args([guest, out])
         .stderr(Stdio::inherit())
         .output()
         .context("cannot run scripts/build-guest")?;
     ensure!(
         built.status.success(),
-        "cannot build the notes example: {}",
+        "cannot build {}: {}; what is missing is said above",
+        guest.display(),
         built.status
     );
     let printed = String::from_utf8(built.stdout)?;
-    let component = printed
-        .lines()
-        .last()
-        .context("scripts/build-guest named no component")?;
-    fs::read(component).with_context(|| format!("cannot read {component}"))
+    let component = printed.lines().last();
+    Ok(component
+        .context("scripts/build-guest named no component")?
+        .into())
 }
 
 fn length(bytes: usize) -> u32 {
@@ -460,7 +474,7 @@ fn wit_dir() -> PathBuf {
 }
 
 fn notes_dir() -> PathBuf {
-    repository().join("guest-examples/notes")
+    example_dir("notes")
 }
 
 #[cfg(test)]

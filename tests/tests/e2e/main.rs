@@ -9,6 +9,7 @@
 )]
 
 mod deployment;
+mod example;
 
 mod architecture;
 mod auth;
@@ -16,8 +17,10 @@ mod commands;
 mod crash;
 mod execute;
 mod golden;
+mod guest_tools;
 mod hostile;
 mod integrity;
 mod notes;
 mod plain_http;
 mod process;
+mod tickets;
