@@ -1,9 +1,9 @@
 # Builds a Python guest. Sourced by scripts/build-guest, whose `--help` says how.
 
 need_python() {
-  local advice="install Python 3.10 or newer with venv (on Debian: python3 and python3-venv), then try again"
+  local advice="install Python 3.11 or newer with venv (on Debian: python3 and python3-venv), then try again"
   command -v python3 >/dev/null || die "cannot find python3, which Python guests are built with" "$advice"
-  python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     die "this is $(python3 --version), too old to build Python guests" "$advice"
   python3 -c 'import venv, ensurepip' 2>/dev/null || die "this Python has no venv" "$advice"
 }
@@ -32,17 +32,14 @@ build_python() {
   need_python
   install_requirements
   say "building $(basename "$guest") (about 30 seconds)"
-  (
-    cd "$guest"
-    # Otherwise found and searched for the guest's own packages.
-    unset VIRTUAL_ENV PYTHONPATH
-    tools=$environment/bin
-    rm -rf types
-    "$tools/componentize-py" --quiet --wit-path "$wit" --world extension bindings types
-    "$tools/mypy" --cache-dir "$1/mypy" --no-error-summary
-    "$tools/componentize-py" --quiet --wit-path "$wit" --world extension \
-      componentize app --python-path src --output "$1/main.wasm"
-  ) >&2 || die "cannot build $guest"
+  # Otherwise searched for the guest's own packages.
+  unset VIRTUAL_ENV PYTHONPATH
+  local componentize=("$environment/bin/componentize-py" --quiet --wit-path "$wit" --world extension)
+  cd "$guest"
+  rm -rf types
+  "${componentize[@]}" bindings types >&2 || die "cannot make the bindings of $wit"
+  "$environment/bin/mypy" --cache-dir "$1/mypy" --no-error-summary >&2 || die "the types of $guest are wrong"
+  "${componentize[@]}" componentize app --python-path src --output "$1/main.wasm" >&2 || die "cannot build $guest"
 }
 
 build_once python

@@ -25,6 +25,11 @@ pub(crate) const TICKETS: Example = Example {
     extension: "com.example.tickets",
 };
 
+pub(crate) const ASSETS: Example = Example {
+    folder: "assets-py",
+    extension: "com.example.assets",
+};
+
 /// The master key of deployments that share compiled code, which is authenticated with it.
 const MASTER_KEY: &str = "e2e0e2e0e2e0e2e0e2e0e2e0e2e0e2e0e2e0e2e0e2e0e2e0e2e0e2e0e2e0e2e0";
 

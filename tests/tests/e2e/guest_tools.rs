@@ -53,3 +53,24 @@ fn packages_that_cannot_be_downloaded_fail_the_build_of_a_typescript_guest() {
     assert!(said.contains("cannot install the packages"), "{said}");
     assert!(said.contains("npm must reach its registry"), "{said}");
 }
+
+#[test]
+fn a_python_that_is_too_old_is_named_and_what_to_install() {
+    let old = "[ \"$1\" = --version ] && echo Python 3.8.1; exit 1";
+    let said = build_with("assets-py", &[("python3", old)]);
+    assert!(said.contains("this is Python 3.8.1, too old"), "{said}");
+    assert!(said.contains("install Python 3.11 or newer"), "{said}");
+}
+
+#[test]
+fn packages_that_cannot_be_downloaded_fail_the_build_of_a_python_guest() {
+    // Makes an environment whose Python can't do more.
+    let python = r#"[ "$1 $2" = "-m venv" ] || exit 0
+mkdir -p "$3/bin"
+printf '#!/bin/sh\necho offline >&2\nexit 1\n' >"$3/bin/python"
+chmod +x "$3/bin/python""#;
+    let said = build_with("assets-py", &[("python3", python)]);
+    assert!(said.contains("offline"), "{said}");
+    assert!(said.contains("cannot install the packages"), "{said}");
+    assert!(said.contains("pip must reach its index"), "{said}");
+}

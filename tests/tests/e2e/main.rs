@@ -12,6 +12,7 @@ mod deployment;
 mod example;
 
 mod architecture;
+mod assets;
 mod auth;
 mod commands;
 mod crash;
