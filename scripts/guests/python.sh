@@ -18,7 +18,7 @@ install_requirements() {
   hold "$environment.lock" "another installation of the same tools"
   # A virtual environment can't be moved, so it is made in place and marked when it is whole.
   [ ! -f "$environment/complete" ] || return 0
-  say "installing the tools of $(basename "$guest") (about 150 MB, once)"
+  say "installing the tools of $(basename "$guest") (about 160 MB, once)"
   rm -rf "$environment"
   python3 -m venv "$environment" >&2 || die "cannot make a virtual environment in $environment"
   "$environment/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-deps \
@@ -26,6 +26,17 @@ install_requirements() {
     die "cannot install the packages that $guest/requirements.txt names" \
       "pip must reach its index, or have them in its cache"
   touch "$environment/complete"
+}
+
+# What requirements.txt has of mypy and ruff has its say.
+check_python() {
+  local tools=$environment/bin
+  [ ! -x "$tools/mypy" ] || "$tools/mypy" --cache-dir "$1/mypy" --no-error-summary >&2 ||
+    die "the types of $guest are wrong"
+  [ ! -x "$tools/ruff" ] || "$tools/ruff" check --cache-dir "$1/ruff" --quiet >&2 ||
+    die "the source of $guest is not clean"
+  [ ! -x "$tools/ruff" ] || "$tools/ruff" format --cache-dir "$1/ruff" --quiet --check >&2 ||
+    die "the source of $guest is not formatted" "run '$tools/ruff format' in that folder"
 }
 
 build_python() {
@@ -38,7 +49,7 @@ build_python() {
   cd "$guest"
   rm -rf types
   "${componentize[@]}" bindings types >&2 || die "cannot make the bindings of $wit"
-  "$environment/bin/mypy" --cache-dir "$1/mypy" --no-error-summary >&2 || die "the types of $guest are wrong"
+  check_python "$1"
   "${componentize[@]}" componentize app --python-path src --output "$1/main.wasm" >&2 || die "cannot build $guest"
 }
 

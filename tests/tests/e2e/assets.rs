@@ -111,10 +111,10 @@ async fn rows_that_cannot_be_imported_are_told_and_keep_back_no_others() {
     assert_eq!(kept["value"]["client"], "Acme");
 
     let rows = |count: usize| {
-        let rows: String = (0..count)
-            .map(|i| format!("BULK-{i:03},Acme,phone,P8,\n"))
-            .collect();
-        import(&format!("tag,client,kind,model,warranty\n{rows}"))
+        let rows = (0..count).map(|i| format!("BULK-{i:03},Acme,phone,P8,"));
+        let names = "tag,client,kind,model,warranty".to_owned();
+        let table: Vec<_> = std::iter::once(names).chain(rows).collect();
+        import(&table.join("\n"))
     };
     let too_many = deployment.call(&installed, rows(201)).await;
     assert_eq!(refused(&too_many), (400, "BAD_REQUEST".into()));
