@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 
 use crate::bounds::ensure;
 use crate::error::RegistryError;
+use crate::extension::Extension;
 use crate::install::{Install, InstallEdit};
-use crate::switches::{Switches, SwitchesEdit};
+use crate::switches::Switches;
 use crate::tenant::{TenantEdit, TenantSettings};
-use crate::version::{NewVersion, Registered};
+use crate::version::{NewVersion, Registered, Version};
 
 /// One mutation that happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,10 +42,16 @@ pub struct AuditRecord {
 pub enum AuditAction {
     /// A version was registered, and its extension if it was the first.
     VersionRegister,
+    /// A version was removed.
+    VersionRemove,
     /// An install was made.
     InstallCreate,
     /// An install was enabled, disabled or uninstalled.
     InstallState,
+    /// An install was brought to another version, with the grants it has there.
+    InstallUpgrade,
+    /// An install went back to its former version and the grants it had there.
+    InstallRollback,
     /// An install's grants were replaced.
     InstallGrants,
     /// An install's settings were replaced.
@@ -57,6 +64,8 @@ pub enum AuditAction {
     SwitchesStorage,
     /// The list of allowed extensions was replaced.
     SwitchesExtensions,
+    /// Both were changed at once.
+    SwitchesAll,
     /// The storage was turned on or off for a tenant.
     TenantStorage,
     /// A tenant's limit overrides were replaced.
@@ -64,16 +73,20 @@ pub enum AuditAction {
 }
 
 impl AuditAction {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 15] = [
         Self::VersionRegister,
+        Self::VersionRemove,
         Self::InstallCreate,
         Self::InstallState,
+        Self::InstallUpgrade,
+        Self::InstallRollback,
         Self::InstallGrants,
         Self::InstallConfig,
         Self::InstallEnvelopeConfig,
         Self::InstallLimits,
         Self::SwitchesStorage,
         Self::SwitchesExtensions,
+        Self::SwitchesAll,
         Self::TenantStorage,
         Self::TenantLimits,
     ];
@@ -82,14 +95,18 @@ impl AuditAction {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::VersionRegister => "version.register",
+            Self::VersionRemove => "version.remove",
             Self::InstallCreate => "install.create",
             Self::InstallState => "install.state",
+            Self::InstallUpgrade => "install.upgrade",
+            Self::InstallRollback => "install.rollback",
             Self::InstallGrants => "install.grants",
             Self::InstallConfig => "install.config",
             Self::InstallEnvelopeConfig => "install.envelope-config",
             Self::InstallLimits => "install.limits",
             Self::SwitchesStorage => "switches.storage",
             Self::SwitchesExtensions => "switches.extensions",
+            Self::SwitchesAll => "switches.all",
             Self::TenantStorage => "tenant.storage",
             Self::TenantLimits => "tenant.limits",
         }
@@ -185,6 +202,20 @@ impl<'a> AuditEntry<'a> {
         }
     }
 
+    pub(crate) fn version_removed(extension: &'a Extension, version: &Version) -> Self {
+        Self {
+            action: AuditAction::VersionRemove,
+            tenant: None,
+            install: None,
+            extension: Some(&extension.name),
+            details: json!({
+                "version": version.version,
+                "contentHash": version.content_hash,
+                "size": version.size,
+            }),
+        }
+    }
+
     pub(crate) fn install_created(install: &'a Install) -> Self {
         let details = json!({
             "version": install.version,
@@ -231,25 +262,41 @@ impl<'a> AuditEntry<'a> {
         Self::of_install(action, after, details)
     }
 
-    pub(crate) fn switches_edited(
-        edit: &SwitchesEdit,
-        before: &Switches,
-        after: &Switches,
+    /// An upgrade, or a rollback: one version and its grants instead of another.
+    pub(crate) fn version_changed(
+        action: AuditAction,
+        before: &Install,
+        after: &'a Install,
     ) -> Self {
-        let (action, details) = match edit {
-            SwitchesEdit::Storage(_) => (
+        let state = |of: &Install| json!({ "version": of.version, "contentHash": of.content_hash, "grants": of.grants });
+        let details = json!({
+            "before": state(before),
+            "after": state(after),
+            "generation": after.generation,
+        });
+        Self::of_install(action, after, details)
+    }
+
+    /// The action tells what is different, whichever edit made it so.
+    pub(crate) fn switches_edited(before: &Switches, after: &Switches) -> Self {
+        let storage = before.storage != after.storage;
+        let extensions = before.allowed_extensions != after.allowed_extensions;
+        let both = |of: &Switches| json!({ "storage": of.storage, "allowedExtensions": of.allowed_extensions });
+        let (action, before, after_edit) = match (storage, extensions) {
+            (true, true) => (AuditAction::SwitchesAll, both(before), both(after)),
+            (true, false) => (
                 AuditAction::SwitchesStorage,
-                json!({ "before": before.storage, "after": after.storage, "generation": after.generation }),
+                json!(before.storage),
+                json!(after.storage),
             ),
-            SwitchesEdit::AllowedExtensions(_) => (
+            (false, _) => (
                 AuditAction::SwitchesExtensions,
-                json!({
-                    "before": before.allowed_extensions,
-                    "after": after.allowed_extensions,
-                    "generation": after.generation,
-                }),
+                json!(before.allowed_extensions),
+                json!(after.allowed_extensions),
             ),
         };
+        let details =
+            json!({ "before": before, "after": after_edit, "generation": after.generation });
         Self {
             action,
             tenant: None,

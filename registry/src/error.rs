@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-use alga_model::ContentHash;
+use alga_model::{ContentHash, InstallId};
 
 /// Why the registry did not do what it was asked.
 ///
@@ -43,6 +43,16 @@ pub enum RegistryError {
     /// The install is uninstalled and can't be changed any more.
     #[error("cannot change an install that is uninstalled")]
     Uninstalled,
+    /// The version is installed, or what an install would go back to.
+    #[error("cannot remove a version that installs need")]
+    VersionInUse {
+        /// Those that need it, uninstalled ones among them; at most
+        /// [`MAX_PAGE_ITEMS`](crate::MAX_PAGE_ITEMS).
+        installs: Vec<InstallId>,
+    },
+    /// The install was never upgraded, or went back already.
+    #[error("cannot go back to a former version where there is none")]
+    NoFormerVersion,
     /// A value breaks a rule of the registry.
     #[error("{field} must be {rule}")]
     Invalid {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::bounds::ensure;
 use crate::change::ensure_generation;
 use crate::config::Config;
 use crate::error::RegistryError;
@@ -41,6 +42,8 @@ pub struct Install {
     pub grants: Grants,
     /// Where its limits differ from its tenant's, as JSON that the storage understands.
     pub limits: Option<Value>,
+    /// What it was before its last upgrade; `None` if it never was upgraded, or went back.
+    pub former: Option<FormerVersion>,
     /// 1 at first, one more with every change.
     pub generation: u64,
     /// When it was installed.
@@ -70,6 +73,7 @@ impl Install {
             config: new.config.clone(),
             grants: new.grants.clone(),
             limits: new.limits.clone(),
+            former: None,
             generation: 1,
             created_at: now,
             updated_at: now,
@@ -92,6 +96,66 @@ impl Install {
             InstallEdit::AllowEnvelopeConfig(allow) => after.allow_envelope_config = allow,
             InstallEdit::Limits(limits) => after.limits = limits,
         }
+        self.ensure_followed_by(after, now)
+    }
+
+    /// This install in another version of its extension; `None` when it is in that version already
+    /// and has those grants.
+    pub(crate) fn upgraded(
+        &self,
+        version: Version,
+        grants: Grants,
+        expected_generation: Option<u64>,
+        now: Timestamp,
+    ) -> Result<Option<Self>, RegistryError> {
+        ensure_generation(self.generation, expected_generation)?;
+        ensure(
+            version.extension_id == self.extension_id,
+            "version",
+            "one of the extension that is installed",
+        )?;
+        let mut after = self.clone();
+        after.grants = grants;
+        if version.id != self.version_id {
+            after.former = Some(FormerVersion {
+                version_id: self.version_id,
+                version: self.version.clone(),
+                content_hash: self.content_hash,
+                grants: self.grants.clone(),
+            });
+            after.set_version(version.id, version.version, version.content_hash);
+        }
+        self.ensure_followed_by(after, now)
+    }
+
+    /// This install as it was before its last upgrade.
+    pub(crate) fn rolled_back(
+        &self,
+        expected_generation: Option<u64>,
+        now: Timestamp,
+    ) -> Result<Option<Self>, RegistryError> {
+        ensure_generation(self.generation, expected_generation)?;
+        let former = self.former.clone();
+        let former = former.ok_or(RegistryError::NoFormerVersion)?;
+        let mut after = self.clone();
+        after.set_version(former.version_id, former.version, former.content_hash);
+        after.grants = former.grants;
+        after.former = None;
+        self.ensure_followed_by(after, now)
+    }
+
+    fn set_version(&mut self, id: Uuid, version: String, content_hash: ContentHash) {
+        self.version_id = id;
+        self.version = version;
+        self.content_hash = content_hash;
+    }
+
+    /// `after` as the next generation of this install; `None` where nothing is different.
+    fn ensure_followed_by(
+        &self,
+        mut after: Self,
+        now: Timestamp,
+    ) -> Result<Option<Self>, RegistryError> {
         if after == *self {
             return Ok(None);
         }
@@ -102,6 +166,19 @@ impl Install {
         after.updated_at = now;
         Ok(Some(after))
     }
+}
+
+/// A version that an install can go back to, and what it was granted then.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FormerVersion {
+    /// The version.
+    pub version_id: Uuid,
+    /// The version's text.
+    pub version: String,
+    /// The version's bundle.
+    pub content_hash: ContentHash,
+    /// The grants.
+    pub grants: Grants,
 }
 
 /// Whether an install may run.

@@ -64,7 +64,7 @@ pub use config::Config;
 pub use error::{RegistryError, Resource};
 pub use extension::{Extension, ExtensionKey};
 pub use grant::Grants;
-pub use install::{Install, InstallEdit, InstallFilter, InstallState, NewInstall};
+pub use install::{FormerVersion, Install, InstallEdit, InstallFilter, InstallState, NewInstall};
 pub use page::{MAX_PAGE_ITEMS, Page, PageRequest};
 pub use registry::Registry;
 pub use sqlite::SqliteRegistry;

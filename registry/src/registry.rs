@@ -65,6 +65,15 @@ pub trait Registry: fmt::Debug + Send + Sync {
         page: PageRequest<Uuid>,
     ) -> Result<Page<Version, Uuid>, RegistryError>;
 
+    /// Removes a version that no install has, nor would go back to; uninstalled ones count. The
+    /// extension stays, since its name belongs to its publisher for ever.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](RegistryError::NotFound) when there is no such version,
+    /// [`VersionInUse`](RegistryError::VersionInUse) when installs need it.
+    async fn remove_version(&self, id: Uuid, change: Change<'_>) -> Result<(), RegistryError>;
+
     /// Makes an install, enabled and of generation 1.
     ///
     /// # Errors
@@ -100,6 +109,37 @@ pub trait Registry: fmt::Debug + Send + Sync {
         &self,
         id: InstallId,
         edit: InstallEdit,
+        expected_generation: Option<u64>,
+        change: Change<'_>,
+    ) -> Result<Install, RegistryError>;
+
+    /// Brings an install to another version of its extension, lower ones included, with these
+    /// grants; what it was before is kept for [`roll_back_install`](Self::roll_back_install). Guard
+    /// and generation are as in [`edit_install`](Self::edit_install).
+    ///
+    /// # Errors
+    ///
+    /// As there; [`NotFound`](RegistryError::NotFound) also when there is no such version, and
+    /// [`Invalid`](RegistryError::Invalid) when it is one of another extension.
+    async fn upgrade_install(
+        &self,
+        id: InstallId,
+        version_id: Uuid,
+        grants: Grants,
+        expected_generation: Option<u64>,
+        change: Change<'_>,
+    ) -> Result<Install, RegistryError>;
+
+    /// Brings an install back to the version and the grants it had before its last upgrade; once
+    /// an upgrade. Guard and generation are as in [`edit_install`](Self::edit_install).
+    ///
+    /// # Errors
+    ///
+    /// As there; [`NoFormerVersion`](RegistryError::NoFormerVersion) when it was never upgraded or
+    /// is back already.
+    async fn roll_back_install(
+        &self,
+        id: InstallId,
         expected_generation: Option<u64>,
         change: Change<'_>,
     ) -> Result<Install, RegistryError>;

@@ -42,6 +42,13 @@ impl Switches {
         match edit.clone() {
             SwitchesEdit::Storage(storage) => after.storage = storage,
             SwitchesEdit::AllowedExtensions(allowed) => after.allowed_extensions = allowed,
+            SwitchesEdit::All {
+                storage,
+                allowed_extensions,
+            } => {
+                after.storage = storage;
+                after.allowed_extensions = allowed_extensions;
+            }
         }
         if after == *self {
             return Ok(None);
@@ -71,6 +78,13 @@ pub enum SwitchesEdit {
     /// Replaces the list of allowed extensions, at most 64 KiB of JSON; `None` allows all. A name
     /// need not be registered yet.
     AllowedExtensions(Option<BTreeSet<ExtensionName>>),
+    /// Replaces both at once.
+    All {
+        /// Whether the storage may be used.
+        storage: bool,
+        /// The list, as above.
+        allowed_extensions: Option<BTreeSet<ExtensionName>>,
+    },
 }
 
 impl SwitchesEdit {
@@ -78,8 +92,17 @@ impl SwitchesEdit {
 
     pub(crate) fn ensure_valid(&self) -> Result<(), RegistryError> {
         match self {
-            Self::Storage(_) | Self::AllowedExtensions(None) => Ok(()),
-            Self::AllowedExtensions(Some(allowed)) => ensure_json_size(
+            Self::Storage(_)
+            | Self::AllowedExtensions(None)
+            | Self::All {
+                allowed_extensions: None,
+                ..
+            } => Ok(()),
+            Self::AllowedExtensions(Some(allowed))
+            | Self::All {
+                allowed_extensions: Some(allowed),
+                ..
+            } => ensure_json_size(
                 "allowed extensions",
                 "at most 64 KiB of JSON",
                 allowed,

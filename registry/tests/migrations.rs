@@ -125,6 +125,34 @@ async fn limits_and_their_records_survive_the_change_of_their_name() {
 }
 
 #[tokio::test]
+async fn going_back_before_upgrades_forgets_what_they_replaced() {
+    let registry = SqliteRegistry::open(Options::memory()).await.unwrap();
+    let install = install_with_limits(&registry).await;
+    let second = NewVersion {
+        name: install.extension_name.clone(),
+        publisher: "Example Inc.".to_owned(),
+        version: "2.0.0".to_owned(),
+        content_hash: ContentHash::of(b"more notes"),
+        manifest: "{}".to_owned(),
+        size: 10,
+    };
+    let second = registry.register_version(&second, change()).await.unwrap();
+    let grants = install.grants.clone();
+    let upgrade = registry.upgrade_install(install.id, second.version.id, grants, None, change());
+    let upgraded = upgrade.await.unwrap();
+    assert!(upgraded.former.is_some());
+    let database = registry.database();
+    database.migrate_down_to(2).await.unwrap();
+    database.migrate_up().await.unwrap();
+    let expected = Install {
+        former: None,
+        ..upgraded
+    };
+    let found = registry.install(install.id).await.unwrap();
+    assert_eq!(found, Some(expected));
+}
+
+#[tokio::test]
 async fn settings_go_with_their_tables_and_leave_their_records() {
     let registry = SqliteRegistry::open(Options::memory()).await.unwrap();
     let tenant = TenantId::generate();

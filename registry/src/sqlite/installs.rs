@@ -2,17 +2,19 @@
 
 use alga_model::{InstallId, TenantId};
 use rusqlite::types::ToSqlOutput;
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, Row, Transaction, params};
+use uuid::Uuid;
 
 use super::error::SqliteError;
 use super::{audit, extensions, find_all, find_one, json_text, lookahead, rows, versions};
-use crate::audit::AuditEntry;
+use crate::audit::{AuditAction, AuditEntry};
 use crate::change::Change;
 use crate::error::{RegistryError, Resource};
 use crate::extension::ExtensionKey;
+use crate::grant::Grants;
 use crate::install::{Install, InstallEdit, InstallFilter, NewInstall};
-use crate::page::{Page, PageRequest};
-use crate::version::VersionKey;
+use crate::page::{MAX_PAGE_ITEMS, Page, PageRequest};
+use crate::version::{Version, VersionKey};
 
 /// Selects installs as `rows::install` reads them, followed by a literal condition.
 macro_rules! select_installs {
@@ -21,10 +23,12 @@ macro_rules! select_installs {
         concat!(
             "SELECT i.id, i.tenant_id, i.extension_id, e.name, i.version_id, v.version, v.content_hash,
                 i.state, i.allow_envelope_config, i.config, i.grants, i.limits, i.generation,
-                i.created_at, i.updated_at
+                i.created_at, i.updated_at, i.former_version_id, f.version AS former_version,
+                f.content_hash AS former_content_hash, i.former_grants
             FROM registry_installs i
                 CROSS JOIN registry_extensions e ON e.id = i.extension_id
                 CROSS JOIN registry_versions v ON v.id = i.version_id
+                LEFT JOIN registry_versions f ON f.id = i.former_version_id
             ",
             $condition
         )
@@ -39,8 +43,12 @@ const INSERT: &str = "INSERT INTO registry_installs
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
 const UPDATE: &str = "UPDATE registry_installs
     SET state = ?2, allow_envelope_config = ?3, config = ?4, grants = ?5, limits = ?6, generation = ?7,
-        updated_at = ?8
+        updated_at = ?8, version_id = ?9, former_version_id = ?10, former_grants = ?11
     WHERE id = ?1";
+const OF_VERSION: &str = "SELECT id FROM registry_installs
+    WHERE extension_id = ?1 AND version_id = ?2 LIMIT ?3";
+const OF_FORMER_VERSION: &str =
+    "SELECT id FROM registry_installs WHERE former_version_id = ?1 LIMIT ?2";
 
 #[tracing::instrument(level = "debug", name = "db.installs.find", skip_all, fields(install.id = %id))]
 pub(super) fn find(connection: &Connection, id: InstallId) -> Result<Option<Install>, SqliteError> {
@@ -98,9 +106,7 @@ pub(super) fn edit(
     expected_generation: Option<u64>,
     change: Change<'_>,
 ) -> Result<Install, SqliteError> {
-    let before = find(tx, id)?.ok_or(RegistryError::NotFound {
-        what: Resource::Install,
-    })?;
+    let before = existing(tx, id)?;
     let Some(after) = before.edited(edit, expected_generation, change.now)? else {
         return Ok(before);
     };
@@ -108,6 +114,77 @@ pub(super) fn edit(
     let entry = AuditEntry::install_edited(edit, &before, &after);
     audit::record(tx, &entry, change)?;
     Ok(after)
+}
+
+/// Upgrades an install in a transaction that the caller commits.
+pub(super) fn upgrade(
+    tx: &Transaction<'_>,
+    id: InstallId,
+    version_id: Uuid,
+    grants: Grants,
+    expected_generation: Option<u64>,
+    change: Change<'_>,
+) -> Result<Install, SqliteError> {
+    let before = existing(tx, id)?;
+    let version =
+        versions::find(tx, &VersionKey::Id(version_id))?.ok_or(RegistryError::NotFound {
+            what: Resource::Version,
+        })?;
+    let after = before.upgraded(version, grants, expected_generation, change.now)?;
+    change_version(tx, AuditAction::InstallUpgrade, before, after, change)
+}
+
+/// Brings an install back to its former version in a transaction that the caller commits.
+pub(super) fn roll_back(
+    tx: &Transaction<'_>,
+    id: InstallId,
+    expected_generation: Option<u64>,
+    change: Change<'_>,
+) -> Result<Install, SqliteError> {
+    let before = existing(tx, id)?;
+    let after = before.rolled_back(expected_generation, change.now)?;
+    change_version(tx, AuditAction::InstallRollback, before, after, change)
+}
+
+fn change_version(
+    tx: &Transaction<'_>,
+    action: AuditAction,
+    before: Install,
+    after: Option<Install>,
+    change: Change<'_>,
+) -> Result<Install, SqliteError> {
+    let Some(after) = after else {
+        return Ok(before);
+    };
+    update(tx, &after)?;
+    let entry = AuditEntry::version_changed(action, &before, &after);
+    audit::record(tx, &entry, change)?;
+    Ok(after)
+}
+
+fn existing(tx: &Transaction<'_>, id: InstallId) -> Result<Install, SqliteError> {
+    let found = find(tx, id)?.ok_or(RegistryError::NotFound {
+        what: Resource::Install,
+    })?;
+    Ok(found)
+}
+
+/// Some of the installs that have a version or would go back to it.
+pub(super) fn that_need(
+    tx: &Transaction<'_>,
+    version: &Version,
+) -> Result<Vec<InstallId>, SqliteError> {
+    let id = |row: &Row<'_>| Ok(InstallId::new(Uuid::from_bytes(row.get("id")?)));
+    let of_version = params![
+        version.extension_id.as_bytes(),
+        version.id.as_bytes(),
+        MAX_PAGE_ITEMS
+    ];
+    let mut found = find_all(tx, OF_VERSION, of_version, id)?;
+    let of_former = params![version.id.as_bytes(), MAX_PAGE_ITEMS];
+    found.extend(find_all(tx, OF_FORMER_VERSION, of_former, id)?);
+    found.truncate(MAX_PAGE_ITEMS as usize);
+    Ok(found)
 }
 
 #[tracing::instrument(level = "debug", name = "db.installs.create", skip_all, fields(install.id = %install.id))]
@@ -131,6 +208,7 @@ fn insert(tx: &Transaction<'_>, install: &Install) -> Result<(), SqliteError> {
 
 #[tracing::instrument(level = "debug", name = "db.installs.update", skip_all, fields(install.id = %install.id))]
 fn update(tx: &Transaction<'_>, install: &Install) -> Result<(), SqliteError> {
+    let former = install.former.as_ref();
     tx.prepare_cached(UPDATE)?.execute(params![
         install.id.as_bytes(),
         install.state.as_str(),
@@ -140,6 +218,9 @@ fn update(tx: &Transaction<'_>, install: &Install) -> Result<(), SqliteError> {
         install.limits.as_ref().map(json_text).transpose()?,
         install.generation,
         install.updated_at.as_millis(),
+        install.version_id.as_bytes(),
+        former.map(|former| former.version_id.as_bytes()),
+        former.map(|former| json_text(&former.grants)).transpose()?,
     ])?;
     Ok(())
 }
@@ -169,14 +250,12 @@ fn page_sql(filter: &InstallFilter) -> String {
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-
     use super::*;
     use crate::sqlite::plan::{assert_searches, assert_uses};
 
     #[tokio::test]
     async fn no_statement_scans() {
-        for sql in [BY_ID, UPDATE] {
+        for sql in [BY_ID, UPDATE, OF_VERSION, OF_FORMER_VERSION] {
             assert_searches(sql).await;
         }
     }

@@ -25,6 +25,7 @@ use crate::audit::{AuditFilter, AuditRecord, ensure_removal_limit};
 use crate::change::Change;
 use crate::error::RegistryError;
 use crate::extension::{Extension, ExtensionKey};
+use crate::grant::{self, Grants};
 use crate::install::{Install, InstallEdit, InstallFilter, NewInstall};
 use crate::page::{Page, PageRequest};
 use crate::registry::Registry;
@@ -145,6 +146,11 @@ impl Registry for SqliteRegistry {
             .await
     }
 
+    async fn remove_version(&self, id: Uuid, change: Change<'_>) -> Result<(), RegistryError> {
+        self.mutate(change, move |tx, change| versions::remove(tx, id, change))
+            .await
+    }
+
     async fn create_install(
         &self,
         new: &NewInstall,
@@ -182,6 +188,33 @@ impl Registry for SqliteRegistry {
         edit.ensure_valid()?;
         self.mutate(change, move |tx, change| {
             installs::edit(tx, id, &edit, expected_generation, change)
+        })
+        .await
+    }
+
+    async fn upgrade_install(
+        &self,
+        id: InstallId,
+        version_id: Uuid,
+        grants: Grants,
+        expected_generation: Option<u64>,
+        change: Change<'_>,
+    ) -> Result<Install, RegistryError> {
+        grant::ensure_valid(&grants)?;
+        self.mutate(change, move |tx, change| {
+            installs::upgrade(tx, id, version_id, grants, expected_generation, change)
+        })
+        .await
+    }
+
+    async fn roll_back_install(
+        &self,
+        id: InstallId,
+        expected_generation: Option<u64>,
+        change: Change<'_>,
+    ) -> Result<Install, RegistryError> {
+        self.mutate(change, move |tx, change| {
+            installs::roll_back(tx, id, expected_generation, change)
         })
         .await
     }

@@ -15,7 +15,7 @@ use crate::audit::AuditRecord;
 use crate::config::Config;
 use crate::error::RegistryError;
 use crate::extension::Extension;
-use crate::install::{Install, InstallState};
+use crate::install::{FormerVersion, Install, InstallState};
 use crate::switches::Switches;
 use crate::tenant::TenantSettings;
 use crate::version::Version;
@@ -83,10 +83,24 @@ pub(super) fn install(row: &Row<'_>) -> Result<Install, SqliteError> {
         config: Config::from(columns.json::<BTreeMap<_, _>>("config")?),
         grants: columns.json("grants")?,
         limits: columns.optional_json("limits")?,
+        former: former(&columns)?,
         generation: columns.get("generation")?,
         created_at: columns.time("created_at")?,
         updated_at: columns.time("updated_at")?,
     })
+}
+
+/// The former version of an install, if it has one.
+fn former(columns: &Columns<'_>) -> Result<Option<FormerVersion>, SqliteError> {
+    let Some(version_id) = columns.optional_uuid("former_version_id")? else {
+        return Ok(None);
+    };
+    Ok(Some(FormerVersion {
+        version_id,
+        version: columns.get("former_version")?,
+        content_hash: columns.content_hash("former_content_hash")?,
+        grants: columns.json("former_grants")?,
+    }))
 }
 
 /// The row of the switches.

@@ -35,7 +35,7 @@ pub(super) fn edit(
         return Ok(before);
     };
     save(tx, &after)?;
-    let entry = AuditEntry::switches_edited(edit, &before, &after);
+    let entry = AuditEntry::switches_edited(&before, &after);
     audit::record(tx, &entry, change)?;
     Ok(after)
 }

@@ -4,10 +4,10 @@ use rusqlite::{Connection, Transaction, params};
 use uuid::Uuid;
 
 use super::error::SqliteError;
-use super::{audit, extensions, find_all, find_one, lookahead, rows};
+use super::{audit, extensions, find_all, find_one, installs, lookahead, rows};
 use crate::audit::AuditEntry;
 use crate::change::Change;
-use crate::error::RegistryError;
+use crate::error::{RegistryError, Resource};
 use crate::extension::{Extension, ExtensionKey};
 use crate::page::{Page, PageRequest};
 use crate::version::{NewVersion, Registered, Version, VersionKey};
@@ -31,6 +31,8 @@ const PAGE: &str =
     select_versions!("WHERE extension_id = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3");
 const INSERT: &str = "INSERT INTO registry_versions
     (id, extension_id, version, content_hash, size, created_at, manifest) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+
+const REMOVE: &str = "DELETE FROM registry_versions WHERE id = ?1";
 
 /// Sorts after every id.
 const AFTER_EVERY_ID: &[u8] = &[0xff; 17];
@@ -107,6 +109,26 @@ pub(super) fn register(
     let entry = AuditEntry::version_registered(new, &registered);
     audit::record(tx, &entry, change)?;
     Ok(registered)
+}
+
+/// Removes a version in a transaction that the caller commits.
+pub(super) fn remove(
+    tx: &Transaction<'_>,
+    id: Uuid,
+    change: Change<'_>,
+) -> Result<(), SqliteError> {
+    let version = find(tx, &VersionKey::Id(id))?.ok_or(RegistryError::NotFound {
+        what: Resource::Version,
+    })?;
+    let installs = installs::that_need(tx, &version)?;
+    if !installs.is_empty() {
+        return Err(RegistryError::VersionInUse { installs }.into());
+    }
+    let extension = extensions::find(tx, &ExtensionKey::Id(version.extension_id))?
+        .ok_or_else(|| rows::dangling_extension(&version))?;
+    tx.prepare_cached(REMOVE)?.execute([id.as_bytes()])?;
+    let entry = AuditEntry::version_removed(&extension, &version);
+    audit::record(tx, &entry, change)
 }
 
 #[tracing::instrument(level = "debug", name = "db.versions.create", skip_all)]

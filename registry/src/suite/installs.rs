@@ -37,6 +37,7 @@ pub async fn a_new_install_is_enabled_and_complete(registry: &dyn Registry) -> O
         config: new.config,
         grants: new.grants,
         limits: new.limits,
+        former: None,
         generation: 1,
         created_at: at(5).now,
         updated_at: at(5).now,

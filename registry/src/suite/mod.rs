@@ -16,6 +16,7 @@ mod extensions;
 mod installs;
 mod switches;
 mod tenants;
+mod upgrades;
 mod versions;
 
 use alga_model::{ContentHash, ExtensionName, TenantId, Timestamp};
@@ -26,6 +27,7 @@ pub use self::extensions::*;
 pub use self::installs::*;
 pub use self::switches::*;
 pub use self::tenants::*;
+pub use self::upgrades::*;
 pub use self::versions::*;
 use crate::audit::{AuditFilter, AuditRecord};
 use crate::change::Change;
@@ -76,6 +78,12 @@ macro_rules! registry_suite {
             installs_are_found_by_extension
             uninstalled_installs_show_only_when_asked_for
             installs_are_paged_in_the_order_they_were_made
+            an_upgrade_remembers_what_it_replaces
+            a_rollback_brings_version_and_grants_back_once
+            an_upgrade_to_the_same_version_leaves_no_trace
+            an_upgrade_that_makes_no_sense_is_refused
+            a_version_is_removed_once_nobody_needs_it
+            a_record_tells_what_was_upgraded_and_removed
             switches_never_changed_are_the_default
             each_edit_of_the_switches_replaces_what_it_names
             switching_to_what_is_set_leaves_no_trace

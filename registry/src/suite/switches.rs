@@ -36,11 +36,19 @@ pub async fn each_edit_of_the_switches_replaces_what_it_names(registry: &dyn Reg
         allowing(&[]),
         SwitchesEdit::Storage(true),
         SwitchesEdit::AllowedExtensions(None),
+        SwitchesEdit::All {
+            storage: false,
+            allowed_extensions: Some([name("notes")].into()),
+        },
     ];
     for (generation, edit) in (1_u32..).zip(edits) {
         match edit.clone() {
             SwitchesEdit::Storage(storage) => expected.storage = storage,
             SwitchesEdit::AllowedExtensions(allowed) => expected.allowed_extensions = allowed,
+            SwitchesEdit::All {
+                storage,
+                allowed_extensions,
+            } => (expected.storage, expected.allowed_extensions) = (storage, allowed_extensions),
         }
         let change = at(generation.into());
         expected.updated_at = Some(change.now);
@@ -185,6 +193,15 @@ pub async fn a_record_tells_what_was_switched(registry: &dyn Registry) -> Outcom
         allowing(&["b", "a"]),
         allowing(&[]),
         SwitchesEdit::AllowedExtensions(None),
+        // What is different counts, not how it was asked for.
+        SwitchesEdit::All {
+            storage: true,
+            allowed_extensions: None,
+        },
+        SwitchesEdit::All {
+            storage: false,
+            allowed_extensions: Some(BTreeSet::new()),
+        },
     ] {
         registry.edit_switches(edit, None, at(1)).await?;
     }
@@ -209,6 +226,18 @@ pub async fn a_record_tells_what_was_switched(registry: &dyn Registry) -> Outcom
         (
             extensions,
             json!({ "before": [], "after": null, "generation": 4 }),
+        ),
+        (
+            storage,
+            json!({ "before": false, "after": true, "generation": 5 }),
+        ),
+        (
+            AuditAction::SwitchesAll,
+            json!({
+                "before": { "storage": true, "allowedExtensions": null },
+                "after": { "storage": false, "allowedExtensions": [] },
+                "generation": 6,
+            }),
         ),
     ];
     let records = records(registry, &AuditFilter::default()).await?;
