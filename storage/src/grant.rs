@@ -15,7 +15,7 @@ use crate::error::Error;
 pub const CAPABILITY: &str = "alga.storage";
 
 /// A use of a namespace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Access {
     /// `get`, `getMany`, `list`.
     Read,
@@ -104,6 +104,16 @@ impl StorageGrant {
                 .namespaces
                 .get(namespace)
                 .is_some_and(|theirs| (theirs.read || !mine.read) && (theirs.write || !mine.write))
+        })
+    }
+
+    /// Everything this grant allows.
+    pub fn uses(&self) -> impl Iterator<Item = (&Namespace, Access)> {
+        self.namespaces.iter().flat_map(|(namespace, accesses)| {
+            let read = accesses.read.then_some(Access::Read);
+            let write = accesses.write.then_some(Access::Write);
+            let allowed = read.into_iter().chain(write);
+            allowed.map(move |access| (namespace, access))
         })
     }
 
