@@ -11,6 +11,7 @@ use alga_sqlite::Options;
 use alga_storage::{CursorKey, Gate, LocalService, SqliteBackend};
 use anyhow::{Context as _, ensure};
 
+use crate::admin::Admin;
 use crate::config::Config;
 use crate::engine::{Engine, EngineError, EngineOptions};
 use crate::execute::Executor;
@@ -97,6 +98,16 @@ impl Stores {
         (installs, gate)
     }
 
+    /// What an administrator may ask for.
+    pub fn admin(&self, installs: Arc<Installs>) -> Admin {
+        Admin {
+            registry: Arc::clone(&self.registry) as _,
+            storage: Arc::clone(&self.storage),
+            installs,
+            clock: Arc::clone(&self.clock),
+        }
+    }
+
     /// What looks after the databases, not at work yet.
     pub fn upkeep(&self, config: &Config, installs: Arc<Installs>) -> Upkeep {
         Upkeep {
@@ -136,6 +147,8 @@ pub struct App {
     pub stores: Stores,
     /// What is known of installs.
     pub installs: Arc<Installs>,
+    /// Does what administrators ask for.
+    pub admin: Admin,
     /// Has extensions answer.
     pub executor: Executor,
     /// Looks after the databases once it is started.
@@ -152,9 +165,11 @@ impl App {
         let bundles = BundleCache::new(config.data.bundle_cache(), store, FetchOptions::default())?;
         let executor = Executor::new(Arc::new(bundles), engine, gate);
         let upkeep = Arc::new(stores.upkeep(config, Arc::clone(&installs)));
+        let admin = stores.admin(Arc::clone(&installs));
         Ok(Self {
             stores,
             installs,
+            admin,
             executor,
             upkeep,
         })

@@ -99,6 +99,22 @@ impl Installs {
         Ok(self.limits_of_tenant(&settings))
     }
 
+    /// What applies to an install, as the registry has it now.
+    pub async fn install_limits(&self, install: &Install) -> Result<Limits, RegistryError> {
+        let tenant = self.registry.tenant_settings(install.tenant).await?;
+        Ok(self.limits_of_install(&tenant, install))
+    }
+
+    /// Looks an install up again when it is next asked for: it was changed by this process.
+    pub async fn forget(&self, id: InstallId) {
+        self.known.invalidate(&id).await;
+    }
+
+    /// Looks every install up again.
+    pub fn forget_all(&self) {
+        self.known.invalidate_all();
+    }
+
     async fn look_up(&self, id: InstallId) -> Result<Option<Arc<KnownInstall>>, RegistryError> {
         match self.registry.install(id).await? {
             Some(install) if install.state != InstallState::Uninstalled => {
@@ -118,14 +134,16 @@ impl Installs {
             tenant: install.tenant,
             extension: install.extension_name.clone(),
             grant: storage_grant(&install),
-            limits: self.limits.with([
-                &overrides_of_tenant(&tenant),
-                &overrides_of_install(&install),
-            ]),
+            limits: self.limits_of_install(&tenant, &install),
             active: install.state == InstallState::Enabled,
             switched_on: is_switched_on(&switches, &tenant, &install),
         };
         Ok(Arc::new(KnownInstall::new(install, storage)))
+    }
+
+    fn limits_of_install(&self, tenant: &TenantSettings, install: &Install) -> Limits {
+        let overrides = [&overrides_of_tenant(tenant), &overrides_of_install(install)];
+        self.limits.with(overrides)
     }
 
     fn limits_of_tenant(&self, tenant: &TenantSettings) -> Limits {

@@ -7,6 +7,7 @@
 //! This crate puts the others together and implements the traits with which they ask for one
 //! another: grants of the registry for the storage, Wasmtime and the registry for publishing.
 
+pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod config;

@@ -116,13 +116,22 @@ impl Tokens {
 impl Token {
     /// Whether the token is good for an install of a tenant.
     pub fn allows(&self, tenant: TenantId, install: InstallId) -> bool {
-        let TokenScope { tenants, installs } = &self.scope;
-        tenants
-            .as_ref()
-            .is_none_or(|tenants| tenants.contains(&tenant))
-            && installs
-                .as_ref()
-                .is_none_or(|installs| installs.contains(&install))
+        self.scope.allows(tenant, install)
+    }
+
+    /// A token that is good for everything.
+    #[cfg(test)]
+    pub(crate) fn for_test(id: &str, role: Role) -> Self {
+        Self {
+            id: id.to_owned(),
+            role,
+            scope: TokenScope::default(),
+        }
+    }
+
+    /// What the token is good for.
+    pub const fn scope(&self) -> &TokenScope {
+        &self.scope
     }
 
     /// Whether the token is good for everything that its role may do.

@@ -44,6 +44,19 @@ pub struct TokenScope {
     pub installs: Option<BTreeSet<InstallId>>,
 }
 
+impl TokenScope {
+    /// Whether it holds an install of a tenant.
+    pub fn allows(&self, tenant: TenantId, install: InstallId) -> bool {
+        let Self { tenants, installs } = self;
+        tenants
+            .as_ref()
+            .is_none_or(|tenants| tenants.contains(&tenant))
+            && installs
+                .as_ref()
+                .is_none_or(|installs| installs.contains(&install))
+    }
+}
+
 /// Guessing a token of 16 random characters is hopeless even offline; shorter ones are chosen by
 /// people who think of a password.
 const MIN_TOKEN_BYTES: usize = 16;

@@ -1,0 +1,148 @@
+//! Whoever is asked: the data folder, or a server.
+
+use std::error::Error;
+use std::fmt;
+
+use serde_json::Value;
+
+use super::audit::{AuditQuery, AuditStream};
+use super::client::Client;
+use super::error::AdminError;
+use super::operation::{Ask, Operation};
+use super::{Admin, Author};
+
+/// What commands ask. It does the same wherever it is.
+#[derive(Debug)]
+pub enum Administration {
+    /// In this process, on databases it has opened.
+    Here {
+        /// Does what is asked for.
+        admin: Box<Admin>,
+        /// Who asks.
+        author: Author,
+    },
+    /// In a server.
+    There(Client),
+}
+
+impl Administration {
+    /// Asks for an operation.
+    pub async fn ask<O: Operation>(&self, ask: Ask<O>) -> Result<O::Answer, Refused> {
+        match self {
+            Self::Here { admin, author } => Ok(O::run(admin, author, ask).await?),
+            Self::There(client) => client.ask(ask).await,
+        }
+    }
+
+    /// Asks for the audit.
+    pub async fn audit(&self, query: AuditQuery) -> Result<AuditStream, Refused> {
+        Ok(match self {
+            Self::Here { admin, author } => {
+                AuditStream::Here(Box::new(admin.audit(author, query).await?))
+            }
+            Self::There(client) => AuditStream::There(client.audit(query).await?),
+        })
+    }
+}
+
+/// Why an operation was not done, wherever that was decided.
+#[derive(Debug)]
+pub struct Refused {
+    /// What programs branch on.
+    pub code: String,
+    /// What it was, for people.
+    pub message: String,
+    /// What programs may want to know besides.
+    pub details: Value,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl Refused {
+    /// An answer of a server.
+    pub(super) fn by_server(code: String, message: String, details: Value) -> Self {
+        Self {
+            code,
+            message,
+            details,
+            source: None,
+        }
+    }
+
+    /// No answer of a server, or none that makes sense.
+    pub(super) fn unanswered(
+        message: impl Into<String>,
+        source: Option<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        Self {
+            code: "UNANSWERED".to_owned(),
+            message: message.into(),
+            details: Value::Null,
+            source,
+        }
+    }
+
+    /// Whether what was to be changed was changed meanwhile, so that looking again may help.
+    pub fn is_outdated(&self) -> bool {
+        self.code == "PRECONDITION_FAILED"
+    }
+}
+
+impl fmt::Display for Refused {
+    /// The message, and each mistake on a line of its own.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        let texts = |name: &str| {
+            let list = self.details.get(name).and_then(Value::as_array);
+            list.into_iter().flatten().filter_map(Value::as_str)
+        };
+        for line in texts("mistakes").chain(texts("installs")) {
+            write!(f, "\n    {line}")?;
+        }
+        let added = self.details.pointer("/difference/added");
+        for permission in added.and_then(Value::as_array).into_iter().flatten() {
+            let part = |name| permission.get(name).and_then(Value::as_str);
+            if let (Some(capability), Some(allows)) = (part("capability"), part("allows")) {
+                write!(f, "\n    {capability}: {allows}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Error for Refused {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        let source = self.source.as_deref()?;
+        Some(source)
+    }
+}
+
+impl From<AdminError> for Refused {
+    fn from(error: AdminError) -> Self {
+        Self {
+            code: error.code().to_owned(),
+            message: error.to_string(),
+            details: error.details(),
+            source: match error {
+                AdminError::Manifest(error) => Some(error.into()),
+                AdminError::Registry(error) => Some(error.into()),
+                AdminError::Storage(error) => Some(error.into()),
+                _ => None,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mistake_is_on_a_line_of_its_own() {
+        let mistakes = vec!["one".to_owned(), "two".to_owned()];
+        let refused = Refused::from(AdminError::invalid("the limits are", mistakes));
+        assert_eq!(
+            refused.to_string(),
+            "the limits are not valid\n    one\n    two"
+        );
+    }
+}

@@ -1,0 +1,178 @@
+//! A server, asked over HTTP.
+
+use std::time::Duration;
+
+use alga_model::Secret;
+use reqwest::header::{ACCEPT, IF_MATCH};
+use reqwest::{RequestBuilder, Response, Url};
+use serde_json::Value;
+
+use super::administration::Refused;
+use super::audit::AuditQuery;
+use super::operation::{Ask, Guard, Operation, Parameters as _, Target as _};
+
+/// How long a server may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a server may be silent while an answer is waited for.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The most bytes of a line of the audit; details of a record are far smaller.
+const MAX_LINE_BYTES: usize = 8 << 20;
+
+/// Asks a server.
+#[derive(Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    url: Url,
+    token: Option<Secret<String>>,
+}
+
+impl Client {
+    /// Asks the server at `url`, a base that paths are added to, with an administrator's token.
+    pub fn new(url: &str, token: Option<Secret<String>>) -> Result<Self, Refused> {
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(SILENCE_TIMEOUT)
+            // What a server answers elsewhere isn't its own to say; and the token is for it alone.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| unanswered("cannot make an HTTP client", error))?;
+        let url = Url::parse(url.trim_end_matches('/')).map_err(|error| {
+            Refused::unanswered("the address of the server is no URL", Some(error.into()))
+        })?;
+        Ok(Self { http, url, token })
+    }
+
+    /// Asks for an operation.
+    pub(super) async fn ask<O: Operation>(&self, ask: Ask<O>) -> Result<O::Answer, Refused> {
+        let path = filled(O::PATH, &ask.target.texts());
+        let mut request = self.request(O::METHOD.as_str(), &path).query(&ask.query);
+        if O::GUARD != Guard::None {
+            let expected = ask.expected;
+            let tag = expected.map_or("*".to_owned(), |generation| format!("\"{generation}\""));
+            request = request.header(IF_MATCH, tag);
+        }
+        if !O::Body::schema().is_null() {
+            request = request.json(&ask.body);
+        }
+        let response = self.answered(request).await?;
+        let answer = response.json().await;
+        answer.map_err(|error| unanswered("the answer of the server makes no sense", error))
+    }
+
+    /// Asks for the audit.
+    pub(super) async fn audit(&self, query: AuditQuery) -> Result<Lines, Refused> {
+        let request = self.request("GET", AuditQuery::PATH).query(&query);
+        let response = self.answered(request).await?;
+        Ok(Lines {
+            response,
+            read: Vec::new(),
+        })
+    }
+
+    fn request(&self, method: &str, path: &str) -> RequestBuilder {
+        let method = method.parse().unwrap_or_default();
+        let base = self.url.as_str().trim_end_matches('/');
+        let request = self.http.request(method, format!("{base}{path}"));
+        let request = request.header(ACCEPT, "application/json, application/x-ndjson");
+        match &self.token {
+            Some(token) => request.bearer_auth(token.expose()),
+            None => request,
+        }
+    }
+
+    async fn answered(&self, request: RequestBuilder) -> Result<Response, Refused> {
+        let cannot_reach = format!("cannot reach the server at {}", self.url);
+        let response = request.send().await;
+        let response = response.map_err(|error| unanswered(cannot_reach, error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let body = response.json::<Value>().await.unwrap_or_default();
+        let error = body.get("error").unwrap_or(&Value::Null);
+        let text = |name| error.get(name).and_then(Value::as_str).map(str::to_owned);
+        Err(match (text("code"), text("message")) {
+            (Some(code), Some(message)) => {
+                let details = error.get("details").cloned().unwrap_or_default();
+                Refused::by_server(code, message, details)
+            }
+            _ => Refused::unanswered(format!("the server answered {status}"), None),
+        })
+    }
+}
+
+/// Lines of an answer, as they come.
+#[derive(Debug)]
+pub struct Lines {
+    response: Response,
+    read: Vec<u8>,
+}
+
+impl Lines {
+    /// The next line, without its break; nothing at the end.
+    pub(super) async fn next_line(&mut self) -> Result<Option<String>, Refused> {
+        loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let rest = self.read.split_off(end + 1);
+                let line = std::mem::replace(&mut self.read, rest);
+                let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+                return Ok(Some(line));
+            }
+            let cut_short = "the server's answer ended before it was complete";
+            if self.read.len() > MAX_LINE_BYTES {
+                return Err(Refused::unanswered("the server's lines are too long", None));
+            }
+            let chunk = self.response.chunk().await;
+            match chunk.map_err(|error| unanswered(cut_short, error))? {
+                Some(chunk) => self.read.extend_from_slice(&chunk),
+                None if self.read.is_empty() => return Ok(None),
+                None => return Err(Refused::unanswered(cut_short, None)),
+            }
+        }
+    }
+}
+
+fn unanswered(message: impl Into<String>, error: reqwest::Error) -> Refused {
+    // Its own text would say the URL again.
+    Refused::unanswered(message, Some(error.without_url().into()))
+}
+
+/// A path with its placeholders filled, percent-encoded.
+fn filled(path: &str, texts: &[String]) -> String {
+    let mut texts = texts.iter();
+    let segments = path.split('/').map(|segment| {
+        let placeholder = segment.starts_with('{');
+        let text = placeholder.then(|| texts.next()).flatten();
+        text.map_or_else(|| segment.to_owned(), |text| encoded(text))
+    });
+    segments.collect::<Vec<_>>().join("/")
+}
+
+/// Percent-encoding of everything but the unreserved characters of RFC 3986, section 2.3.
+fn encoded(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(byte.into());
+        } else {
+            write!(encoded, "%{byte:02X}").expect("writing to a String cannot fail");
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_filled_with_what_it_names() {
+        let texts = ["com.example.notes".to_owned(), "1.0.0+a/b".to_owned()];
+        assert_eq!(
+            filled("/v1/extensions/{name}/versions/{version}", &texts),
+            "/v1/extensions/com.example.notes/versions/1.0.0%2Ba%2Fb"
+        );
+        assert_eq!(filled("/v1/switches", &[]), "/v1/switches");
+    }
+}

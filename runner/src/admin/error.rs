@@ -1,0 +1,172 @@
+//! Why an administrator did not get what was asked for.
+
+use alga_model::{ExtensionName, InstallId, TenantId};
+use alga_registry::RegistryError;
+use serde_json::{Value, json};
+
+use super::grants::Difference;
+
+/// A refusal, or a failure.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// The request makes no sense. All mistakes are there.
+    #[error("{what} not valid")]
+    Invalid {
+        /// What isn't valid, with its verb: `the limits are`.
+        what: &'static str,
+        /// What is wrong with it.
+        mistakes: Vec<String>,
+    },
+    /// The caller may do some administration, but not this.
+    #[error("{0}")]
+    Forbidden(&'static str),
+    /// There is no such thing, or the caller may not know that there is.
+    #[error("there is no {0}")]
+    NotFound(Missing),
+    /// What is to be changed was changed since the caller saw it.
+    #[error("it was changed meanwhile: the generation is {actual}, not {expected}")]
+    Changed {
+        /// The generation that the caller saw.
+        expected: u64,
+        /// The present one.
+        actual: u64,
+    },
+    /// What is replaced as a whole must have been seen.
+    #[error("`If-Match` must name the generation that is to be changed; its ETag has it")]
+    GuardMissing,
+    /// The install is uninstalled.
+    #[error("the install is uninstalled, so it can't be changed")]
+    Uninstalled,
+    /// A version is installed, or what an install may be rolled back to.
+    #[error("installs have the version, or would go back to it")]
+    VersionInUse {
+        /// Some of the installs.
+        installs: Vec<InstallId>,
+    },
+    /// An install would get wider grants than it has.
+    #[error("the grants would be wider than they are, which must be approved")]
+    ApprovalNeeded(Difference),
+    /// An install was never upgraded, or rolled back since.
+    #[error("there is no former version to go back to")]
+    NothingToRollBack,
+    /// What is stored can't be used.
+    #[error("cannot use the registered manifest of the version")]
+    Manifest(#[source] alga_bundles::InvalidManifest),
+    /// The registry failed.
+    #[error("cannot use the registry")]
+    Registry(#[source] RegistryError),
+    /// The storage failed.
+    #[error("cannot use the storage")]
+    Storage(#[source] alga_storage::Error),
+}
+
+/// What there isn't.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Missing {
+    /// An install.
+    Install(InstallId),
+    /// An install, nor a record of one.
+    RecordedInstall(InstallId),
+    /// A tenant that the caller may act for.
+    Tenant(TenantId),
+    /// An extension.
+    Extension(ExtensionName),
+    /// A version of an extension.
+    Version(ExtensionName, String),
+    /// Any version of an extension.
+    AnyVersion(ExtensionName),
+    /// Whatever the path names.
+    Path,
+}
+
+impl Missing {
+    /// What kind of thing it is.
+    const fn kind(&self) -> &'static str {
+        match self {
+            Self::Install(_) | Self::RecordedInstall(_) => "install",
+            Self::Tenant(_) => "tenant",
+            Self::Extension(_) => "extension",
+            Self::Version(..) | Self::AnyVersion(_) => "version",
+            Self::Path => "path",
+        }
+    }
+}
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Install(id) => write!(f, "install {id}"),
+            Self::RecordedInstall(id) => write!(f, "install {id}, nor any record of one"),
+            Self::Tenant(id) => write!(f, "tenant {id} that the token is good for"),
+            Self::Extension(name) => write!(f, "extension {name}"),
+            Self::Version(name, version) => write!(f, "{name} in {version}"),
+            Self::AnyVersion(name) => write!(f, "{name} in any version"),
+            Self::Path => f.write_str("such thing"),
+        }
+    }
+}
+
+impl AdminError {
+    /// A request that has one mistake or several.
+    pub fn invalid(what: &'static str, mistakes: Vec<String>) -> Self {
+        Self::Invalid { what, mistakes }
+    }
+
+    /// What programs branch on.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Invalid { .. } => "BAD_REQUEST",
+            Self::Forbidden(_) => "FORBIDDEN",
+            Self::NotFound(_) => "NOT_FOUND",
+            Self::Changed { .. } => "PRECONDITION_FAILED",
+            Self::GuardMissing => "PRECONDITION_REQUIRED",
+            Self::Uninstalled => "INSTALL_UNINSTALLED",
+            Self::VersionInUse { .. } => "VERSION_IN_USE",
+            Self::ApprovalNeeded(_) => "APPROVAL_NEEDED",
+            Self::NothingToRollBack => "NOTHING_TO_ROLL_BACK",
+            Self::Registry(RegistryError::Unavailable { .. })
+            | Self::Storage(alga_storage::Error::Unavailable(_)) => "UNAVAILABLE",
+            Self::Manifest(_) | Self::Registry(_) | Self::Storage(_) => "INTERNAL",
+        }
+    }
+
+    /// What programs may want to know besides.
+    pub fn details(&self) -> Value {
+        match self {
+            Self::Invalid { mistakes, .. } => json!({ "mistakes": mistakes }),
+            Self::NotFound(missing) => json!({ "what": missing.kind() }),
+            Self::Changed { actual, .. } => json!({ "generation": actual }),
+            Self::VersionInUse { installs } => json!({ "installs": installs }),
+            Self::ApprovalNeeded(difference) => json!({ "difference": difference }),
+            _ => json!({}),
+        }
+    }
+}
+
+impl From<RegistryError> for AdminError {
+    fn from(error: RegistryError) -> Self {
+        match error {
+            RegistryError::Conflict { expected, actual } => Self::Changed { expected, actual },
+            RegistryError::Uninstalled => Self::Uninstalled,
+            RegistryError::NoFormerVersion => Self::NothingToRollBack,
+            RegistryError::VersionInUse { installs } => Self::VersionInUse { installs },
+            RegistryError::Invalid { field, rule } => {
+                Self::invalid("the request is", vec![format!("{field} must be {rule}")])
+            }
+            // It was there a moment ago.
+            RegistryError::NotFound { .. } => Self::NotFound(Missing::Path),
+            error @ (RegistryError::PublisherMismatch { .. }
+            | RegistryError::DuplicateVersion { .. }
+            | RegistryError::ManifestConflict
+            | RegistryError::Unavailable { .. }
+            | RegistryError::Inconsistency { .. }
+            | RegistryError::Internal { .. }) => Self::Registry(error),
+        }
+    }
+}
+
+impl From<alga_storage::Error> for AdminError {
+    fn from(error: alga_storage::Error) -> Self {
+        Self::Storage(error)
+    }
+}
