@@ -1,6 +1,7 @@
 //! Who calls.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
@@ -11,10 +12,19 @@ use alga_model::{InstallId, TenantId};
 
 use super::AppState;
 use super::error::ApiError;
-use crate::tokens::Token;
+use super::request_id::RequestId;
+use crate::admin::Author;
+use crate::config::TokenScope;
+use crate::tokens::{Role, Token};
 
 /// The service header of older gateways; the same tokens as `Authorization: Bearer`.
 const RUNNER_AUTH: &str = "x-runner-auth";
+/// Says that a service acts as an administrator.
+const ALGA_ADMIN: &str = "x-alga-admin";
+/// For whom a service acts.
+const ALGA_ACTOR: &str = "x-alga-actor";
+/// The audit takes 256 bytes, of which the token's id has up to 64.
+const MAX_ACTOR_BYTES: usize = 128;
 
 /// A caller whose token was accepted.
 #[derive(Debug, Clone)]
@@ -58,6 +68,54 @@ impl FromRequestParts<AppState> for Principal {
             .authenticate(presented)
             .ok_or(ApiError::Unauthorized)?;
         Ok(Self::Token(token.clone()))
+    }
+}
+
+/// A caller who may do what administrators do.
+#[derive(Debug, Clone)]
+pub(super) struct Administrator(pub(super) Author);
+
+impl FromRequestParts<AppState> for Administrator {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let principal = Principal::from_request_parts(parts, state).await?;
+        let request_id = parts.extensions.get::<RequestId>();
+        let request_id = request_id.map(|id| Arc::clone(&id.0));
+        let (who, scope) = match &principal {
+            Principal::Anybody => ("anybody".to_owned(), TokenScope::default()),
+            Principal::Token(token) => (who(token, &parts.headers)?, token.scope().clone()),
+        };
+        Ok(Self(Author {
+            actor: format!("admin:{who}"),
+            request_id,
+            scope,
+        }))
+    }
+}
+
+/// Whom the audit names. A service says so where it acts as an administrator, and may say for whom.
+fn who(token: &Token, headers: &HeaderMap) -> Result<String, ApiError> {
+    match token.role {
+        Role::Admin => Ok(token.id.clone()),
+        Role::Service if headers.get(ALGA_ADMIN).is_some_and(|it| it == "true") => {
+            let Some(actor) = headers.get(ALGA_ACTOR) else {
+                return Ok(token.id.clone());
+            };
+            let fine = |actor: &&str| {
+                (1..=MAX_ACTOR_BYTES).contains(&actor.len())
+                    && actor.bytes().all(|byte| byte.is_ascii_graphic())
+            };
+            let actor = actor.to_str().ok().filter(fine).ok_or_else(|| {
+                ApiError::BadRequest(
+                    "x-alga-actor must be 1 to 128 visible ASCII characters".to_owned(),
+                )
+            })?;
+            Ok(format!("{}/{actor}", token.id))
+        }
+        Role::Service => Err(ApiError::Forbidden(
+            "administration needs an admin token, or a service token with `x-alga-admin: true`",
+        )),
     }
 }
 
@@ -148,6 +206,38 @@ mod tests {
         ] {
             assert!(ensure_local(&headers).is_err(), "{headers:?}");
         }
+    }
+
+    #[test]
+    fn a_service_says_when_it_acts_as_an_administrator_and_may_say_for_whom() {
+        let of_role = |role| Token::for_test("gateway", role);
+        let acting = |headers: &[(&'static str, &str)]| {
+            let headers = headers.iter().map(|(name, value)| {
+                let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
+                (HeaderName::from_static(name), value)
+            });
+            who(&of_role(Role::Service), &headers.collect()).ok()
+        };
+        let admin = (ALGA_ADMIN, "true");
+        assert_eq!(acting(&[admin]).as_deref(), Some("gateway"));
+        let ann = acting(&[admin, (ALGA_ACTOR, "ann@example.com")]);
+        assert_eq!(ann.as_deref(), Some("gateway/ann@example.com"));
+        assert!(acting(&[admin, (ALGA_ACTOR, &"a".repeat(MAX_ACTOR_BYTES))]).is_some());
+        for refused in [
+            &[][..],
+            &[(ALGA_ADMIN, "yes")],
+            &[(ALGA_ACTOR, "ann")],
+            &[admin, (ALGA_ACTOR, "")],
+            &[admin, (ALGA_ACTOR, "a b")],
+            &[admin, (ALGA_ACTOR, "\u{e4}")],
+            &[admin, (ALGA_ACTOR, &"a".repeat(MAX_ACTOR_BYTES + 1))],
+        ] {
+            assert_eq!(acting(refused), None, "{refused:?}");
+        }
+        // Nobody vouches for what an administrator's own client says.
+        let headers = of(ALGA_ACTOR, "somebody-else");
+        let who = who(&of_role(Role::Admin), &headers).ok();
+        assert_eq!(who.as_deref(), Some("gateway"));
     }
 
     #[test]

@@ -10,6 +10,9 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use alga_registry::RegistryError;
+
+use crate::admin::AdminError;
 use crate::engine::RunError;
 use crate::execute::ExecuteError;
 
@@ -36,6 +39,8 @@ pub(super) enum ApiError {
     Internal,
     /// The extension gave no answer.
     Execute(ExecuteError),
+    /// An administrator did not get what was asked for.
+    Admin(AdminError),
 }
 
 /// How soon it makes sense to try again after an overload.
@@ -53,6 +58,24 @@ impl ApiError {
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Admin(error) => match error {
+                AdminError::Invalid { .. } => StatusCode::BAD_REQUEST,
+                AdminError::Forbidden(_) => StatusCode::FORBIDDEN,
+                AdminError::NotFound(_) => StatusCode::NOT_FOUND,
+                AdminError::Uninstalled
+                | AdminError::VersionInUse { .. }
+                | AdminError::ApprovalNeeded(_)
+                | AdminError::NothingToRollBack => StatusCode::CONFLICT,
+                AdminError::Changed { .. } => StatusCode::PRECONDITION_FAILED,
+                AdminError::GuardMissing => StatusCode::PRECONDITION_REQUIRED,
+                AdminError::Registry(RegistryError::Unavailable { .. })
+                | AdminError::Storage(alga_storage::Error::Unavailable(_)) => {
+                    StatusCode::SERVICE_UNAVAILABLE
+                }
+                AdminError::Manifest(_) | AdminError::Registry(_) | AdminError::Storage(_) => {
+                    StatusCode::INTERNAL_SERVER_ERROR
+                }
+            },
             Self::Execute(error) => match error {
                 ExecuteError::Disabled => StatusCode::CONFLICT,
                 ExecuteError::Bundle(error) => match **error {
@@ -90,6 +113,7 @@ impl ApiError {
             Self::Unavailable => "UNAVAILABLE",
             Self::Internal => "INTERNAL",
             Self::Execute(error) => error.code(),
+            Self::Admin(error) => error.code(),
         }
     }
 
@@ -108,6 +132,7 @@ impl ApiError {
             Self::Unavailable => "the registry can't be reached".to_owned(),
             Self::Internal => "the runner failed".to_owned(),
             Self::Execute(error) => error.to_string(),
+            Self::Admin(error) => error.to_string(),
         }
     }
 
@@ -115,6 +140,7 @@ impl ApiError {
         match self {
             Self::TooLarge(limit) => json!({ "limit": limit }),
             Self::Execute(ExecuteError::Run(RunError::OutOfFuel)) => json!({ "limit": "fuel" }),
+            Self::Admin(error) => error.details(),
             _ => json!({}),
         }
     }
@@ -179,9 +205,10 @@ mod tests {
     use std::sync::Arc;
 
     use alga_bundles::{ArchiveError, InvalidManifest};
-    use alga_model::ContentHash;
+    use alga_model::{ContentHash, InstallId};
 
     use super::*;
+    use crate::admin::{Difference, Missing};
 
     /// Every failure there is, once.
     fn all() -> Vec<ApiError> {
@@ -215,6 +242,30 @@ mod tests {
             ApiError::Execute(ExecuteError::Component("why".to_owned())),
             ApiError::Execute(ExecuteError::Stopping),
         ];
+        let install = InstallId::new(uuid::Uuid::nil());
+        let admin = [
+            AdminError::invalid("the limits are", vec!["why".to_owned()]),
+            AdminError::Forbidden("why"),
+            AdminError::NotFound(Missing::Install(install)),
+            AdminError::Changed {
+                expected: 1,
+                actual: 2,
+            },
+            AdminError::GuardMissing,
+            AdminError::Uninstalled,
+            AdminError::VersionInUse {
+                installs: vec![install],
+            },
+            AdminError::ApprovalNeeded(Difference::default()),
+            AdminError::NothingToRollBack,
+            AdminError::Registry(RegistryError::Unavailable {
+                source: "inner".into(),
+            }),
+            AdminError::Registry(RegistryError::Internal {
+                source: "inner".into(),
+            }),
+        ];
+        all.extend(admin.map(ApiError::Admin));
         all.extend(RunError::each().map(|error| ApiError::Execute(ExecuteError::Run(error))));
         all
     }

@@ -3,6 +3,7 @@
 mod auth;
 mod error;
 mod metrics;
+mod openapi;
 mod request_id;
 mod routes;
 mod server;
@@ -101,6 +102,7 @@ pub fn router(state: AppState) -> Router {
         .route("/healthz", get(routes::health::healthz))
         .route("/readyz", get(routes::health::readyz))
         .route("/metrics", get(routes::metrics::metrics))
+        .route("/openapi.json", get(routes::openapi::openapi))
         .route("/v1/execute", post(routes::execute::execute))
         .route("/v1/installs/{install_id}/http", any(routes::install::call))
         .route(
@@ -111,6 +113,7 @@ pub fn router(state: AppState) -> Router {
             "/v1/installs/{install_id}/http/{*path}",
             any(routes::install::call),
         )
+        .merge(routes::admin::router())
         .fallback(routes::health::not_found)
         .method_not_allowed_fallback(routes::health::method_not_allowed)
         .layer(DefaultBodyLimit::max(max_body_bytes))

@@ -94,6 +94,11 @@ fn the_http_framework_is_in_the_http_door() {
 }
 
 #[test]
+fn an_http_client_is_only_in_the_client_of_administration() {
+    only_in("reqwest::", &["runner/src/admin/client.rs"]);
+}
+
+#[test]
 fn the_environment_is_read_by_the_configuration_alone() {
     for word in ["env::var", "env::vars", "env::var_os", "env::vars_os"] {
         for (path, source) in sources() {

@@ -196,13 +196,28 @@ impl Deployment {
 
     /// Packs a component into a bundle that asks for the namespace `notes`.
     pub(crate) fn pack(&self, name: &str, version: &str, component: &[u8]) -> PathBuf {
+        self.pack_asking(name, version, component, &["notes"])
+    }
+
+    /// Packs a component into a bundle that asks for these namespaces.
+    pub(crate) fn pack_asking(
+        &self,
+        name: &str,
+        version: &str,
+        component: &[u8],
+        namespaces: &[&str],
+    ) -> PathBuf {
+        let namespaces: Vec<_> = namespaces
+            .iter()
+            .map(|name| json!({ "name": name, "access": ["read", "write"] }))
+            .collect();
         let folder = self.scratch(&format!("{name}-{version}-{}", Uuid::new_v4()));
         let manifest = json!({
             "name": name,
             "publisher": "Tests",
             "version": version,
             "runtime": "wasm-component@1",
-            "capabilities": { "alga.storage": { "namespaces": [{ "name": "notes", "access": ["read", "write"] }] } },
+            "capabilities": { "alga.storage": { "namespaces": namespaces } },
         });
         std::fs::create_dir_all(folder.join("dist")).unwrap();
         std::fs::write(folder.join("manifest.json"), manifest.to_string()).unwrap();
@@ -293,6 +308,11 @@ impl Deployment {
     /// A request to the server with the service token.
     pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.anonymous(method, path).bearer_auth(self.token())
+    }
+
+    /// A request to the server with the administrator's token.
+    pub(crate) fn admin(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.anonymous(method, path).bearer_auth(self.admin_token())
     }
 
     /// What the server counts, as Prometheus reads it.

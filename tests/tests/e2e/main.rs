@@ -11,6 +11,7 @@
 mod deployment;
 mod example;
 
+mod administration;
 mod architecture;
 mod assets;
 mod auth;
@@ -22,6 +23,7 @@ mod guest_tools;
 mod hostile;
 mod integrity;
 mod notes;
+mod openapi;
 mod plain_http;
 mod process;
 mod tickets;

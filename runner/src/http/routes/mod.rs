@@ -1,6 +1,8 @@
 //! One file a noun.
 
+pub(super) mod admin;
 pub(super) mod execute;
 pub(super) mod health;
 pub(super) mod install;
 pub(super) mod metrics;
+pub(super) mod openapi;

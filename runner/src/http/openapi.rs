@@ -1,0 +1,404 @@
+//! The `OpenAPI` document, made from what the routes are made from.
+//!
+//! An operation of administration describes itself. The few other routes are described here; a test
+//! compares them with the router's.
+
+use std::sync::LazyLock;
+
+use serde_json::{Map, Value, json};
+
+use crate::admin::{
+    Answer as _, AuditQuery, Guard, Operation, Parameters, Visitor, every_operation,
+};
+
+/// The document as it is served.
+pub(super) static DOCUMENT: LazyLock<String> = LazyLock::new(|| document().to_string());
+
+/// Refusals that every request with a token may meet.
+const EVERYWHERE: [(u16, &str); 4] = [
+    (401, "UNAUTHORIZED"),
+    (403, "FORBIDDEN"),
+    (500, "INTERNAL"),
+    (503, "UNAVAILABLE"),
+];
+
+fn document() -> Value {
+    let mut operations = Operations::default();
+    every_operation(&mut operations);
+    let Operations {
+        mut paths,
+        mut schemas,
+    } = operations;
+    add(&mut paths, AuditQuery::PATH, "get", audit());
+    add_others(&mut paths);
+    schemas.insert("Error".to_owned(), error_schema());
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Alga Runner",
+            "summary": "Runs third-party extensions of a multi-tenant product",
+            "version": env!("CARGO_PKG_VERSION"),
+            "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
+        },
+        "servers": [{ "url": "/" }],
+        "security": [{ "bearer": [] }, { "runnerAuth": [] }],
+        "tags": [
+            { "name": "execute", "description": "Calling extensions" },
+            { "name": "administration", "description": "For an admin token, or a service token with `x-alga-admin: true`. A token that is limited to tenants or installs sees only theirs." },
+            { "name": "operation", "description": "Probes, metrics and this document" },
+        ],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "bearer": { "type": "http", "scheme": "bearer" },
+                "runnerAuth": { "type": "apiKey", "in": "header", "name": "x-runner-auth" },
+            },
+        },
+    })
+}
+
+/// Paths and schemas of the operations visited.
+#[derive(Default)]
+struct Operations {
+    paths: Map<String, Value>,
+    schemas: Map<String, Value>,
+}
+
+impl Visitor for Operations {
+    fn visit<O: Operation>(&mut self) {
+        let name = O::Answer::NAME;
+        self.schemas.insert(name.to_owned(), O::Answer::schema());
+        let mut parameters = path_parameters(O::PATH);
+        parameters.extend(query_parameters(&O::Query::schema()));
+        parameters.extend(if_match(O::GUARD));
+        parameters.extend(on_behalf());
+        let mut refusals = EVERYWHERE.to_vec();
+        refusals.extend(O::REFUSALS);
+        if O::GUARD != Guard::None {
+            refusals.extend([(400, "BAD_REQUEST"), (412, "PRECONDITION_FAILED")]);
+        }
+        if O::GUARD == Guard::Required {
+            refusals.push((428, "PRECONDITION_REQUIRED"));
+        }
+        let body = O::Body::schema();
+        if !body.is_null() {
+            refusals.push((413, "TOO_LARGE"));
+        }
+        let mut responses = responses(refusals);
+        let schema = json!({ "$ref": format!("#/components/schemas/{name}") });
+        responses.insert(
+            O::STATUS.to_string(),
+            json!({
+                "description": "Done",
+                "content": { "application/json": { "schema": schema } },
+            }),
+        );
+        let mut operation = json!({
+            "operationId": operation_id(std::any::type_name::<O>()),
+            "summary": O::SUMMARY,
+            "tags": ["administration"],
+            "parameters": parameters,
+            "responses": responses,
+        });
+        if let (false, Some(operation)) = (body.is_null(), operation.as_object_mut()) {
+            let required = body
+                .get("required")
+                .and_then(Value::as_array)
+                .is_some_and(|required| !required.is_empty());
+            let body = json!({
+                "required": required,
+                "content": { "application/json": { "schema": body } },
+            });
+            operation.insert("requestBody".to_owned(), body);
+        }
+        let method = O::METHOD.as_str().to_lowercase();
+        add(&mut self.paths, O::PATH, &method, operation);
+    }
+}
+
+fn add(paths: &mut Map<String, Value>, path: &str, method: &str, operation: Value) {
+    let item = paths.entry(path).or_insert_with(|| json!({}));
+    if let Some(item) = item.as_object_mut() {
+        item.insert(method.to_owned(), operation);
+    }
+}
+
+/// `crate::admin::ShowInstall` is `showInstall`.
+fn operation_id(type_name: &str) -> String {
+    let name = type_name.rsplit("::").next().unwrap_or(type_name);
+    let mut letters = name.chars();
+    let first = letters.next().map(|first| first.to_ascii_lowercase());
+    first.into_iter().chain(letters).collect()
+}
+
+fn path_parameters(path: &str) -> Vec<Value> {
+    let names = path
+        .split('/')
+        .filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'));
+    names
+        .map(|name| {
+            let schema = if name.ends_with("_id") {
+                json!({ "type": "string", "format": "uuid" })
+            } else {
+                json!({ "type": "string" })
+            };
+            json!({ "name": name, "in": "path", "required": true, "schema": schema })
+        })
+        .collect()
+}
+
+fn query_parameters(schema: &Value) -> Vec<Value> {
+    let properties = schema.get("properties").and_then(Value::as_object);
+    let each = properties.into_iter().flatten();
+    each.map(|(name, schema)| json!({ "name": name, "in": "query", "schema": schema }))
+        .collect()
+}
+
+fn if_match(guard: Guard) -> Option<Value> {
+    let parameter = |required: bool| {
+        json!({
+            "name": "If-Match",
+            "in": "header",
+            "required": required,
+            "description": "The ETag of what is to be changed, or `*` for whatever is there",
+            "schema": { "type": "string" },
+        })
+    };
+    match guard {
+        Guard::None => None,
+        Guard::Optional => Some(parameter(false)),
+        Guard::Required => Some(parameter(true)),
+    }
+}
+
+/// What a service says when it acts as an administrator.
+fn on_behalf() -> [Value; 2] {
+    let header = |name: &str, description: &str, schema: Value| json!({ "name": name, "in": "header", "description": description, "schema": schema });
+    [
+        header(
+            "x-alga-admin",
+            "Says that a service acts as an administrator",
+            json!({ "const": "true" }),
+        ),
+        header(
+            "x-alga-actor",
+            "For whom a service acts, for the audit",
+            json!({ "type": "string", "minLength": 1, "maxLength": 128 }),
+        ),
+    ]
+}
+
+/// Refusals by status, with their codes.
+fn responses(mut refusals: Vec<(u16, &str)>) -> Map<String, Value> {
+    refusals.sort_unstable();
+    refusals.dedup();
+    let by_status = refusals.chunk_by(|(one, _), (other, _)| one == other);
+    by_status
+        .filter_map(|of_status| {
+            let (status, _) = of_status.first()?;
+            let codes: Vec<_> = of_status.iter().map(|(_, code)| *code).collect();
+            let response = json!({
+                "description": codes.join(", "),
+                "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Error" } } },
+            });
+            Some((status.to_string(), response))
+        })
+        .collect()
+}
+
+fn error_schema() -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "error": {
+                "type": "object",
+                "properties": {
+                    "code": { "type": "string" },
+                    "message": { "type": "string" },
+                    "details": { "type": "object" },
+                    "requestId": { "type": "string" },
+                },
+                "required": ["code", "message", "details", "requestId"],
+            },
+        },
+        "required": ["error"],
+    })
+}
+
+fn audit() -> Value {
+    let mut parameters = query_parameters(&AuditQuery::schema());
+    parameters.extend(on_behalf());
+    let mut responses =
+        responses([&EVERYWHERE[..], &[(400, "BAD_REQUEST"), (404, "NOT_FOUND")]].concat());
+    let lines = json!({
+        "description": "A JSON object a line",
+        "content": { "application/x-ndjson": { "schema": { "type": "string" } } },
+    });
+    responses.insert("200".to_owned(), lines);
+    json!({
+        "operationId": "exportAudit",
+        "summary": AuditQuery::SUMMARY,
+        "tags": ["administration"],
+        "parameters": parameters,
+        "responses": responses,
+    })
+}
+
+/// The routes that are no operations of administration.
+fn add_others(paths: &mut Map<String, Value>) {
+    add(paths, "/v1/execute", "post", execute());
+    for (path, suffix) in [
+        ("/v1/installs/{install_id}/http", "Root"),
+        ("/v1/installs/{install_id}/http/", "Slash"),
+        ("/v1/installs/{install_id}/http/{path}", ""),
+    ] {
+        for method in ["get", "put", "post", "delete", "options", "head", "patch"] {
+            let id = format!("call{suffix}_{method}");
+            add(paths, path, method, call(&id, path));
+        }
+    }
+    let public = |id: &str, summary: &str, content: Value, unready: bool| {
+        let mut operation = json!({
+            "operationId": id,
+            "summary": summary,
+            "tags": ["operation"],
+            "security": [],
+            "responses": { "200": { "description": "Done", "content": content } },
+        });
+        let responses = operation.pointer_mut("/responses");
+        if let (true, Some(Value::Object(responses))) = (unready, responses) {
+            let unready = json!({ "description": "It should not" });
+            responses.insert("503".to_owned(), unready);
+        }
+        operation
+    };
+    let text = json!({ "text/plain": { "schema": { "type": "string" } } });
+    let object = json!({ "application/json": { "schema": { "type": "object" } } });
+    let healthz = public(
+        "healthz",
+        "Tells whether the process lives",
+        text.clone(),
+        false,
+    );
+    add(paths, "/healthz", "get", healthz);
+    let readyz = "Tells whether the process should get requests";
+    let readyz = public("readyz", readyz, object.clone(), true);
+    add(paths, "/readyz", "get", readyz);
+    let openapi = public("openapi", "Shows this document", object, false);
+    add(paths, "/openapi.json", "get", openapi);
+    let mut responses = responses([&EVERYWHERE[..], &[(404, "NOT_FOUND")]].concat());
+    let measured = json!({ "description": "Text for Prometheus", "content": text });
+    responses.insert("200".to_owned(), measured);
+    let metrics = json!({
+        "operationId": "metrics",
+        "summary": "Tells what the process measured; for tokens that are not limited",
+        "tags": ["operation"],
+        "responses": responses,
+    });
+    add(paths, "/metrics", "get", metrics);
+}
+
+/// How a call to an extension may fail, whichever way it comes.
+const OF_CALLS: [(u16, &str); 13] = [
+    (400, "BAD_REQUEST"),
+    (404, "NOT_FOUND"),
+    (404, "BUNDLE_NOT_FOUND"),
+    (409, "INSTALL_DISABLED"),
+    (413, "TOO_LARGE"),
+    (502, "BUNDLE_DAMAGED"),
+    (502, "GUEST_NONSENSE"),
+    (502, "GUEST_TRAP"),
+    (502, "INVALID_COMPONENT"),
+    (503, "OVERLOADED"),
+    (504, "TIMEOUT"),
+    (507, "MEMORY_LIMIT"),
+    (403, "CONTEXT_MISMATCH"),
+];
+
+fn call(id: &str, path: &str) -> Value {
+    let mut responses = responses([&EVERYWHERE[..], &OF_CALLS].concat());
+    let answer = json!({ "description": "Whatever the extension answers" });
+    responses.insert("default".to_owned(), answer);
+    json!({
+        "operationId": id,
+        "summary": "Calls an extension with the request itself",
+        "tags": ["execute"],
+        "parameters": path_parameters(path),
+        "responses": responses,
+    })
+}
+
+fn execute() -> Value {
+    let text = json!({ "type": "string" });
+    let uuid = json!({ "type": "string", "format": "uuid" });
+    let texts = json!({
+        "type": "object",
+        "additionalProperties": { "anyOf": [text, { "type": "array", "items": text }] },
+    });
+    let count = json!({ "type": "integer", "minimum": 0 });
+    let envelope = json!({
+        "type": "object",
+        "properties": {
+            "context": {
+                "type": "object",
+                "properties": {
+                    "request_id": text,
+                    "tenant_id": uuid,
+                    "extension_id": text,
+                    "install_id": uuid,
+                    "version_id": uuid,
+                    "content_hash": text,
+                    "config": { "type": "object", "additionalProperties": text },
+                },
+                "required": ["tenant_id", "extension_id"],
+            },
+            "http": {
+                "type": "object",
+                "properties": {
+                    "method": text,
+                    "path": text,
+                    "query": { "anyOf": [text, texts] },
+                    "headers": texts,
+                    "body_b64": text,
+                },
+                "required": ["method", "path"],
+            },
+            "limits": {
+                "type": "object",
+                "properties": { "timeout_ms": count, "memory_mb": count, "fuel": count },
+            },
+            "providers": { "type": "array", "items": text },
+            "secret_envelope": { "type": "object" },
+            "user": { "type": "object" },
+        },
+        "required": ["context", "http"],
+    });
+    let answer = json!({
+        "type": "object",
+        "properties": {
+            "status": { "type": "integer", "minimum": 200, "maximum": 599 },
+            "headers": { "type": "object", "additionalProperties": text },
+            "body_b64": text,
+        },
+        "required": ["status", "headers"],
+    });
+    let mut responses = responses([&EVERYWHERE[..], &OF_CALLS].concat());
+    responses.insert(
+        "200".to_owned(),
+        json!({
+            "description": "The extension answered, with whatever status",
+            "content": { "application/json": { "schema": answer } },
+        }),
+    );
+    json!({
+        "operationId": "execute",
+        "summary": "Calls an extension with a request in an envelope",
+        "tags": ["execute"],
+        "requestBody": {
+            "required": true,
+            "content": { "application/json": { "schema": envelope } },
+        },
+        "responses": responses,
+    })
+}
