@@ -13,6 +13,7 @@ use alga_storage::{
 };
 use serde_json::json;
 
+use crate::admin::{Admin, Administration, Author};
 use crate::installs::Installs;
 
 #[derive(Debug)]
@@ -72,6 +73,24 @@ impl Stage {
             .create_install(&new, self.change())
             .await
             .unwrap()
+    }
+
+    /// An administrator's work on these databases.
+    pub(crate) fn administration(&self) -> Administration {
+        Administration::Here {
+            admin: Box::new(self.admin()),
+            author: Author::operator("admin"),
+        }
+    }
+
+    /// What does an administrator's work.
+    pub(crate) fn admin(&self) -> Admin {
+        Admin {
+            registry: Arc::clone(&self.registry) as _,
+            storage: Arc::clone(&self.storage),
+            installs: self.installs_with(Limits::default()),
+            clock: Arc::clone(&self.clock) as _,
+        }
     }
 
     /// A look at the registry as it is now, with these limits for everybody.

@@ -7,6 +7,7 @@ mod audit;
 mod bundle;
 mod config;
 mod duration;
+mod extension;
 mod input;
 mod install;
 mod invoke;
@@ -15,6 +16,7 @@ mod migrate;
 mod moment;
 mod output;
 mod serve;
+mod session;
 mod storage;
 mod switches;
 mod tenant;
@@ -25,8 +27,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
+use crate::admin::Refused;
 use crate::config::{Config, ConfigSources, LogConfig, Overrides};
 use crate::telemetry;
 
@@ -53,6 +57,15 @@ struct Settings {
     #[arg(long, global = true, value_name = "FOLDER")]
     data_dir: Option<String>,
 
+    /// Ask the server at this URL instead of working on the data folder: install, extension, tenant,
+    /// switches, usage show and audit
+    #[arg(long, global = true, value_name = "URL")]
+    server: Option<String>,
+
+    /// Present the administrator's token in this file to that server
+    #[arg(long, global = true, value_name = "FILE")]
+    token_file: Option<String>,
+
     /// Write the log as auto, text or json
     #[arg(long, global = true, value_name = "FORMAT")]
     log_format: Option<String>,
@@ -72,6 +85,9 @@ enum Command {
     /// Install extensions for tenants and grant them what they may use
     #[command(subcommand)]
     Install(install::Command),
+    /// Look at what is published
+    #[command(subcommand)]
+    Extension(extension::Command),
     /// Set what applies to all installs of a tenant
     #[command(subcommand)]
     Tenant(tenant::Command),
@@ -93,6 +109,27 @@ enum Command {
     /// Look at the settings
     #[command(subcommand)]
     Config(config::Command),
+}
+
+impl Command {
+    /// Whether it is one of administration, which a server does as well.
+    const fn may_ask_a_server(&self) -> bool {
+        match self {
+            Self::Install(_)
+            | Self::Extension(_)
+            | Self::Tenant(_)
+            | Self::Switches(_)
+            | Self::Usage(usage::Command::Show(_))
+            | Self::Audit(_) => true,
+            Self::Serve(_)
+            | Self::Bundle(_)
+            | Self::Invoke(_)
+            | Self::Storage(_)
+            | Self::Usage(usage::Command::Verify(_))
+            | Self::Migrate(_)
+            | Self::Config(_) => false,
+        }
+    }
 }
 
 /// How long work that can't be interrupted, a compilation for instance, may hold up the end.
@@ -119,9 +156,24 @@ pub fn main() -> ExitCode {
             Ok(mistake) => mistake.exit(),
             Err(error) => {
                 output::error(&error);
+                hint(&error);
                 exit_code(&error)
             }
         },
+    }
+}
+
+/// Says what may help.
+fn hint(error: &anyhow::Error) {
+    let Some(refused) = error.downcast_ref::<Refused>() else {
+        return;
+    };
+    let missing = (refused.code == "NOT_FOUND").then(|| refused.details.get("what"));
+    match missing.flatten().and_then(serde_json::Value::as_str) {
+        Some("install") => output::note("`alga-runner install list` shows those there are"),
+        Some("extension") => output::note("`alga-runner extension list` shows those there are"),
+        Some("version") => output::note("`alga-runner bundle add` publishes one"),
+        _ => {}
     }
 }
 
@@ -133,6 +185,10 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    if cli.settings.server.is_some() && !cli.command.may_ask_a_server() {
+        let mistake = "this command works on the data folder; it takes no --server\n";
+        return Err(clap::Error::raw(ErrorKind::ArgumentConflict, mistake).into());
+    }
     let overrides = overrides(cli.settings, &cli.command);
     let config = Config::load(ConfigSources::of_process(cli.config, overrides))?;
     if let Command::Config(command) = cli.command {
@@ -143,6 +199,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(_) => serve::run(&config).await,
         Command::Bundle(command) => command.run(&config).await,
         Command::Install(command) => command.run(&config).await,
+        Command::Extension(command) => command.run(&config).await,
         Command::Invoke(invoke) => invoke.run(config).await,
         Command::Tenant(command) => command.run(&config).await,
         Command::Storage(command) => command.run(&config).await,
@@ -172,11 +229,15 @@ fn log_config(configured: &LogConfig, command: &Command) -> LogConfig {
 fn overrides(settings: Settings, command: &Command) -> Overrides {
     let Settings {
         data_dir,
+        server,
+        token_file,
         log_format,
         log_filter,
     } = settings;
     let everywhere = Overrides {
         data_dir,
+        server,
+        token_file,
         log_format,
         log_filter,
         ..Overrides::default()

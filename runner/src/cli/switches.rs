@@ -1,21 +1,19 @@
 //! `alga-runner switches`.
 
-use std::collections::BTreeSet;
 use std::process::ExitCode;
 
-use alga_model::{ExtensionName, TenantId, Timestamp};
-use alga_registry::{
-    Change, ExtensionKey, MAX_PAGE_ITEMS, PageRequest, Registry, RegistryError, SwitchesEdit,
-    TenantEdit,
-};
+use alga_model::{ExtensionName, TenantId};
 use anyhow::{Context as _, bail};
 use clap::error::ErrorKind;
 use clap::{Args, Subcommand, ValueEnum};
-use serde::Serialize;
+use serde_json::json;
 
-use super::install::change;
+use super::session::Session;
 use super::{output, tenant};
-use crate::app::Stores;
+use crate::admin::{
+    Administration, Ask, ReplaceSwitches, ReplaceSwitchesBody, ReplaceTenantSwitches,
+    ReplaceTenantSwitchesBody, ShowExtension, ShowSwitches, ShowTenantSwitches,
+};
 use crate::config::Config;
 
 #[derive(Debug, Args)]
@@ -70,25 +68,6 @@ struct Allow {
     remove: Vec<ExtensionName>,
 }
 
-/// The switches as they are.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct State {
-    storage: bool,
-    /// Null where all are allowed.
-    allowed_extensions: Option<BTreeSet<ExtensionName>>,
-    storage_off_for_tenants: Vec<TenantId>,
-    updated_at: Option<Timestamp>,
-}
-
-/// The switch of one tenant as it is.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct StateOfTenant {
-    tenant_id: TenantId,
-    storage: bool,
-}
-
 impl Switches {
     /// Prints the switches as they are, or as they are now.
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
@@ -97,158 +76,132 @@ impl Switches {
             let mistake = "--tenant goes behind `storage on` or `storage off`\n";
             return Err(clap::Error::raw(ErrorKind::ArgumentConflict, mistake).into());
         }
-        let stores = Stores::open_existing(config).await?;
+        let session = Session::open(config).await?;
+        let admin = &session.admin;
         match self.edit {
             None => {}
-            Some(Edit::Storage(command)) => command.run(&stores).await?,
-            Some(Edit::Allow(command)) => command.run(&stores).await?,
+            Some(Edit::Storage(command)) => command.run(admin).await?,
+            Some(Edit::Allow(command)) => command.run(admin).await?,
         }
         match self.tenant {
-            None => output::json(&State::load(&stores).await?)?,
-            Some(tenant) => output::json(&StateOfTenant::load(&stores, tenant).await?)?,
+            None => output::json(&admin.ask(Ask::<ShowSwitches>::of(())).await?)?,
+            Some(tenant) => show_of_tenant(admin, tenant).await?,
         }
-        stores.close().await;
+        session.close().await;
         Ok(ExitCode::SUCCESS)
     }
 }
 
 impl Storage {
-    async fn run(self, stores: &Stores) -> anyhow::Result<()> {
-        let (registry, change) = (&stores.registry, change(stores));
+    async fn run(self, admin: &Administration) -> anyhow::Result<()> {
         let on = self.position == Position::On;
         match self.tenant {
             None => {
-                let edit = SwitchesEdit::Storage(on);
-                registry.edit_switches(edit, None, change).await?;
+                edit(admin, |switches| {
+                    switches.storage = on;
+                    Ok(())
+                })
+                .await
             }
             Some(tenant) => {
-                tenant::note_unless_known(&**registry, tenant).await?;
-                let edit = TenantEdit::Storage(on);
-                registry.edit_tenant(tenant, edit, None, change).await?;
+                tenant::note_unless_known(admin, tenant).await?;
+                let wanted = ReplaceTenantSwitchesBody { storage: on };
+                let ask = Ask::<ReplaceTenantSwitches>::with(tenant, wanted);
+                admin.ask(ask).await?;
+                Ok(())
             }
         }
-        Ok(())
     }
 }
 
 impl Allow {
-    async fn run(self, stores: &Stores) -> anyhow::Result<()> {
-        let (registry, change) = (&*stores.registry, change(stores));
+    async fn run(self, admin: &Administration) -> anyhow::Result<()> {
         for name in self.names.iter().chain(&self.add) {
-            let key = ExtensionKey::Name(name.clone());
-            if registry.extension(&key).await?.is_none() {
-                output::note(format_args!(
+            match admin.ask(Ask::<ShowExtension>::of(name.clone())).await {
+                Err(refused) if refused.code == "NOT_FOUND" => output::note(format_args!(
                     "warning: no extension {name} is published yet"
-                ));
+                )),
+                found => drop(found?),
             }
         }
         if !self.add.is_empty() {
-            add(registry, &self.add, change).await
+            add(admin, &self.add).await
         } else if !self.remove.is_empty() {
-            remove(registry, &self.remove, change).await
+            remove(admin, &self.remove).await
         } else {
-            let allowed = (!self.all).then(|| self.names.into_iter().collect());
-            let edit = SwitchesEdit::AllowedExtensions(allowed);
-            registry.edit_switches(edit, None, change).await?;
-            Ok(())
+            edit(admin, |switches| {
+                let names = || self.names.iter().cloned().collect();
+                switches.allowed_extensions = (!self.all).then(names);
+                Ok(())
+            })
+            .await
         }
     }
 }
 
 /// Allows more extensions than those on the list.
-async fn add(
-    registry: &dyn Registry,
-    names: &[ExtensionName],
-    change: Change<'_>,
-) -> anyhow::Result<()> {
-    let all_are_allowed = "every extension is allowed already; `alga-runner switches allow NAME…` leaves the storage to some";
-    edit_list(registry, change, all_are_allowed, |allowed| {
+async fn add(admin: &Administration, names: &[ExtensionName]) -> anyhow::Result<()> {
+    edit(admin, |switches| {
+        let allowed = switches.allowed_extensions.as_mut().context("every extension is allowed already; `alga-runner switches allow NAME…` leaves the storage to some")?;
         allowed.extend(names.iter().cloned());
+        Ok(())
     })
     .await
 }
 
 /// Takes extensions from the list.
-async fn remove(
-    registry: &dyn Registry,
-    names: &[ExtensionName],
-    change: Change<'_>,
-) -> anyhow::Result<()> {
-    let all_are_allowed = "every extension is allowed, so there is no list to remove from; `alga-runner switches allow NAME…` gives one";
-    edit_list(registry, change, all_are_allowed, |allowed| {
+async fn remove(admin: &Administration, names: &[ExtensionName]) -> anyhow::Result<()> {
+    edit(admin, |switches| {
+        let allowed = switches.allowed_extensions.as_mut().context("every extension is allowed, so there is no list to remove from; `alga-runner switches allow NAME…` gives one")?;
         for name in names {
             if !allowed.remove(name) {
                 output::note(format_args!("{name} is not on the list"));
             }
         }
+        Ok(())
     })
     .await
 }
 
-/// How often the list is read once more because somebody else changed it meanwhile.
+/// How often the switches are read once more because somebody else changed them meanwhile.
 const ATTEMPTS: usize = 5;
 
-/// Changes the list of allowed extensions, and nothing that others change at the same time; fails
-/// with `all_are_allowed` where there is none.
-async fn edit_list(
-    registry: &dyn Registry,
-    change: Change<'_>,
-    all_are_allowed: &'static str,
-    edit: impl Fn(&mut BTreeSet<ExtensionName>),
+/// Changes some of the switches, and nothing that others change at the same time.
+async fn edit(
+    admin: &Administration,
+    edit: impl Fn(&mut ReplaceSwitchesBody) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     for _ in 0..ATTEMPTS {
-        let switches = registry.switches().await?;
-        let mut allowed = switches.allowed_extensions.context(all_are_allowed)?;
-        edit(&mut allowed);
-        let edit = SwitchesEdit::AllowedExtensions(Some(allowed));
-        let expected = Some(switches.generation);
-        match registry.edit_switches(edit, expected, change).await {
-            Err(RegistryError::Conflict { .. }) => {}
+        let present = admin.ask(Ask::<ShowSwitches>::of(())).await?;
+        let mut wanted = ReplaceSwitchesBody {
+            storage: present.storage,
+            allowed_extensions: present.allowed_extensions,
+        };
+        edit(&mut wanted)?;
+        let ask = Ask::<ReplaceSwitches>::with((), wanted).expecting(present.generation);
+        match admin.ask(ask).await {
+            Err(refused) if refused.is_outdated() => {}
             done => return Ok(done.map(drop)?),
         }
     }
     bail!("others keep changing the switches; try again")
 }
 
-impl State {
-    async fn load(stores: &Stores) -> anyhow::Result<Self> {
-        let switches = stores.registry.switches().await?;
-        let mut off = Vec::new();
-        let mut page = PageRequest::first(MAX_PAGE_ITEMS);
-        loop {
-            let found = stores.registry.tenants_with_settings(page).await?;
-            let switched_off = found.items.iter().filter(|tenant| !tenant.storage);
-            off.extend(switched_off.map(|tenant| tenant.tenant));
-            match found.next {
-                Some(next) => page = PageRequest::after(next, MAX_PAGE_ITEMS),
-                None => break,
-            }
-        }
-        Ok(Self {
-            storage: switches.storage,
-            allowed_extensions: switches.allowed_extensions,
-            storage_off_for_tenants: off,
-            updated_at: switches.updated_at,
-        })
+async fn show_of_tenant(admin: &Administration, tenant: TenantId) -> anyhow::Result<()> {
+    tenant::note_unless_known(admin, tenant).await?;
+    if !admin.ask(Ask::<ShowSwitches>::of(())).await?.storage {
+        output::note("the storage is switched off for all tenants");
     }
-}
-
-impl StateOfTenant {
-    async fn load(stores: &Stores, tenant: TenantId) -> anyhow::Result<Self> {
-        let registry = &*stores.registry;
-        tenant::note_unless_known(registry, tenant).await?;
-        if !registry.switches().await?.storage {
-            output::note("the storage is switched off for all tenants");
-        }
-        Ok(Self {
-            tenant_id: tenant,
-            storage: registry.tenant_settings(tenant).await?.storage,
-        })
-    }
+    let switches = admin.ask(Ask::<ShowTenantSwitches>::of(tenant)).await?;
+    let shown = json!({ "tenantId": switches.tenant_id, "storage": switches.storage });
+    Ok(output::json(&shown)?)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use alga_registry::{Registry as _, SwitchesEdit};
     use futures_util::future::join_all;
 
     use super::*;
@@ -275,9 +228,8 @@ mod tests {
         let stage = Stage::open().await;
         allow(&stage, Some(&[])).await;
         let names = names(ATTEMPTS);
-        let adding = names
-            .chunks(1)
-            .map(|name| add(&*stage.registry, name, stage.change()));
+        let admin = stage.administration();
+        let adding = names.chunks(1).map(|name| add(&admin, name));
         for added in join_all(adding).await {
             added.unwrap();
         }
@@ -289,13 +241,12 @@ mod tests {
         let stage = Stage::open().await;
         let names = names(3);
         allow(&stage, Some(&names)).await;
-        let removed = remove(&*stage.registry, &names[1..], stage.change());
-        removed.await.unwrap();
+        let admin = stage.administration();
+        remove(&admin, &names[1..]).await.unwrap();
         let left = Some(BTreeSet::from([names[0].clone()]));
         assert_eq!(allowed(&stage).await, left);
         // Once more: what is gone already is no mistake.
-        let removed = remove(&*stage.registry, &names[1..], stage.change());
-        removed.await.unwrap();
+        remove(&admin, &names[1..]).await.unwrap();
         assert_eq!(allowed(&stage).await, left);
     }
 
@@ -303,11 +254,12 @@ mod tests {
     async fn there_is_nothing_to_add_or_remove_where_all_are_allowed() {
         let stage = Stage::open().await;
         allow(&stage, None).await;
+        let admin = stage.administration();
         let names = names(1);
-        let added = add(&*stage.registry, &names, stage.change()).await;
+        let added = add(&admin, &names).await;
         let said = added.unwrap_err().to_string();
         assert!(said.contains("allowed already"), "{said}");
-        let removed = remove(&*stage.registry, &names, stage.change()).await;
+        let removed = remove(&admin, &names).await;
         let said = removed.unwrap_err().to_string();
         assert!(said.contains("no list"), "{said}");
         assert_eq!(allowed(&stage).await, None);

@@ -3,14 +3,14 @@
 use std::process::ExitCode;
 
 use alga_model::TenantId;
-use alga_registry::{InstallFilter, PageRequest, Registry, RegistryError, TenantEdit};
-use alga_storage::LimitsOf;
 use clap::{Args, Subcommand};
 
-use super::install::change;
-use super::limits::{self, Wanted};
-use super::output;
-use crate::app::Stores;
+use super::session::Session;
+use super::{limits, output};
+use crate::admin::{
+    Administration, Ask, InstallQuery, ListInstalls, PageQuery, Refused, ReplaceTenantLimits,
+    ShowTenantLimits,
+};
 use crate::config::Config;
 
 #[derive(Debug, Subcommand)]
@@ -29,58 +29,59 @@ pub(super) struct Limits {
 
 impl Command {
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let stores = Stores::open_existing(config).await?;
+        let session = Session::open(config).await?;
         match self {
-            Self::Limits(command) => command.run(&stores, config).await?,
+            Self::Limits(command) => command.run(&session.admin).await?,
         }
-        stores.close().await;
+        session.close().await;
         Ok(ExitCode::SUCCESS)
     }
 }
 
 impl Limits {
-    async fn run(self, stores: &Stores, config: &Config) -> anyhow::Result<()> {
-        let registry = &stores.registry;
-        note_unless_known(&**registry, self.tenant).await?;
-        if let Wanted::Replaced(overrides) = self.edit.wanted(LimitsOf::Tenant)? {
-            let edit = TenantEdit::Limits(overrides);
-            registry
-                .edit_tenant(self.tenant, edit, None, change(stores))
-                .await?;
-        }
-        let settings = registry.tenant_settings(self.tenant).await?;
-        let (installs, _) = stores.gate(config);
-        let effective = installs.tenant_limits(self.tenant).await?;
-        limits::print(settings.limits.as_ref(), &effective)
+    async fn run(self, admin: &Administration) -> anyhow::Result<()> {
+        note_unless_known(admin, self.tenant).await?;
+        let limits = if let Some(wanted) = self.edit.wanted()? {
+            let ask = Ask::<ReplaceTenantLimits>::with(self.tenant, wanted);
+            admin.ask(ask).await?
+        } else {
+            let ask = Ask::<ShowTenantLimits>::of(self.tenant);
+            admin.ask(ask).await?
+        };
+        Ok(output::json(&limits)?)
     }
 }
 
 /// Says so where nothing is known of a tenant: its id may be mistyped. Tenants are registered
 /// nowhere, so what is set for one counts once something is installed for it.
 pub(super) async fn note_unless_known(
-    registry: &dyn Registry,
+    admin: &Administration,
     tenant: TenantId,
-) -> Result<(), RegistryError> {
-    if !is_known(registry, tenant).await? {
+) -> Result<(), Refused> {
+    if !is_known(admin, tenant).await? {
         output::note(format_args!("no install of the tenant {tenant} is known"));
     }
     Ok(())
 }
 
 /// Whether anything was ever installed for a tenant.
-async fn is_known(registry: &dyn Registry, tenant: TenantId) -> Result<bool, RegistryError> {
-    let filter = InstallFilter {
+async fn is_known(admin: &Administration, tenant: TenantId) -> Result<bool, Refused> {
+    let query = InstallQuery {
         tenant: Some(tenant),
-        include_uninstalled: true,
-        ..InstallFilter::default()
+        uninstalled: true,
+        page: PageQuery {
+            limit: Some(1),
+            cursor: None,
+        },
+        ..InstallQuery::default()
     };
-    let found = registry.installs(&filter, PageRequest::first(1)).await?;
+    let found = admin.ask(Ask::<ListInstalls>::by((), query)).await?;
     Ok(!found.items.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
-    use alga_registry::InstallState;
+    use alga_registry::{InstallState, Registry as _};
 
     use super::*;
     use crate::stage::Stage;
@@ -97,9 +98,13 @@ mod tests {
                     .set_state(install.id, state, None, stage.change());
                 edited.await.unwrap();
             }
-            assert!(is_known(&*stage.registry, install.tenant).await.unwrap());
+            assert!(
+                is_known(&stage.administration(), install.tenant)
+                    .await
+                    .unwrap()
+            );
         }
         let stranger = TenantId::generate();
-        assert!(!is_known(&*stage.registry, stranger).await.unwrap());
+        assert!(!is_known(&stage.administration(), stranger).await.unwrap());
     }
 }

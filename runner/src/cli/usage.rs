@@ -4,20 +4,15 @@ use std::collections::VecDeque;
 use std::process::ExitCode;
 
 use alga_model::{InstallId, TenantId};
-use alga_registry::Install;
-use alga_storage::{
-    Actor, Backend as _, Drift, Error, Holding, Limits, Maintenance as _, Quotas, Scope, Usage,
-};
+use alga_storage::{Drift, Error, Maintenance as _};
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use serde_json::{Value, json};
-use uuid::Uuid;
 
-use super::bundle::ACTOR;
-use super::install::find;
 use super::output::{self, Tally};
-use super::{limits, tenant};
+use super::session::{self, Session};
+use super::tenant;
+use crate::admin::{Administration, Ask, ShowInstallUsage, ShowTenantUsage};
 use crate::app::Stores;
 use crate::config::Config;
 
@@ -55,52 +50,41 @@ pub(super) struct Verify {
 
 impl Command {
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let stores = Stores::open_existing(config).await?;
-        let done = match self {
-            Self::Show(command) => command.run(&stores, config).await?,
-            Self::Verify(command) => command.run(&stores).await?,
-        };
-        stores.close().await;
-        Ok(done)
+        match self {
+            Self::Show(command) => {
+                let session = Session::open(config).await?;
+                command.run(&session.admin).await?;
+                session.close().await;
+                Ok(ExitCode::SUCCESS)
+            }
+            Self::Verify(command) => {
+                let stores = Stores::open_existing(config).await?;
+                let done = command.run(&stores, config).await?;
+                stores.close().await;
+                Ok(done)
+            }
+        }
     }
 }
 
 impl Show {
-    async fn run(self, stores: &Stores, config: &Config) -> anyhow::Result<ExitCode> {
-        let (installs, _) = stores.gate(config);
+    async fn run(self, admin: &Administration) -> anyhow::Result<()> {
         if let Some(tenant) = self.tenant {
-            tenant::note_unless_known(&*stores.registry, tenant).await?;
-            let limits = installs.tenant_limits(tenant).await?;
-            let holdings = stores.storage.holdings(tenant).await?;
-            output::json(&TenantUsage::new(&holdings, &limits.quotas))?;
+            tenant::note_unless_known(admin, tenant).await?;
+            output::json(&admin.ask(Ask::<ShowTenantUsage>::of(tenant)).await?)?;
         }
         if let Some(install) = self.install {
-            let install = find(stores, install).await?;
-            let limits = limits::of_install(&installs, &install).await?;
-            // Past the gate: what a disabled install stores must be seen as well.
-            let usage = stores.storage.usage(&scope(install, limits)).await?;
-            output::json(&InstallUsage::new(&usage))?;
+            output::json(&admin.ask(Ask::<ShowInstallUsage>::of(install)).await?)?;
         }
-        Ok(ExitCode::SUCCESS)
-    }
-}
-
-fn scope(install: Install, limits: Limits) -> Scope {
-    Scope {
-        tenant: install.tenant,
-        install: install.id,
-        extension: install.extension_name,
-        limits,
-        actor: Actor::Admin(ACTOR.into()),
-        request_id: Uuid::now_v7().to_string().into(),
+        Ok(())
     }
 }
 
 impl Verify {
     /// Fails where something is wrong and stays so, or a tenant can't be checked.
-    async fn run(self, stores: &Stores) -> anyhow::Result<ExitCode> {
+    async fn run(self, stores: &Stores, config: &Config) -> anyhow::Result<ExitCode> {
         if let Some(tenant) = self.tenant {
-            tenant::note_unless_known(&*stores.registry, tenant).await?;
+            tenant::note_unless_known(&session::here(stores, config), tenant).await?;
         }
         let mut tally = Tally::new("tenants checked:");
         let (mut checked, mut repaired, mut wrong, mut damaged) = (0, 0, 0, 0);
@@ -189,110 +173,5 @@ impl DriftLine {
     const fn new(drift: Drift, repair: bool) -> Self {
         let repaired = repair && drift.counter.is_repairable();
         Self { drift, repaired }
-    }
-}
-
-/// What an install stores and may store, as the storage API says it.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct InstallUsage<'a> {
-    bytes: u64,
-    keys: u64,
-    namespaces: usize,
-    expired_not_removed: Value,
-    limits: Value,
-    per_namespace: Vec<NamespaceLine<'a>>,
-}
-
-#[derive(Serialize)]
-struct NamespaceLine<'a> {
-    namespace: &'a str,
-    keys: u64,
-    bytes: u64,
-}
-
-impl<'a> InstallUsage<'a> {
-    fn new(usage: &'a Usage) -> Self {
-        let per_namespace = usage.per_namespace.iter().map(|of| NamespaceLine {
-            namespace: of.namespace.as_str(),
-            keys: of.keys,
-            bytes: of.bytes,
-        });
-        Self {
-            bytes: usage.bytes,
-            keys: usage.keys,
-            namespaces: usage.per_namespace.len(),
-            expired_not_removed: json!({ "keys": usage.expired_keys, "bytes": usage.expired_bytes }),
-            limits: limits::quotas_json(&usage.quotas),
-            per_namespace: per_namespace.collect(),
-        }
-    }
-}
-
-/// What the installs of a tenant store together and may store.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct TenantUsage {
-    bytes: u64,
-    limits: Value,
-    per_install: Vec<InstallLine>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct InstallLine {
-    install_id: InstallId,
-    bytes: u64,
-    namespaces: u64,
-    keys_of_fullest_namespace: u64,
-}
-
-impl TenantUsage {
-    fn new(holdings: &[Holding], quotas: &Quotas) -> Self {
-        let per_install = holdings.iter().map(|holding| InstallLine {
-            install_id: holding.install,
-            bytes: holding.bytes,
-            namespaces: holding.namespaces,
-            keys_of_fullest_namespace: holding.keys_of_fullest,
-        });
-        Self {
-            bytes: holdings.iter().map(|holding| holding.bytes).sum(),
-            limits: limits::quotas_json(quotas),
-            per_install: per_install.collect(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use alga_storage::{Namespace, NamespaceUsage};
-
-    use super::*;
-
-    #[test]
-    fn an_install_is_told_of_in_the_words_of_the_storage_api() {
-        let usage = Usage {
-            bytes: 5,
-            keys: 2,
-            expired_keys: 1,
-            expired_bytes: 3,
-            per_namespace: vec![NamespaceUsage {
-                namespace: Namespace::parse("notes").unwrap(),
-                keys: 2,
-                bytes: 5,
-            }],
-            quotas: Quotas::default(),
-        };
-        assert_eq!(
-            serde_json::to_value(InstallUsage::new(&usage)).unwrap(),
-            json!({
-                "bytes": 5,
-                "keys": 2,
-                "namespaces": 1,
-                "expiredNotRemoved": {"keys": 1, "bytes": 3},
-                "limits": limits::quotas_json(&usage.quotas),
-                "perNamespace": [{"namespace": "notes", "keys": 2, "bytes": 5}],
-            })
-        );
     }
 }

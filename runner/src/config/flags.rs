@@ -17,6 +17,12 @@ pub struct Overrides {
     /// Whether everything is allowed without a token.
     pub insecure_dev: bool,
 
+    /// The server that commands ask.
+    pub server: Option<String>,
+
+    /// The file of the token for it.
+    pub token_file: Option<String>,
+
     /// The format of the log.
     pub log_format: Option<String>,
 
@@ -31,6 +37,8 @@ impl Overrides {
             ("server.listen", "--listen", self.listen),
             ("data_dir", "--data-dir", self.data_dir),
             ("server.insecure_dev", "--insecure-dev", insecure_dev),
+            ("client.server", "--server", self.server),
+            ("client.token_file", "--token-file", self.token_file),
             ("log.format", "--log-format", self.log_format),
             ("log.filter", "--log-filter", self.log_filter),
         ]

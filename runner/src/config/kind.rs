@@ -24,7 +24,7 @@ pub(super) enum Raw {
 
 impl Raw {
     /// The text, whichever way it was written.
-    fn as_text(&self) -> Option<&str> {
+    pub(super) fn as_text(&self) -> Option<&str> {
         match self {
             Self::Toml(value) => value.as_str(),
             Self::Text(text) => Some(text),

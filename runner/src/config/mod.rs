@@ -10,6 +10,7 @@
 
 mod auth;
 mod check;
+mod client;
 mod data;
 mod engine;
 mod error;
@@ -30,6 +31,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use auth::{AuthConfig, TokenConfig, TokenScope};
+pub use client::ClientConfig;
 pub use data::DataConfig;
 pub use engine::EngineConfig;
 pub use error::{ConfigError, Mistake, Origin, Problem};
@@ -53,6 +55,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// Who may call it.
     pub auth: AuthConfig,
+    /// Whom commands ask.
+    pub client: ClientConfig,
     /// The master key.
     pub keys: KeysConfig,
     /// What an invocation may use.
@@ -144,6 +148,7 @@ impl Config {
             data: Section::read(reader),
             server: Section::read(reader),
             auth: Section::read(reader),
+            client: Section::read(reader),
             keys: Section::read(reader),
             engine: Section::read(reader),
             storage: Section::read(reader),
@@ -192,6 +197,7 @@ impl Config {
             &self.data,
             &self.server,
             &self.auth,
+            &self.client,
             &self.keys,
             &self.engine,
             &self.storage,

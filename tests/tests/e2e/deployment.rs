@@ -310,6 +310,11 @@ impl Deployment {
         self.anonymous(method, path).bearer_auth(self.token())
     }
 
+    /// Where the server is.
+    pub(crate) fn url(&self) -> &str {
+        &self.server.as_ref().unwrap().url
+    }
+
     /// A request to the server with the administrator's token.
     pub(crate) fn admin(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.anonymous(method, path).bearer_auth(self.admin_token())

@@ -2,23 +2,23 @@
 
 mod create;
 mod grant;
-mod show;
+mod upgrade;
 
 use std::process::ExitCode;
 
 use alga_model::{ExtensionName, InstallId, TenantId};
-use alga_registry::{
-    Change, ExtensionKey, Install, InstallFilter, InstallState, MAX_PAGE_ITEMS, PageRequest,
-    Registry as _,
-};
-use alga_storage::LimitsOf;
+use alga_registry::{Change, Install, InstallState, Registry as _};
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
 pub(super) use self::create::name_and_value;
 use super::bundle::REGISTRY_ACTOR;
-use super::limits::{self, Wanted};
-use super::output;
+use super::session::Session;
+use super::{limits, output};
+use crate::admin::{
+    Administration, Ask, EditInstall, EditInstallBody, InstallBody, InstallQuery, ListInstalls,
+    PageQuery, ReplaceInstallLimits, ShowInstall, ShowInstallLimits, Uninstall,
+};
 use crate::app::Stores;
 use crate::config::Config;
 
@@ -30,13 +30,20 @@ pub(super) enum Command {
     List(List),
     /// Print as JSON what is known of an install: its version, state, grants, limits, and the names
     /// of its settings
-    Show(show::Show),
+    Show(One),
     /// Replace what an install may use
     Grant(grant::Grant),
+    /// Bring an install to another version, and print as JSON what is different
+    Upgrade(upgrade::Upgrade),
+    /// Bring an install back to the version and the grants it had before its last upgrade, and print
+    /// as JSON what is different
+    Rollback(upgrade::Rollback),
     /// Let a disabled install run again
-    Enable(Switch),
+    Enable(One),
     /// Keep an install from running; its data stays
-    Disable(Switch),
+    Disable(One),
+    /// Remove an install; its data can't be reached any more, but is kept
+    Uninstall(One),
     /// Print as JSON how far an install's limits differ from its tenant's, and what applies; or
     /// change it
     Limits(Limits),
@@ -53,7 +60,7 @@ pub(super) struct List {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Switch {
+pub(super) struct One {
     /// The install
     install: InstallId,
 }
@@ -68,35 +75,41 @@ pub(super) struct Limits {
 
 impl Command {
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let stores = Stores::open_existing(config).await?;
+        let session = Session::open(config).await?;
+        let admin = &session.admin;
         match self {
-            Self::Create(command) => command.run(&stores).await?,
-            Self::List(command) => command.run(&stores).await?,
-            Self::Show(command) => command.run(&stores).await?,
-            Self::Grant(command) => command.run(&stores).await?,
-            Self::Enable(command) => command.run(&stores, InstallState::Enabled).await?,
-            Self::Disable(command) => command.run(&stores, InstallState::Disabled).await?,
-            Self::Limits(command) => command.run(&stores, config).await?,
+            Self::Create(command) => command.run(admin).await?,
+            Self::List(command) => command.run(admin).await?,
+            Self::Show(command) => command.show(admin).await?,
+            Self::Grant(command) => command.run(admin).await?,
+            Self::Upgrade(command) => command.run(admin).await?,
+            Self::Rollback(command) => command.run(admin).await?,
+            Self::Enable(command) => command.switch(admin, InstallState::Enabled).await?,
+            Self::Disable(command) => command.switch(admin, InstallState::Disabled).await?,
+            Self::Uninstall(command) => command.uninstall(admin).await?,
+            Self::Limits(command) => command.run(admin).await?,
         }
-        stores.close().await;
+        session.close().await;
         Ok(ExitCode::SUCCESS)
     }
 }
 
 impl List {
-    async fn run(self, stores: &Stores) -> anyhow::Result<()> {
-        let filter = InstallFilter {
-            tenant: self.tenant,
-            extension: self.extension.map(ExtensionKey::Name),
-            ..InstallFilter::default()
-        };
+    async fn run(self, admin: &Administration) -> anyhow::Result<()> {
         let mut rows = Vec::new();
-        let mut page = PageRequest::first(MAX_PAGE_ITEMS);
+        let mut query = InstallQuery {
+            tenant: self.tenant,
+            extension: self.extension,
+            uninstalled: false,
+            page: PageQuery::most_after(None),
+        };
         loop {
-            let found = stores.registry.installs(&filter, page).await?;
-            rows.extend(found.items.iter().map(row));
-            match found.next {
-                Some(next) => page = PageRequest::after(next, MAX_PAGE_ITEMS),
+            let page = admin
+                .ask(Ask::<ListInstalls>::by((), query.clone()))
+                .await?;
+            rows.extend(page.items.iter().map(row));
+            match page.next_cursor {
+                Some(cursor) => query.page.cursor = Some(cursor),
                 None => break,
             }
         }
@@ -114,11 +127,11 @@ impl List {
     }
 }
 
-fn row(install: &Install) -> [String; 6] {
+fn row(install: &InstallBody) -> [String; 6] {
     [
-        install.id.to_string(),
-        install.tenant.to_string(),
-        install.extension_name.to_string(),
+        install.install_id.to_string(),
+        install.tenant_id.to_string(),
+        install.extension.to_string(),
         install.version.clone(),
         install.state.as_str().to_owned(),
         install
@@ -130,33 +143,46 @@ fn row(install: &Install) -> [String; 6] {
     ]
 }
 
-impl Switch {
-    async fn run(self, stores: &Stores, state: InstallState) -> anyhow::Result<()> {
-        find(stores, self.install).await?;
-        stores
-            .registry
-            .set_state(self.install, state, None, change(stores))
-            .await?;
-        output::note(format_args!("{} is {}", self.install, state.as_str()));
+impl One {
+    async fn show(self, admin: &Administration) -> anyhow::Result<()> {
+        let install = admin.ask(Ask::<ShowInstall>::of(self.install)).await?;
+        Ok(output::json(&install)?)
+    }
+
+    async fn switch(self, admin: &Administration, state: InstallState) -> anyhow::Result<()> {
+        let edit = EditInstallBody { state };
+        let edited = admin.ask(Ask::<EditInstall>::with(self.install, edit));
+        note_state(&edited.await?);
+        Ok(())
+    }
+
+    async fn uninstall(self, admin: &Administration) -> anyhow::Result<()> {
+        note_state(&admin.ask(Ask::<Uninstall>::of(self.install)).await?);
         Ok(())
     }
 }
 
+fn note_state(install: &InstallBody) {
+    let InstallBody {
+        install_id, state, ..
+    } = install;
+    output::note(format_args!("{install_id} is {}", state.as_str()));
+}
+
 impl Limits {
-    async fn run(self, stores: &Stores, config: &Config) -> anyhow::Result<()> {
-        let mut install = find(stores, self.install).await?;
-        if let Wanted::Replaced(overrides) = self.edit.wanted(LimitsOf::Install)? {
-            install = stores
-                .registry
-                .set_limits(install.id, overrides, None, change(stores))
-                .await?;
-        }
-        let (installs, _) = stores.gate(config);
-        let effective = limits::of_install(&installs, &install).await?;
-        limits::print(install.limits.as_ref(), &effective)
+    async fn run(self, admin: &Administration) -> anyhow::Result<()> {
+        let limits = if let Some(wanted) = self.edit.wanted()? {
+            let ask = Ask::<ReplaceInstallLimits>::with(self.install, wanted);
+            admin.ask(ask).await?
+        } else {
+            let ask = Ask::<ShowInstallLimits>::of(self.install);
+            admin.ask(ask).await?
+        };
+        Ok(output::json(&limits)?)
     }
 }
 
+/// An install in the data folder.
 pub(super) async fn find(stores: &Stores, id: InstallId) -> anyhow::Result<Install> {
     let install = stores.registry.install(id).await?;
     install.with_context(|| {

@@ -24,7 +24,6 @@ pub(super) use refusal::Refusal;
 
 use super::bundle::ACTOR;
 use super::install::find;
-use super::limits;
 use crate::app::Stores;
 use crate::config::Config;
 
@@ -138,7 +137,7 @@ impl Door {
         ensure_switched_on(stores, &install).await?;
         let (installs, gate) = stores.gate(config);
         Ok(Self {
-            limits: limits::of_install(&installs, &install).await?,
+            limits: installs.install_limits(&install).await?,
             gate,
             caller: Caller {
                 install: id,

@@ -1,0 +1,68 @@
+//! Whom a command of administration asks.
+
+use std::path::Path;
+
+use alga_model::Secret;
+use anyhow::ensure;
+
+use super::bundle::REGISTRY_ACTOR;
+use crate::admin::{Administration, Author, Client};
+use crate::app::Stores;
+use crate::config::secret_file::{self, Readers};
+use crate::config::{ClientConfig, Config};
+
+/// Somebody to ask, until it is closed.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// Who is asked.
+    pub(super) admin: Administration,
+    stores: Option<Stores>,
+}
+
+impl Session {
+    /// The server that is named, or else the data that is there.
+    pub(super) async fn open(config: &Config) -> anyhow::Result<Self> {
+        let Some(url) = &config.client.server else {
+            let stores = Stores::open_existing(config).await?;
+            return Ok(Self {
+                admin: here(&stores, config),
+                stores: Some(stores),
+            });
+        };
+        let client = Client::new(url, token(&config.client)?)?;
+        Ok(Self {
+            admin: Administration::There(client),
+            stores: None,
+        })
+    }
+
+    /// Closes what was opened.
+    pub(super) async fn close(self) {
+        if let Some(stores) = self.stores {
+            stores.close().await;
+        }
+    }
+}
+
+/// The administration of data that is open.
+pub(super) fn here(stores: &Stores, config: &Config) -> Administration {
+    let (installs, _) = stores.gate(config);
+    Administration::Here {
+        admin: Box::new(stores.admin(installs)),
+        author: Author::operator(REGISTRY_ACTOR),
+    }
+}
+
+fn token(config: &ClientConfig) -> anyhow::Result<Option<Secret<String>>> {
+    match &config.token_file {
+        Some(file) => in_file(file).map(Some),
+        None => Ok(config.token.clone()),
+    }
+}
+
+fn in_file(file: &Path) -> anyhow::Result<Secret<String>> {
+    let text = secret_file::read(file, Readers::Group)?;
+    let token = text.expose().trim();
+    ensure!(!token.is_empty(), "the file {} is empty", file.display());
+    Ok(Secret::new(token.to_owned()))
+}
