@@ -12,6 +12,7 @@ use alga_storage::{CursorKey, Gate, LocalService, SqliteBackend};
 use anyhow::{Context as _, ensure};
 
 use crate::admin::Admin;
+use crate::admission::{Admission, Caps, Limits};
 use crate::config::Config;
 use crate::engine::{Engine, EngineError, EngineOptions};
 use crate::execute::Executor;
@@ -163,7 +164,8 @@ impl App {
         let engine = stores.engine(config)?;
         let store = Arc::clone(&stores.bundles) as _;
         let bundles = BundleCache::new(config.data.bundle_cache(), store, FetchOptions::default())?;
-        let executor = Executor::new(Arc::new(bundles), engine, gate);
+        let admission = Admission::new(admission_limits(config), config.admission.longest_wait);
+        let executor = Executor::new(admission, Arc::new(bundles), engine, gate);
         let upkeep = Arc::new(stores.upkeep(config, Arc::clone(&installs)));
         let admin = stores.admin(Arc::clone(&installs));
         Ok(Self {
@@ -173,6 +175,20 @@ impl App {
             executor,
             upkeep,
         })
+    }
+}
+
+/// What may run and wait at once as `config` describes it: as many run as the engine has slots.
+fn admission_limits(config: &Config) -> Limits {
+    let admission = &config.admission;
+    let caps = |running: u32, waiting: u32| Caps {
+        running: size(running.into()),
+        waiting: size(waiting.into()),
+    };
+    Limits {
+        process: caps(config.engine.max_instances, admission.queue),
+        tenant: caps(admission.tenant_concurrency, admission.tenant_queue),
+        install: caps(admission.install_concurrency, admission.install_queue),
     }
 }
 
@@ -212,4 +228,27 @@ fn cannot_use(path: &Path) -> String {
 
 fn size(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_of_the_admission_reaches_its_limits() {
+        let mut config = Config::default();
+        config.engine.max_instances = 1;
+        config.admission.queue = 2;
+        config.admission.tenant_concurrency = 3;
+        config.admission.tenant_queue = 4;
+        config.admission.install_concurrency = 5;
+        config.admission.install_queue = 6;
+        let caps = |running, waiting| Caps { running, waiting };
+        let expected = Limits {
+            process: caps(1, 2),
+            tenant: caps(3, 4),
+            install: caps(5, 6),
+        };
+        assert_eq!(admission_limits(&config), expected);
+    }
 }

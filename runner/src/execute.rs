@@ -13,6 +13,7 @@ use alga_storage::{Actor, Caller, Gate};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
+use crate::admission::{Admission, Reason, Refusal, Who};
 use crate::engine::{Engine, PrepareError, Run, RunError, RunLimits};
 use crate::headers;
 use crate::installs::KnownInstall;
@@ -23,6 +24,7 @@ const STORAGE_PROVIDERS: [&str; 3] = ["alga.storage", "storage.kv", "cap:storage
 /// Has extensions answer calls.
 #[derive(Debug)]
 pub struct Executor {
+    admission: Admission,
     bundles: Arc<BundleCache>,
     engine: Engine,
     gate: Gate,
@@ -59,6 +61,9 @@ pub enum ExecuteError {
     /// The component of the bundle can't run here.
     #[error("the component of the extension can't run here: {0}")]
     Component(String),
+    /// There is no room for it now.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// The process is stopping.
     #[error("the runner is stopping")]
     Stopping,
@@ -68,13 +73,25 @@ pub enum ExecuteError {
 }
 
 impl Executor {
-    /// Runs the extensions of `bundles` on `engine`, with storage behind `gate`.
-    pub const fn new(bundles: Arc<BundleCache>, engine: Engine, gate: Gate) -> Self {
+    /// Runs the extensions of `bundles` on `engine`, with storage behind `gate`,
+    /// when `admission` lets them.
+    pub const fn new(
+        admission: Admission,
+        bundles: Arc<BundleCache>,
+        engine: Engine,
+        gate: Gate,
+    ) -> Self {
         Self {
+            admission,
             bundles,
             engine,
             gate,
         }
+    }
+
+    /// Refuses calls from now on. What runs or waits already goes on.
+    pub fn close(&self) {
+        self.admission.close();
     }
 
     /// The engine.
@@ -115,11 +132,17 @@ impl Executor {
         if install.state != InstallState::Enabled {
             return Err(ExecuteError::Disabled);
         }
+        let deadline = self.engine.deadline(call.timeout);
+        let who = Who {
+            tenant: install.tenant,
+            install: install.id,
+        };
+        // First, as fetching and compiling are to be had as little without bounds as running.
+        let permit = self.admission.admit(who, deadline).await?;
         let hash = install.content_hash;
         let bundles = Arc::clone(&self.bundles);
         let load = async move { bundles.get(hash).await?.read_component().await };
         // What is not ready by then goes on being made ready, for those who come later.
-        let deadline = self.engine.deadline(call.timeout);
         let prepared = tokio::time::timeout_at(deadline.into(), self.engine.prepare(hash, load))
             .await
             .map_err(|_| RunError::Timeout)?
@@ -129,6 +152,7 @@ impl Executor {
                 PrepareError::Stopped => ExecuteError::Stopping,
             })?;
         let run = Run {
+            permit,
             invocation: Invocation {
                 request_id: Arc::clone(&call.request_id),
                 tenant: install.tenant,
@@ -208,6 +232,10 @@ fn report(answer: &Result<Response, ExecuteError>, duration_ms: u64) {
     let (code, blame) = (error.code(), error.blame());
     let cause = ErrorChain(error);
     match error {
+        // Whoever is refused in a loop must not fill the log; that it began is said elsewhere.
+        ExecuteError::Refused(_) => {
+            tracing::debug!(duration_ms, error.code = code, "the call was refused");
+        }
         ExecuteError::Run(RunError::Trap { backtrace, .. }) => {
             tracing::info!(
                 duration_ms,
@@ -275,7 +303,11 @@ impl ExecuteError {
                 | FetchError::Interrupted => "UNAVAILABLE",
             },
             Self::Component(_) => "INVALID_COMPONENT",
-            Self::Stopping | Self::Run(RunError::Overloaded) => "OVERLOADED",
+            Self::Refused(refusal) => match refusal.reason {
+                Reason::Install | Reason::Tenant => "CONCURRENCY_LIMITED",
+                Reason::Process | Reason::Closed => "OVERLOADED",
+            },
+            Self::Stopping => "OVERLOADED",
             Self::Run(RunError::Trap { .. }) => "GUEST_TRAP",
             Self::Run(RunError::Nonsense(_)) => "GUEST_NONSENSE",
             Self::Run(RunError::Timeout | RunError::OutOfFuel) => "TIMEOUT",
@@ -287,6 +319,10 @@ impl ExecuteError {
     const fn blame(&self) -> &'static str {
         match self {
             Self::Disabled => "caller",
+            Self::Refused(refusal) => match refusal.reason {
+                Reason::Install | Reason::Tenant => "caller",
+                Reason::Process | Reason::Closed => "host",
+            },
             Self::Component(_)
             | Self::Run(
                 RunError::Trap { .. }
@@ -295,9 +331,7 @@ impl ExecuteError {
                 | RunError::OutOfFuel
                 | RunError::MemoryLimit,
             ) => "guest",
-            Self::Bundle(_)
-            | Self::Stopping
-            | Self::Run(RunError::Overloaded | RunError::Host(_)) => "host",
+            Self::Bundle(_) | Self::Stopping | Self::Run(RunError::Host(_)) => "host",
         }
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _};
 use std::panic::PanicHookInfo;
 
 use alga_model::{Clock as _, SystemClock};
-use metrics::{Unit, describe_counter, describe_histogram};
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing::Subscriber;
 use tracing_subscriber::filter::{EnvFilter, ParseError};
@@ -59,6 +59,20 @@ fn describe_metrics() {
         "alga_engine_invocation_duration_seconds",
         Unit::Seconds,
         "How long extensions took to answer, by outcome."
+    );
+    describe_gauge!("alga_admission_running", "Calls that run.");
+    describe_gauge!(
+        "alga_admission_waiting",
+        "Calls that wait until they can run."
+    );
+    describe_histogram!(
+        "alga_admission_wait_duration_seconds",
+        Unit::Seconds,
+        "How long calls that run have waited for that."
+    );
+    describe_counter!(
+        "alga_admission_refusals_total",
+        "Calls that were refused, by whose calls were too many."
     );
     describe_histogram!(
         "alga_engine_compile_duration_seconds",

@@ -8,6 +8,7 @@
 //! `docs/configuration.md`, which a test asks for. What it rules out together with other settings
 //! is in `check`.
 
+mod admission;
 mod auth;
 mod check;
 mod client;
@@ -30,6 +31,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use admission::AdmissionConfig;
 pub use auth::{AuthConfig, TokenConfig, TokenScope};
 pub use client::ClientConfig;
 pub use data::DataConfig;
@@ -61,6 +63,8 @@ pub struct Config {
     pub keys: KeysConfig,
     /// What an invocation may use.
     pub engine: EngineConfig,
+    /// How many invocations there may be at once.
+    pub admission: AdmissionConfig,
     /// How the database of records is used.
     pub storage: StorageConfig,
     /// What a request to the storage may hold; see [`Config::storage_limits`].
@@ -151,6 +155,7 @@ impl Config {
             client: Section::read(reader),
             keys: Section::read(reader),
             engine: Section::read(reader),
+            admission: Section::read(reader),
             storage: Section::read(reader),
             request_limits: Section::read(reader),
             quotas: Section::read(reader),
@@ -200,6 +205,7 @@ impl Config {
             &self.client,
             &self.keys,
             &self.engine,
+            &self.admission,
             &self.storage,
             &self.request_limits,
             &self.quotas,

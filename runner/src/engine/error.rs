@@ -38,9 +38,6 @@ pub enum RunError {
     /// The guest needed more memory than it may have.
     #[error("the extension needed more memory than it may have")]
     MemoryLimit,
-    /// Every slot is in use.
-    #[error("too many extensions are running")]
-    Overloaded,
     /// The host failed.
     #[error("cannot run the extension")]
     Host(#[source] wasmtime::Error),
@@ -49,9 +46,8 @@ pub enum RunError {
 impl RunError {
     /// What a failed instantiation means. Unlike a call, it also fails where the machine does.
     pub(super) fn of_instantiation(error: wasmtime::Error, refused_growth: bool) -> Self {
-        if refused_growth || error.is::<Trap>() || error.is::<wasmtime::PoolConcurrencyLimitError>()
-        {
-            Self::classify(&error, refused_growth)
+        if refused_growth || error.is::<Trap>() {
+            Self::classify(error, refused_growth)
         } else {
             Self::Host(error)
         }
@@ -59,9 +55,10 @@ impl RunError {
 
     /// What a failed call of Wasmtime means; `refused_growth` tells whether memory or a table was
     /// not allowed to grow before.
-    pub(super) fn classify(error: &wasmtime::Error, refused_growth: bool) -> Self {
+    pub(super) fn classify(error: wasmtime::Error, refused_growth: bool) -> Self {
+        // No permit without a slot: a pool that is used up is a defect of ours.
         if error.is::<wasmtime::PoolConcurrencyLimitError>() {
-            return Self::Overloaded;
+            return Self::Host(error);
         }
         match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => Self::Timeout,
@@ -69,15 +66,15 @@ impl RunError {
             _ if refused_growth => Self::MemoryLimit,
             Some(trap) => Self::Trap {
                 reason: trap.to_string(),
-                backtrace: backtrace(error),
+                backtrace: backtrace(&error),
             },
             None if error.is::<wasmtime_wasi::I32Exit>() => Self::Trap {
                 reason: "it exited instead of answering".to_owned(),
-                backtrace: backtrace(error),
+                backtrace: backtrace(&error),
             },
             None => Self::Trap {
                 reason: error.root_cause().to_string(),
-                backtrace: backtrace(error),
+                backtrace: backtrace(&error),
             },
         }
     }
@@ -94,7 +91,7 @@ fn backtrace(error: &wasmtime::Error) -> String {
 #[cfg(test)]
 impl RunError {
     /// Every way to fail, once.
-    pub(crate) fn each() -> [Self; 7] {
+    pub(crate) fn each() -> [Self; 6] {
         [
             Self::Trap {
                 reason: "why".to_owned(),
@@ -104,7 +101,6 @@ impl RunError {
             Self::Timeout,
             Self::OutOfFuel,
             Self::MemoryLimit,
-            Self::Overloaded,
             Self::Host(wasmtime::Error::msg("inner")),
         ]
     }

@@ -19,7 +19,6 @@ use alga_host_api::{
 };
 use alga_model::{ContentHash, Secret};
 use alga_storage::{Caller, Gate};
-use tokio::sync::Semaphore;
 use wasmtime::component::Linker;
 use wasmtime::{
     Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Store, UpdateDeadline,
@@ -30,6 +29,7 @@ use self::components::Components;
 use self::limits::Limiter;
 use self::state::State;
 use self::ticker::Ticker;
+use crate::admission::Permit;
 
 pub use self::components::{InvalidComponent, PrepareError};
 pub use self::error::{EngineError, RunError};
@@ -74,7 +74,6 @@ impl Default for EngineOptions {
 pub struct Engine {
     wasmtime: wasmtime::Engine,
     components: Components,
-    slots: Semaphore,
     options: EngineOptions,
     _ticker: Ticker,
 }
@@ -86,6 +85,9 @@ pub struct Prepared(ExtensionPre<State>);
 /// One invocation.
 #[derive(Debug)]
 pub struct Run {
+    /// Its place among those that run at once, of which there are no more than
+    /// [`EngineOptions::max_instances`].
+    pub permit: Permit,
     /// What the guest is asked.
     pub request: Request,
     /// Who is being served.
@@ -107,9 +109,6 @@ pub struct RunLimits {
     pub fuel: Option<u64>,
 }
 
-/// How long an invocation waits for a free slot before it is refused.
-const SLOT_WAIT: Duration = Duration::from_secs(1);
-
 impl Engine {
     /// Sets the engine up.
     pub fn new(options: EngineOptions) -> Result<Self, EngineError> {
@@ -123,7 +122,6 @@ impl Engine {
             .map_err(EngineError::CodeCache)?;
         Ok(Self {
             components: Components::new(linker, code_cache, options.component_bytes),
-            slots: Semaphore::new(options.max_instances as usize),
             _ticker: Ticker::start(&engine),
             wasmtime: engine,
             options,
@@ -155,20 +153,16 @@ impl Engine {
     /// Answers one request with a fresh instance.
     ///
     /// # Errors
-    /// Every way in which a guest can fail, and [`RunError::Overloaded`] where no slot came free.
+    /// Every way in which a guest can fail.
     pub async fn run(
         &self,
         prepared: &Prepared,
         gate: &Gate,
         run: Run,
     ) -> Result<Response, RunError> {
+        // Before the store, as it must outlast it: whoever gets the permit next needs its slot.
+        let _permit = run.permit;
         let deadline = run.deadline;
-        let slot_deadline = deadline.min(Instant::now() + SLOT_WAIT);
-        let _slot = tokio::time::timeout_at(slot_deadline.into(), self.slots.acquire())
-            .await
-            .map_err(|_| RunError::Overloaded)?
-            .map_err(|_| RunError::Overloaded)?;
-
         let log = InvocationLog::new(self.options.log, tracing::Span::current());
         let memory_bytes = run
             .limits
@@ -192,7 +186,7 @@ impl Engine {
                 .alga_extension_handler()
                 .call_handle(&mut store, &run.request)
                 .await;
-            handled.map_err(|error| RunError::classify(&error, store.data().refused_growth()))
+            handled.map_err(|error| RunError::classify(error, store.data().refused_growth()))
         };
         let answer = tokio::time::timeout_at(deadline.into(), answer).await;
         if log.dropped() > 0 {

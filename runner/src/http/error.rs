@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use alga_registry::RegistryError;
 
 use crate::admin::AdminError;
+use crate::admission::{Reason, Refusal};
 use crate::engine::RunError;
 use crate::execute::ExecuteError;
 
@@ -43,8 +44,8 @@ pub(super) enum ApiError {
     Admin(AdminError),
 }
 
-/// How soon it makes sense to try again after an overload.
-const RETRY_OVERLOAD: Duration = Duration::from_secs(1);
+/// How soon it makes sense to try again where nothing is known about that.
+const RETRY_UNAVAILABLE: Duration = Duration::from_secs(1);
 
 impl ApiError {
     /// One match without a wildcard: a new failure doesn't compile until its status is decided.
@@ -89,12 +90,15 @@ impl ApiError {
                     | FetchError::Interrupted => StatusCode::SERVICE_UNAVAILABLE,
                 },
                 ExecuteError::Component(_) => StatusCode::BAD_GATEWAY,
+                ExecuteError::Refused(refusal) => match refusal.reason {
+                    Reason::Install | Reason::Tenant => StatusCode::TOO_MANY_REQUESTS,
+                    Reason::Process | Reason::Closed => StatusCode::SERVICE_UNAVAILABLE,
+                },
                 ExecuteError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
                 ExecuteError::Run(error) => match error {
                     RunError::Trap { .. } | RunError::Nonsense(_) => StatusCode::BAD_GATEWAY,
                     RunError::Timeout | RunError::OutOfFuel => StatusCode::GATEWAY_TIMEOUT,
                     RunError::MemoryLimit => StatusCode::INSUFFICIENT_STORAGE,
-                    RunError::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
                     RunError::Host(_) => StatusCode::INTERNAL_SERVER_ERROR,
                 },
             },
@@ -141,8 +145,23 @@ impl ApiError {
             Self::TooLarge(limit) => json!({ "limit": limit }),
             Self::Execute(ExecuteError::Run(RunError::OutOfFuel)) => json!({ "limit": "fuel" }),
             Self::Admin(error) => error.details(),
+            Self::Execute(ExecuteError::Refused(refusal)) => match refusal.reason {
+                Reason::Install => json!({ "limit": "install" }),
+                Reason::Tenant => json!({ "limit": "tenant" }),
+                Reason::Process | Reason::Closed => json!({}),
+            },
             _ => json!({}),
         }
+    }
+
+    /// How soon it makes sense to try again, where it does: whole seconds, at least one.
+    fn retry_after(&self) -> Option<u64> {
+        let wait = match self {
+            Self::Execute(ExecuteError::Refused(Refusal { retry_after, .. })) => *retry_after,
+            _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => RETRY_UNAVAILABLE,
+            _ => return None,
+        };
+        Some(wait.as_millis().div_ceil(1_000).max(1)).and_then(|seconds| seconds.try_into().ok())
     }
 }
 
@@ -154,10 +173,10 @@ impl IntoResponse for ApiError {
             details: self.details(),
         };
         let mut response = self.status().into_response();
-        if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+        if let Some(seconds) = self.retry_after() {
             response
                 .headers_mut()
-                .insert(RETRY_AFTER, HeaderValue::from(RETRY_OVERLOAD.as_secs()));
+                .insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response.extensions_mut().insert(body);
         response
@@ -214,6 +233,7 @@ mod tests {
     fn all() -> Vec<ApiError> {
         let hash = ContentHash::of(b"");
         let bundle = |error| ApiError::Execute(ExecuteError::Bundle(Arc::new(error)));
+        let refused = |reason| ApiError::Execute(Refusal::because(reason).into());
         let mut all = vec![
             ApiError::BadRequest("why".to_owned()),
             ApiError::Unauthorized,
@@ -240,6 +260,10 @@ mod tests {
             }),
             bundle(FetchError::Interrupted),
             ApiError::Execute(ExecuteError::Component("why".to_owned())),
+            refused(Reason::Install),
+            refused(Reason::Tenant),
+            refused(Reason::Process),
+            refused(Reason::Closed),
             ApiError::Execute(ExecuteError::Stopping),
         ];
         let install = InstallId::new(uuid::Uuid::nil());
@@ -271,12 +295,28 @@ mod tests {
     }
 
     #[test]
+    fn when_to_try_again_is_said_in_whole_seconds() {
+        let after = |millis| {
+            let refusal = Refusal {
+                reason: Reason::Install,
+                retry_after: Duration::from_millis(millis),
+            };
+            ApiError::Execute(refusal.into()).retry_after()
+        };
+        assert_eq!(after(0), Some(1));
+        assert_eq!(after(1_000), Some(1));
+        assert_eq!(after(1_001), Some(2));
+        assert_eq!(ApiError::Unavailable.retry_after(), Some(1));
+        assert_eq!(ApiError::Internal.retry_after(), None);
+    }
+
+    #[test]
     fn the_table_of_codes() {
         let mut table = String::new();
         for error in all() {
             writeln!(
                 table,
-                "{} {:<18} {} {}",
+                "{} {:<19} {} {}",
                 error.status().as_u16(),
                 error.code(),
                 error.message(),

@@ -12,6 +12,7 @@ mod deployment;
 mod example;
 
 mod administration;
+mod admission;
 mod architecture;
 mod assets;
 mod auth;
