@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Version};
 use axum::middleware::Next;
 use axum::response::Response;
 use axum::routing::{any, get, post};
@@ -62,8 +64,10 @@ impl AppState {
         }))
     }
 
-    /// From now on the process says that it is not ready, while it still answers.
+    /// From now on calls are refused, and the process says that it is not ready. It still answers.
     fn start_draining(&self) {
+        // First: a request that is not counted any more must not be let in.
+        self.app.executor.close();
         self.0.draining.store(true, Ordering::Relaxed);
     }
 
@@ -71,7 +75,7 @@ impl AppState {
         *self.0.in_progress.borrow()
     }
 
-    /// Resolves when no request is in progress.
+    /// Resolves when no request is in progress that came before the process began to stop.
     async fn all_answered(&self) {
         // The sender is in `self`, so the channel is open.
         let _ = self
@@ -119,26 +123,30 @@ pub fn router(state: AppState) -> Router {
         .layer(DefaultBodyLimit::max(max_body_bytes))
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(axum::middleware::from_fn(request_id::trace))
-        .layer(axum::middleware::from_fn_with_state(
-            state.clone(),
-            count_in_progress,
-        ))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), attend))
         .with_state(state)
 }
 
-/// Counts a request from its head to its answer, also where the client goes away before.
-async fn count_in_progress(
-    State(state): State<AppState>,
-    request: Request,
-    next: Next,
-) -> Response {
+/// Counts a request from its head to its answer, also where the client goes away before. One that
+/// comes while the process stops is not waited for, and its client is told to connect elsewhere.
+async fn attend(State(state): State<AppState>, request: Request, next: Next) -> Response {
     struct InProgress(AppState);
     impl Drop for InProgress {
         fn drop(&mut self) {
             self.0.in_progress.send_modify(|requests| *requests -= 1);
         }
     }
-    state.in_progress.send_modify(|requests| *requests += 1);
-    let _in_progress = InProgress(state);
-    next.run(request).await
+    let _in_progress = (!state.is_draining()).then(|| {
+        state.in_progress.send_modify(|requests| *requests += 1);
+        InProgress(state.clone())
+    });
+    // With HTTP/2 the connection is told when it is closed.
+    let has_header = request.version() <= Version::HTTP_11;
+    let mut response = next.run(request).await;
+    if has_header && state.is_draining() {
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }

@@ -9,6 +9,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -54,79 +55,99 @@ impl Server {
         Ok(Self { listener, address })
     }
 
-    /// Serves until `stop` resolves, and looks after the databases meanwhile. New connections are
-    /// refused from then on, idle ones closed, and requests in progress have at most `drain_timeout`
-    /// to finish.
+    /// Serves until `stop` resolves, and looks after the databases meanwhile. From then on calls are
+    /// refused, and what has begun has at most `drain_timeout` to finish. As long as that takes,
+    /// whoever comes is told so: a port that is closed at once looks like a crash.
     pub async fn serve(
         self,
         state: AppState,
         stop: impl Future<Output = ()>,
         drain_timeout: Duration,
     ) {
-        let connections = Arc::new(Semaphore::new(max_connections()));
-        let graceful = GracefulShutdown::new();
-        let service = TowerToHyperService::new(router(state.clone()));
-        let builder = builder();
-        let mut acceptor = Acceptor {
-            listener: self.listener,
-            connections,
-            failing_since: None,
-        };
         let upkeep = state.app.upkeep.start();
-        let mut stop = pin!(stop);
-        loop {
-            let (stream, slot) = tokio::select! {
-                accepted = acceptor.accept() => accepted,
-                () = &mut stop => break,
-            };
-            let (builder, service, watcher) =
-                (builder.clone(), service.clone(), graceful.watcher());
-            tokio::spawn(async move {
-                if tokio::time::timeout(FIRST_BYTES_TIMEOUT, says_something(&stream))
-                    .await
-                    .is_err()
-                {
-                    tracing::debug!("a client said nothing");
-                    return;
-                }
-                let connection = builder.serve_connection(TokioIo::new(stream), service);
-                if let Err(error) = watcher.watch(connection.into_owned()).await {
-                    tracing::debug!(error, "a connection ended early");
-                }
-                drop(slot);
-            });
-        }
-        drop(acceptor);
+        let mut door = Door::new(self.listener, &state);
+        door.let_in_until(stop).await;
         state.start_draining();
+        tracing::info!(
+            requests_in_progress = state.requests_in_progress(),
+            drain_timeout_s = drain_timeout.as_secs_f64(),
+            "stopping"
+        );
+        let deadline = Instant::now() + drain_timeout;
+        // For requests, not for connections: a client that has sent half a head of a request and
+        // stops there has asked for nothing yet.
+        let answered = tokio::time::timeout_at(deadline.into(), state.all_answered());
+        if door.let_in_until(answered).await.is_ok() {
+            let flushed = deadline.min(Instant::now() + FLUSH_TIMEOUT);
+            let closed = tokio::time::timeout_at(flushed.into(), door.close()).await;
+            tracing::debug!(in_time = closed.is_ok(), "connections were closed");
+        } else {
+            tracing::warn!(
+                requests_in_progress = state.requests_in_progress(),
+                "requests were still in progress when the time to stop had passed"
+            );
+        }
         upkeep.stop().await;
-        drain(&state, graceful, drain_timeout).await;
     }
 }
 
-/// Waits for requests, not for connections: a client that has sent half a head of a request and stops
-/// there has asked for nothing yet.
-async fn drain(state: &AppState, graceful: GracefulShutdown, drain_timeout: Duration) {
-    tracing::info!(
-        requests_in_progress = state.requests_in_progress(),
-        drain_timeout_s = drain_timeout.as_secs_f64(),
-        "stopping"
-    );
-    let mut closed = pin!(graceful.shutdown());
-    let answered = async {
-        state.all_answered().await;
-        tokio::time::sleep(FLUSH_TIMEOUT).await;
-    };
-    let drained = async {
-        tokio::select! {
-            () = &mut closed => {}
-            () = answered => {}
+/// Where connections come in, and those that are there.
+struct Door {
+    acceptor: Acceptor,
+    builder: Builder<TokioExecutor>,
+    service: TowerToHyperService<Router>,
+    graceful: GracefulShutdown,
+}
+
+impl Door {
+    fn new(listener: TcpListener, state: &AppState) -> Self {
+        Self {
+            acceptor: Acceptor {
+                listener,
+                connections: Arc::new(Semaphore::new(max_connections())),
+                failing_since: None,
+            },
+            builder: builder(),
+            service: TowerToHyperService::new(router(state.clone())),
+            graceful: GracefulShutdown::new(),
         }
-    };
-    if tokio::time::timeout(drain_timeout, drained).await.is_err() {
-        tracing::warn!(
-            requests_in_progress = state.requests_in_progress(),
-            "requests were still in progress when the time to stop had passed"
-        );
+    }
+
+    /// Serves whoever connects until `until` resolves; those who are connected are served on.
+    async fn let_in_until<T>(&mut self, until: impl Future<Output = T>) -> T {
+        let mut until = pin!(until);
+        loop {
+            tokio::select! {
+                (stream, slot) = self.acceptor.accept() => self.serve(stream, slot),
+                reached = &mut until => return reached,
+            }
+        }
+    }
+
+    fn serve(&self, stream: TcpStream, slot: OwnedSemaphorePermit) {
+        let (builder, service) = (self.builder.clone(), self.service.clone());
+        let watcher = self.graceful.watcher();
+        tokio::spawn(async move {
+            if tokio::time::timeout(FIRST_BYTES_TIMEOUT, says_something(&stream))
+                .await
+                .is_err()
+            {
+                tracing::debug!("a client said nothing");
+                return;
+            }
+            let connection = builder.serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = watcher.watch(connection.into_owned()).await {
+                tracing::debug!(error, "a connection ended early");
+            }
+            drop(slot);
+        });
+    }
+
+    /// Lets nobody in any more, and resolves when everybody is gone. Idle connections are closed,
+    /// the others once their requests are answered.
+    async fn close(self) {
+        drop(self.acceptor);
+        self.graceful.shutdown().await;
     }
 }
 

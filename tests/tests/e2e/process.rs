@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use alga_e2e::guest;
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use crate::deployment::{Deployment, get};
+use crate::deployment::{Deployment, get, refusal};
 
 /// Logged where the time to stop was not enough.
 const OUTLASTED: &str = "when the time to stop had passed";
@@ -36,7 +36,7 @@ async fn probes_and_metrics_tell_how_it_is() {
         .unwrap();
     assert_eq!(
         ready,
-        serde_json::json!({ "storage": true, "registry": true, "draining": false })
+        json!({ "storage": true, "registry": true, "draining": false })
     );
     let metrics = deployment.metrics().await;
     assert!(
@@ -77,6 +77,61 @@ async fn a_terminated_server_finishes_what_runs() {
     let log = deployment.log();
     assert!(log.contains("\"stopped\""), "{log}");
     assert!(!log.contains(OUTLASTED), "{log}");
+}
+
+#[tokio::test]
+async fn a_stopping_server_serves_who_waits_and_refuses_who_comes() {
+    let mut deployment = Deployment::new();
+    deployment.set("ALGA_ENGINE_MAX_INSTANCES", "1");
+    deployment.set("ALGA_ADMISSION_QUEUE_WAIT_MS", "60000");
+    deployment.start();
+    let looping = deployment.install("com.example.loop", &guest::log_then_loop());
+    let good = deployment.install("com.example.good", &guest::echo());
+    let mut envelope = looping.envelope(&get("/"));
+    envelope["limits"] = json!({ "timeout_ms": 3000 });
+    let running = deployment.refusal(&envelope);
+    let waiting = async {
+        deployment.logged(guest::LOOPING, 1).await;
+        deployment.call(&good, get("/")).await.status
+    };
+    let coming = async {
+        deployment.logged(guest::LOOPING, 1).await;
+        while !deployment
+            .metrics()
+            .await
+            .contains("alga_admission_waiting 1\n")
+        {}
+        deployment.terminate();
+        deployment.logged("\"stopping\"", 1).await;
+        let refused = deployment.execute(&good.envelope(&get("/"))).await;
+        assert_eq!(refused.headers()["connection"], "close");
+        assert_eq!(refused.headers()["retry-after"], "1");
+        assert_eq!(refusal(refused).await, (503, "OVERLOADED".to_owned()));
+        // By somebody new, too.
+        let mut connection = deployment.connect().await;
+        let probe = b"GET /readyz HTTP/1.1\r\nhost: runner\r\n\r\n";
+        connection.write_all(probe).await.unwrap();
+        let mut ready = String::new();
+        connection.read_to_string(&mut ready).await.unwrap();
+        assert!(ready.starts_with("HTTP/1.1 503 "), "{ready}");
+        assert!(ready.contains("\"draining\":true"), "{ready}");
+        let health = deployment.anonymous(Method::GET, "/healthz").send().await;
+        assert_eq!(health.unwrap().text().await.unwrap(), "ok\n");
+        assert!(
+            !deployment.log().contains("TIMEOUT"),
+            "the call still runs: {}",
+            deployment.log()
+        );
+    };
+    let (running, waiting, ()) = tokio::join!(running, waiting, coming);
+    assert_eq!(running, (504, "TIMEOUT".to_owned()));
+    assert_eq!(waiting, 200);
+    assert!(deployment.wait(), "{}", deployment.log());
+    assert!(
+        !deployment.log().contains(OUTLASTED),
+        "{}",
+        deployment.log()
+    );
 }
 
 #[tokio::test]
