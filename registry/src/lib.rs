@@ -5,6 +5,9 @@
 //! [`TenantSettings`] apply to all installs of a tenant, [`Switches`] to those of all tenants; both
 //! can be changed at any time. Whatever changes any of this leaves an [`AuditRecord`].
 //!
+//! Beside that it keeps the answers to requests that are to be answered once, a [`KeyedRequest`]
+//! each.
+//!
 //! [`Registry`] is what every backend does and promises; [`SqliteRegistry`] keeps it in a SQLite
 //! file or in memory.
 //!
@@ -45,6 +48,7 @@ mod config;
 mod error;
 mod extension;
 mod grant;
+mod idempotency;
 mod install;
 mod limits;
 mod page;
@@ -64,6 +68,10 @@ pub use config::Config;
 pub use error::{RegistryError, Resource};
 pub use extension::{Extension, ExtensionKey};
 pub use grant::Grants;
+pub use idempotency::{
+    Claim, Claimed, IdempotencyKey, KeyedRequest, MAX_ANSWER_BYTES, MAX_ANSWERS_REMOVAL,
+    ParseIdempotencyKeyError,
+};
 pub use install::{FormerVersion, Install, InstallEdit, InstallFilter, InstallState, NewInstall};
 pub use page::{MAX_PAGE_ITEMS, Page, PageRequest};
 pub use registry::Registry;

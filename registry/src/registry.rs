@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::error::RegistryError;
 use crate::extension::{Extension, ExtensionKey};
 use crate::grant::Grants;
+use crate::idempotency::{Claim, Claimed, KeyedRequest};
 use crate::install::{Install, InstallEdit, InstallFilter, InstallState, NewInstall};
 use crate::page::{Page, PageRequest};
 use crate::switches::{Switches, SwitchesEdit};
@@ -24,8 +25,8 @@ use crate::version::{NewVersion, Registered, Version, VersionKey};
 ///
 /// A mutation is durable when it returns, happens as a whole or not at all, and leaves exactly one
 /// audit record, committed together with it. A mutation that is refused, or that finds everything
-/// as it should be, leaves none; nor does [`remove_audit`](Self::remove_audit). A read sees
-/// everything committed before it began.
+/// as it should be, leaves none; nor does [`remove_audit`](Self::remove_audit), nor what is done
+/// about requests that are answered once. A read sees everything committed before it began.
 #[async_trait]
 pub trait Registry: fmt::Debug + Send + Sync {
     /// Registers a version, and its extension when it is the first one.
@@ -250,4 +251,37 @@ pub trait Registry: fmt::Debug + Send + Sync {
     /// `limit` means that none are left. Not audited itself. The number of a record that is gone
     /// is never given again.
     async fn remove_audit(&self, before: Timestamp, limit: u32) -> Result<u64, RegistryError>;
+
+    /// Claims a request, unless it is claimed or answered already, or its key is another one's.
+    ///
+    /// Of claims at once exactly one is [`Ours`](Claimed::Ours). It must be followed by
+    /// [`keep_answer`](Self::keep_answer) or [`give_up_request`](Self::give_up_request); from
+    /// `until` on, the key can be claimed again without either, for another request too.
+    async fn claim_request(
+        &self,
+        request: &KeyedRequest,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<Claimed, RegistryError>;
+
+    /// Keeps the answer to a claimed request until `until`, at most
+    /// [`MAX_ANSWER_BYTES`](crate::MAX_ANSWER_BYTES). Tells whether it is kept: not where the
+    /// claim is over and somebody else has claimed the request since, or it was removed.
+    async fn keep_answer(
+        &self,
+        claim: &Claim,
+        answer: &[u8],
+        until: Timestamp,
+    ) -> Result<bool, RegistryError>;
+
+    /// Ends a claim without an answer, so that the key can be claimed again at once. A claim that
+    /// is over is left alone.
+    async fn give_up_request(&self, claim: &Claim) -> Result<(), RegistryError>;
+
+    /// Removes answers and claims that are over at `now`, the first to be over first, and tells
+    /// how many they were.
+    ///
+    /// At most `limit` of them, 1 to [`MAX_ANSWERS_REMOVAL`](crate::MAX_ANSWERS_REMOVAL); fewer
+    /// than `limit` means that none are left.
+    async fn remove_answers(&self, now: Timestamp, limit: u32) -> Result<u64, RegistryError>;
 }

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use alga_model::{ContentHash, Timestamp};
+use alga_model::{ContentHash, InstallId, Timestamp};
 use alga_registry::{
-    Change, NewVersion, Registry, RegistryError, SqliteRegistry, SwitchesEdit, VersionKey,
+    Change, Claimed, KeyedRequest, NewVersion, Registry, RegistryError, SqliteRegistry,
+    SwitchesEdit, VersionKey,
 };
 use alga_sqlite::Options;
 use rusqlite::Connection;
@@ -149,6 +150,35 @@ async fn of_two_registries_racing_for_the_switches_one_wins_and_both_see_it() {
                 assert_eq!(theirs.switches().await.unwrap(), won);
             }
             other => panic!("expected one winner, got {other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_registries_racing_for_a_request_one_answers_and_both_have_the_answer() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("registry.db");
+    let (ours, theirs) = (open(&path).await, open(&path).await);
+    let (now, until) = (Timestamp::from_millis(0), Timestamp::from_millis(1_000));
+    for round in 0..20_u8 {
+        let request = KeyedRequest {
+            install: InstallId::generate(),
+            key: "k".parse().unwrap(),
+            digest: ContentHash::of(&[round]),
+        };
+        let claims = tokio::join!(
+            ours.claim_request(&request, now, until),
+            theirs.claim_request(&request, now, until),
+        );
+        let (winner, claim) = match claims {
+            (Ok(Claimed::Ours(claim)), Ok(Claimed::Theirs)) => (&ours, claim),
+            (Ok(Claimed::Theirs), Ok(Claimed::Ours(claim))) => (&theirs, claim),
+            other => panic!("expected one winner, got {other:?}"),
+        };
+        assert!(winner.keep_answer(&claim, &[round], until).await.unwrap());
+        for registry in [&ours, &theirs] {
+            let known = registry.claim_request(&request, now, until).await.unwrap();
+            assert_eq!(known, Claimed::Answered(vec![round]));
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Every mutation is one transaction that has the write lock from its beginning, so what it reads
 //! can't change before it commits.
 
+mod answers;
 mod audit;
 mod error;
 mod extensions;
@@ -26,6 +27,7 @@ use crate::change::Change;
 use crate::error::RegistryError;
 use crate::extension::{Extension, ExtensionKey};
 use crate::grant::{self, Grants};
+use crate::idempotency::{self, Claim, Claimed, KeyedRequest};
 use crate::install::{Install, InstallEdit, InstallFilter, NewInstall};
 use crate::page::{Page, PageRequest};
 use crate::registry::Registry;
@@ -278,6 +280,47 @@ impl Registry for SqliteRegistry {
     async fn remove_audit(&self, before: Timestamp, limit: u32) -> Result<u64, RegistryError> {
         ensure_removal_limit(limit)?;
         let remove = move |tx: &Transaction<'_>| audit::remove(tx, before, limit);
+        Ok(self.database.write(remove).await?)
+    }
+
+    async fn claim_request(
+        &self,
+        request: &KeyedRequest,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<Claimed, RegistryError> {
+        // Most requests that can't be claimed are found so without the write lock.
+        let wanted = request.clone();
+        let find = move |connection: &Connection| answers::find(connection, &wanted, now);
+        if let Some(known) = self.read(find).await? {
+            return Ok(known);
+        }
+        let request = request.clone();
+        let claim = move |tx: &Transaction<'_>| answers::claim(tx, &request, now, until);
+        Ok(self.database.write(claim).await?)
+    }
+
+    async fn keep_answer(
+        &self,
+        claim: &Claim,
+        answer: &[u8],
+        until: Timestamp,
+    ) -> Result<bool, RegistryError> {
+        idempotency::ensure_answer(answer)?;
+        let (claim, answer) = (claim.clone(), answer.to_owned());
+        let keep = move |tx: &Transaction<'_>| answers::keep(tx, &claim, &answer, until);
+        Ok(self.database.write(keep).await?)
+    }
+
+    async fn give_up_request(&self, claim: &Claim) -> Result<(), RegistryError> {
+        let claim = claim.clone();
+        let give_up = move |tx: &Transaction<'_>| answers::give_up(tx, &claim);
+        Ok(self.database.write(give_up).await?)
+    }
+
+    async fn remove_answers(&self, now: Timestamp, limit: u32) -> Result<u64, RegistryError> {
+        idempotency::ensure_removal_limit(limit)?;
+        let remove = move |tx: &Transaction<'_>| answers::remove(tx, now, limit);
         Ok(self.database.write(remove).await?)
     }
 }

@@ -15,6 +15,7 @@ use crate::audit::AuditRecord;
 use crate::config::Config;
 use crate::error::RegistryError;
 use crate::extension::Extension;
+use crate::idempotency::Known;
 use crate::install::{FormerVersion, Install, InstallState};
 use crate::switches::Switches;
 use crate::tenant::TenantSettings;
@@ -26,6 +27,7 @@ const INSTALLS: &str = "registry_installs";
 const SWITCHES: &str = "registry_switches";
 const TENANTS: &str = "registry_tenants";
 const AUDIT: &str = "registry_audit";
+const ANSWERS: &str = "registry_answers";
 
 /// Sorts before every id.
 pub(super) const BEFORE_EVERY_ID: &[u8] = &[];
@@ -148,6 +150,22 @@ pub(super) fn audit_record(row: &Row<'_>) -> Result<AuditRecord, SqliteError> {
         install: columns.optional_uuid("install_id")?.map(InstallId::new),
         extension: columns.optional_name("extension")?,
         details: columns.json("details")?,
+    })
+}
+
+/// A row's columns `rowid`, `request`, `expires_at`, `answer`. The key is the caller's own, and
+/// appears in no error.
+pub(super) fn known_request(row: &Row<'_>) -> Result<Known, SqliteError> {
+    let rowid: i64 = row.get("rowid")?;
+    let columns = Columns {
+        row,
+        table: ANSWERS,
+        key: rowid.to_string(),
+    };
+    Ok(Known {
+        digest: columns.content_hash("request")?,
+        expires_at: columns.time("expires_at")?,
+        answer: columns.get("answer")?,
     })
 }
 

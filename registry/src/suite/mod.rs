@@ -11,6 +11,7 @@
 //! # fn main() {}
 //! ```
 
+mod answers;
 mod audit;
 mod extensions;
 mod installs;
@@ -22,6 +23,7 @@ mod versions;
 use alga_model::{ContentHash, ExtensionName, TenantId, Timestamp};
 use serde_json::{Value, json};
 
+pub use self::answers::*;
 pub use self::audit::*;
 pub use self::extensions::*;
 pub use self::installs::*;
@@ -110,6 +112,16 @@ macro_rules! registry_suite {
             the_oldest_records_are_removed_first_and_never_too_many
             a_removal_has_bounds
             a_change_without_an_actor_is_refused
+            a_request_is_answered_once
+            a_key_is_not_used_for_two_requests
+            every_install_has_keys_of_its_own
+            a_request_that_is_given_up_can_be_claimed_again
+            a_claim_ends_with_its_lease
+            an_answer_that_comes_late_is_kept_where_nobody_else_answers
+            an_answer_is_kept_until_its_time
+            an_answer_has_a_bound
+            of_claims_at_once_one_succeeds
+            expired_answers_are_removed_in_batches
         }
     };
     (@stamp $backend:ident, $open:expr, $($behaviour:ident)*) => {
