@@ -16,6 +16,7 @@ use crate::admission::{Admission, Caps, Limits};
 use crate::config::Config;
 use crate::engine::{Engine, EngineError, EngineOptions};
 use crate::execute::Executor;
+use crate::idempotency::Idempotency;
 use crate::installs::Installs;
 use crate::keys::{KeyUse, MasterKeys};
 use crate::upkeep::{QuotaGauges, Upkeep};
@@ -152,6 +153,8 @@ pub struct App {
     pub admin: Admin,
     /// Has extensions answer.
     pub executor: Executor,
+    /// Has them answer requests with a key once.
+    pub idempotency: Idempotency,
     /// Looks after the databases once it is started.
     pub upkeep: Arc<Upkeep>,
 }
@@ -166,6 +169,11 @@ impl App {
         let bundles = BundleCache::new(config.data.bundle_cache(), store, FetchOptions::default())?;
         let admission = Admission::new(admission_limits(config), config.admission.longest_wait);
         let executor = Executor::new(admission, Arc::new(bundles), engine, gate);
+        let idempotency = Idempotency::new(
+            Arc::clone(&stores.registry) as _,
+            Arc::clone(&stores.clock),
+            config.engine.timeout,
+        );
         let upkeep = Arc::new(stores.upkeep(config, Arc::clone(&installs)));
         let admin = stores.admin(Arc::clone(&installs));
         Ok(Self {
@@ -173,6 +181,7 @@ impl App {
             installs,
             admin,
             executor,
+            idempotency,
             upkeep,
         })
     }

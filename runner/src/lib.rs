@@ -17,6 +17,7 @@ pub mod engine;
 pub mod execute;
 mod headers;
 pub mod http;
+pub mod idempotency;
 pub mod installs;
 pub mod keys;
 pub mod publishing;

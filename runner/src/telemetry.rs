@@ -74,6 +74,10 @@ fn describe_metrics() {
         "alga_admission_refusals_total",
         "Calls that were refused, by whose calls were too many."
     );
+    describe_counter!(
+        "alga_idempotency_requests_total",
+        "Execute requests with an idempotency key, by what became of the answer."
+    );
     describe_histogram!(
         "alga_engine_compile_duration_seconds",
         Unit::Seconds,

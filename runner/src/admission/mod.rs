@@ -2,7 +2,7 @@
 //!
 //! Every call needs a [`Permit`] to run. There are as many as the engine has slots, so that the
 //! engine never has to refuse one, and fewer for one tenant and for one install, so that nobody
-//! has all of them. [`queue`] decides; here are the clock, the channels and the numbers.
+//! has all of them. The module `queue` decides; here are the clock, the channels and the numbers.
 
 mod queue;
 mod refusals;

@@ -18,8 +18,8 @@ section! {
         timeout: Duration = Duration::from_secs(5), "storage.timeout_ms": millis(1..=60_000);
         /// How many reads of the database may run at once.
         read_connections: NonZeroU32 = NonZeroU32::MIN.saturating_add(3), "storage.read_connections": count_from_one(64);
-        /// How often expired records and old audit records are removed, and quotas that are nearly
-        /// used up looked for.
+        /// How often expired records and answers and old audit records are removed, and quotas that
+        /// are nearly used up looked for.
         sweep_interval: Duration = Duration::from_mins(1), "storage.sweep_interval_seconds": seconds(1..=86_400);
         /// How long audit records are kept, those of the registry too.
         audit_retention: Duration = Duration::from_hours(90 * 24), "storage.audit_retention_days": days(1..=3_650);

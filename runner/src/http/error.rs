@@ -38,6 +38,8 @@ pub(super) enum ApiError {
     Unavailable,
     /// A fault of ours; what it was is in the log.
     Internal,
+    /// The idempotency key belongs to another request.
+    IdempotencyConflict,
     /// The extension gave no answer.
     Execute(ExecuteError),
     /// An administrator did not get what was asked for.
@@ -59,6 +61,7 @@ impl ApiError {
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::IdempotencyConflict => StatusCode::CONFLICT,
             Self::Admin(error) => match error {
                 AdminError::Invalid { .. } => StatusCode::BAD_REQUEST,
                 AdminError::Forbidden(_) => StatusCode::FORBIDDEN,
@@ -116,6 +119,7 @@ impl ApiError {
             Self::TooLarge(_) => "TOO_LARGE",
             Self::Unavailable => "UNAVAILABLE",
             Self::Internal => "INTERNAL",
+            Self::IdempotencyConflict => "IDEMPOTENCY_CONFLICT",
             Self::Execute(error) => error.code(),
             Self::Admin(error) => error.code(),
         }
@@ -135,6 +139,9 @@ impl ApiError {
             Self::TooLarge(limit) => format!("the body may have at most {limit} bytes"),
             Self::Unavailable => "the registry can't be reached".to_owned(),
             Self::Internal => "the runner failed".to_owned(),
+            Self::IdempotencyConflict => {
+                "the idempotency key was used for another request".to_owned()
+            }
             Self::Execute(error) => error.to_string(),
             Self::Admin(error) => error.to_string(),
         }
@@ -244,6 +251,7 @@ mod tests {
             ApiError::TooLarge(10),
             ApiError::Unavailable,
             ApiError::Internal,
+            ApiError::IdempotencyConflict,
             ApiError::Execute(ExecuteError::Disabled),
             bundle(FetchError::NotFound { hash }),
             bundle(FetchError::Integrity {
@@ -316,7 +324,7 @@ mod tests {
         for error in all() {
             writeln!(
                 table,
-                "{} {:<19} {} {}",
+                "{} {:<20} {} {}",
                 error.status().as_u16(),
                 error.code(),
                 error.message(),

@@ -71,6 +71,12 @@ impl AppState {
         self.0.draining.store(true, Ordering::Relaxed);
     }
 
+    /// Counts something that the process waits for before it stops, as long as the guard lives.
+    fn begin(&self) -> InProgress {
+        self.in_progress.send_modify(|requests| *requests += 1);
+        InProgress(self.clone())
+    }
+
     fn requests_in_progress(&self) -> usize {
         *self.0.in_progress.borrow()
     }
@@ -96,6 +102,15 @@ impl std::ops::Deref for AppState {
 
     fn deref(&self) -> &Shared {
         &self.0
+    }
+}
+
+/// Something that is counted until it is dropped.
+struct InProgress(AppState);
+
+impl Drop for InProgress {
+    fn drop(&mut self) {
+        self.0.in_progress.send_modify(|requests| *requests -= 1);
     }
 }
 
@@ -130,16 +145,7 @@ pub fn router(state: AppState) -> Router {
 /// Counts a request from its head to its answer, also where the client goes away before. One that
 /// comes while the process stops is not waited for, and its client is told to connect elsewhere.
 async fn attend(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    struct InProgress(AppState);
-    impl Drop for InProgress {
-        fn drop(&mut self) {
-            self.0.in_progress.send_modify(|requests| *requests -= 1);
-        }
-    }
-    let _in_progress = (!state.is_draining()).then(|| {
-        state.in_progress.send_modify(|requests| *requests += 1);
-        InProgress(state.clone())
-    });
+    let _in_progress = (!state.is_draining()).then(|| state.begin());
     // With HTTP/2 the connection is told when it is closed.
     let has_header = request.version() <= Version::HTTP_11;
     let mut response = next.run(request).await;

@@ -83,15 +83,17 @@ impl Upkeep {
             Ok(Swept {
                 records: 0,
                 audit_records: 0,
+                answers: 0,
                 ..
             }) => {}
             Ok(swept) => tracing::info!(
                 records = swept.records,
                 removed_bytes = swept.bytes,
                 audit_records = swept.audit_records,
+                answers = swept.answers,
                 more = swept.more,
                 duration_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
-                "expired records and old audit records were removed"
+                "expired records and answers and old audit records were removed"
             ),
             Err(error) => {
                 count_failure("sweep");

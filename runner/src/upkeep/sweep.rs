@@ -1,4 +1,5 @@
-//! Removes what nobody can see any more: expired records, and audit records past their retention.
+//! Removes what nobody can see any more: expired records, audit records past their retention, and
+//! answers that are not given again.
 
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,8 @@ use anyhow::Context as _;
 
 /// Records that are removed at once. Few enough that a write beside it hardly waits.
 const BATCH: u32 = 1_000;
+/// Answers that are removed at once, each of which may have a MiB.
+const BATCH_OF_ANSWERS: u32 = 64;
 /// How long one sweep may take; what is left waits for the next one.
 const TIME: Duration = Duration::from_secs(30);
 
@@ -21,12 +24,14 @@ pub struct Swept {
     pub bytes: u64,
     /// Audit records past their retention, of the storage and of the registry.
     pub audit_records: u64,
+    /// Answers to requests with a key that are not given again.
+    pub answers: u64,
     /// Whether the time was up before everything was removed.
     pub more: bool,
 }
 
-/// Removes expired records, and audit records older than `retention`, in batches with room for
-/// others in between, for at most about 30 seconds.
+/// Removes expired records and answers, and audit records older than `retention`, in batches with
+/// room for others in between, for at most about 30 seconds.
 ///
 /// What fails keeps nothing else from being removed.
 ///
@@ -38,8 +43,14 @@ pub async fn sweep(
     clock: &dyn Clock,
     retention: Duration,
 ) -> anyhow::Result<Swept> {
-    let before = earlier(clock.now(), retention);
-    sweep_until(Instant::now() + TIME, storage, registry, before).await
+    sweep_until(
+        Instant::now() + TIME,
+        storage,
+        registry,
+        clock.now(),
+        retention,
+    )
+    .await
 }
 
 /// Sweeps until `deadline`, but at least one batch of everything.
@@ -47,33 +58,46 @@ async fn sweep_until(
     deadline: Instant,
     storage: &dyn Maintenance,
     registry: &dyn Registry,
-    before: Timestamp,
+    now: Timestamp,
+    retention: Duration,
 ) -> anyhow::Result<Swept> {
+    let before = earlier(now, retention);
     let expired = in_batches(deadline, || storage.remove_expired(BATCH)).await;
     let of_storage = in_batches(deadline, || storage.remove_audit(before, BATCH)).await;
     let of_registry = in_batches(deadline, || {
         let removed = registry.remove_audit(before, BATCH);
-        async { removed.await.map(batch_of_audit) }
+        async { removed.await.map(|records| batch(records, BATCH)) }
+    })
+    .await;
+    let answers = in_batches(deadline, || {
+        let removed = registry.remove_answers(now, BATCH_OF_ANSWERS);
+        async {
+            removed
+                .await
+                .map(|answers| batch(answers, BATCH_OF_ANSWERS))
+        }
     })
     .await;
 
     let expired = expired.context("cannot remove expired records")?;
     let of_storage = of_storage.context("cannot remove old audit records of the storage")?;
     let of_registry = of_registry.context("cannot remove old audit records of the registry")?;
+    let answers = answers.context("cannot remove old answers")?;
     Ok(Swept {
         records: expired.records,
         bytes: expired.bytes,
         audit_records: of_storage.records + of_registry.records,
-        more: expired.more || of_storage.more || of_registry.more,
+        answers: answers.records,
+        more: expired.more || of_storage.more || of_registry.more || answers.more,
     })
 }
 
 /// Fewer than were asked for are the last ones.
-fn batch_of_audit(records: u64) -> Removed {
+fn batch(removed: u64, asked_for: u32) -> Removed {
     Removed {
-        records,
+        records: removed,
         bytes: 0,
-        more: records >= BATCH.into(),
+        more: removed >= asked_for.into(),
     }
 }
 
@@ -105,8 +129,8 @@ mod tests {
     use std::convert::Infallible;
     use std::future::ready;
 
-    use alga_model::TenantId;
-    use alga_registry::PageRequest;
+    use alga_model::{ContentHash, InstallId, TenantId};
+    use alga_registry::{KeyedRequest, PageRequest};
     use alga_storage::AuditFilter;
 
     use super::*;
@@ -172,6 +196,34 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn answers_go_when_they_are_not_given_again() {
+        let stage = Stage::open().await;
+        let now = stage.clock.now();
+        for key in 0..2 * BATCH_OF_ANSWERS {
+            let request = KeyedRequest {
+                install: InstallId::generate(),
+                key: key.to_string().parse().unwrap(),
+                digest: ContentHash::of(b""),
+            };
+            let until = now.plus(DAY * (1 + key % 2));
+            stage
+                .registry
+                .claim_request(&request, now, until)
+                .await
+                .unwrap();
+        }
+        assert_eq!(sweep_stage(&stage, DAY).await, Swept::default());
+        for _ in 0..2 {
+            stage.clock.advance(DAY);
+            let swept = sweep_stage(&stage, DAY * 9).await;
+            assert_eq!(
+                (swept.answers, swept.more),
+                (BATCH_OF_ANSWERS.into(), false)
+            );
+        }
+    }
+
+    #[tokio::test]
     async fn a_retention_longer_than_time_itself_removes_nothing() {
         let stage = Stage::open().await;
         stage.install(TenantId::generate()).await;
@@ -187,8 +239,9 @@ mod tests {
         }
         stage.clock.advance(Duration::from_secs(60));
         let at_once = async || {
-            let before = Timestamp::from_millis(0);
-            sweep_until(Instant::now(), &*stage.storage, &*stage.registry, before)
+            let now = stage.clock.now();
+            let (storage, registry) = (&*stage.storage, &*stage.registry);
+            sweep_until(Instant::now(), storage, registry, now, Duration::MAX)
                 .await
                 .unwrap()
         };
@@ -205,7 +258,7 @@ mod tests {
         let removed = in_batches(deadline, || {
             let some = left.get().min(BATCH.into());
             left.set(left.get() - some);
-            ready(Ok::<_, Infallible>(batch_of_audit(some)))
+            ready(Ok::<_, Infallible>(batch(some, BATCH)))
         });
         let Ok(removed) = removed.await;
         assert_eq!((removed.records, removed.more), (2_500, false));

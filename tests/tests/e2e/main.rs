@@ -22,6 +22,7 @@ mod execute;
 mod golden;
 mod guest_tools;
 mod hostile;
+mod idempotency;
 mod integrity;
 mod notes;
 mod openapi;

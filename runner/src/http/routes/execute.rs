@@ -5,16 +5,19 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alga_host_api::{Header, Request};
+use alga_host_api::{Header, Request, Response as GuestResponse};
 use alga_model::{ContentHash, ErrorChain, ExtensionName, InstallId, TenantId};
-use alga_registry::{ExtensionKey, RegistryError};
+use alga_registry::{ExtensionKey, IdempotencyKey, RegistryError};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::install::{known_install, read_body};
@@ -25,6 +28,7 @@ use crate::http::AppState;
 use crate::http::auth::Principal;
 use crate::http::error::ApiError;
 use crate::http::request_id::RequestId;
+use crate::idempotency::{Answer, OnceError};
 use crate::installs::{Ambiguous, KnownInstall};
 
 /// The envelope. What it doesn't know is ignored and counted.
@@ -89,27 +93,101 @@ pub(crate) struct ExecuteBody {
     body_b64: Option<String>,
 }
 
+/// What a caller knows a request by, so that it is answered once.
+const IDEMPOTENCY_KEY: &str = "x-idempotency-key";
+/// Says that the answer is that to an earlier request.
+const REPLAY: (HeaderName, HeaderValue) = (
+    HeaderName::from_static("x-idempotent-replay"),
+    HeaderValue::from_static("true"),
+);
+
 pub(crate) async fn execute(
     State(state): State<AppState>,
     principal: Principal,
     Extension(request_id): Extension<RequestId>,
+    headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Json<ExecuteBody>, ApiError> {
+) -> Result<Response, ApiError> {
     let body = read_body(body, &state)?;
+    let key = idempotency_key(&headers)?;
     let envelope = ExecuteParams::parse(&body)?;
     let install = find_install(&state, &principal, &envelope.context).await?;
     let call = envelope.into_call(install, request_id)?;
-    let response = state
-        .app
-        .executor
-        .execute(call)
+    let answer = match key {
+        Some(key) => execute_once(state, call, key).await?,
+        None => Answer {
+            response: state
+                .app
+                .executor
+                .execute(call)
+                .await
+                .map_err(ApiError::Execute)?,
+            is_replay: false,
+        },
+    };
+    let mut response = Json(ExecuteBody::from(answer.response)).into_response();
+    if answer.is_replay {
+        response.headers_mut().insert(REPLAY.0, REPLAY.1);
+    }
+    Ok(response)
+}
+
+async fn execute_once(
+    state: AppState,
+    call: Call,
+    key: IdempotencyKey,
+) -> Result<Answer, ApiError> {
+    let deadline = state.app.executor.engine().deadline(call.timeout);
+    let turn = state.app.idempotency.turn(&call, key, deadline).await;
+    let turn = turn.map_err(not_once)?;
+    // In a task of its own, as it goes on when the caller hangs up: who repeats the request then gets
+    // the answer, instead of having it done twice. The process waits for it before it stops.
+    let going_on = state.begin();
+    let answering = async move {
+        let _going_on = going_on;
+        let run = async |left| {
+            let call = Call {
+                timeout: Some(left),
+                ..call
+            };
+            state.app.executor.execute(call).await
+        };
+        state.app.idempotency.answer(turn, run).await
+    };
+    tokio::spawn(answering.in_current_span())
         .await
-        .map_err(ApiError::Execute)?;
-    Ok(Json(ExecuteBody {
-        status: response.status,
-        headers: joined(response.headers),
-        body_b64: response.body.map(|body| STANDARD.encode(body)),
-    }))
+        // A panic, which the hook has logged, or the end of the process.
+        .map_err(|_| ApiError::Internal)?
+        .map_err(not_once)
+}
+
+fn not_once(error: OnceError) -> ApiError {
+    match error {
+        OnceError::OtherRequest => ApiError::IdempotencyConflict,
+        OnceError::Registry(error) => look_up_failed(&error),
+        OnceError::Execute(error) => ApiError::Execute(error),
+    }
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ApiError> {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let (Some(value), more) = (values.next(), values.next()) else {
+        return Ok(None);
+    };
+    let key = value.to_str().ok().and_then(|text| text.parse().ok());
+    key.filter(|_| more.is_none()).map(Some).ok_or_else(|| {
+        bad("x-idempotency-key must be there once, with 1 to 255 visible ASCII characters")
+    })
+}
+
+impl From<GuestResponse> for ExecuteBody {
+    fn from(response: GuestResponse) -> Self {
+        Self {
+            status: response.status,
+            headers: joined(response.headers),
+            body_b64: response.body.map(|body| STANDARD.encode(body)),
+        }
+    }
 }
 
 impl ExecuteParams {
@@ -427,5 +505,26 @@ mod tests {
         ]);
         assert_eq!(joined["vary"], "accept, origin");
         assert_eq!(joined["etag"], "1");
+    }
+
+    #[test]
+    fn an_idempotency_key_is_there_once_or_not_at_all() {
+        let key = |values: &[&[u8]]| {
+            let mut map = HeaderMap::new();
+            for value in values {
+                map.append(IDEMPOTENCY_KEY, HeaderValue::from_bytes(value).unwrap());
+            }
+            idempotency_key(&map).map(|key| key.map(|key| key.to_string()))
+        };
+        assert_eq!(key(&[]).unwrap(), None);
+        assert_eq!(key(&[b"a-1"]).unwrap(), Some("a-1".to_owned()));
+        for values in [
+            [b"".as_slice()].as_slice(),
+            &[b"a b"],
+            &[b"\xff"],
+            &[b"a", b"a"],
+        ] {
+            assert!(key(values).is_err(), "{values:?}");
+        }
     }
 }
