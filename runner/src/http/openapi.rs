@@ -300,12 +300,13 @@ fn add_others(paths: &mut Map<String, Value>) {
 }
 
 /// How a call to an extension may fail, whichever way it comes.
-const OF_CALLS: [(u16, &str); 13] = [
+const OF_CALLS: [(u16, &str); 14] = [
     (400, "BAD_REQUEST"),
     (404, "NOT_FOUND"),
     (404, "BUNDLE_NOT_FOUND"),
     (409, "INSTALL_DISABLED"),
     (413, "TOO_LARGE"),
+    (429, "CONCURRENCY_LIMITED"),
     (502, "BUNDLE_DAMAGED"),
     (502, "GUEST_NONSENSE"),
     (502, "GUEST_TRAP"),
@@ -383,7 +384,8 @@ fn execute() -> Value {
         },
         "required": ["status", "headers"],
     });
-    let mut responses = responses([&EVERYWHERE[..], &OF_CALLS].concat());
+    let conflict = [(409, "IDEMPOTENCY_CONFLICT")];
+    let mut responses = responses([&EVERYWHERE[..], &OF_CALLS, &conflict].concat());
     responses.insert(
         "200".to_owned(),
         json!({
@@ -395,6 +397,12 @@ fn execute() -> Value {
         "operationId": "execute",
         "summary": "Calls an extension with a request in an envelope",
         "tags": ["execute"],
+        "parameters": [{
+            "name": "x-idempotency-key",
+            "in": "header",
+            "description": "The same request with the same key is answered once, and again with that answer for 24 hours",
+            "schema": { "type": "string", "minLength": 1, "maxLength": 255 },
+        }],
         "requestBody": {
             "required": true,
             "content": { "application/json": { "schema": envelope } },

@@ -13,7 +13,7 @@ pub(super) async fn run(stores: &Stores, config: &Config) -> anyhow::Result<()> 
     let mut tally = Tally::new("records removed:");
     let mut total = Swept::default();
     loop {
-        tally.show(total.records + total.audit_records);
+        tally.show(total.records + total.audit_records + total.answers);
         let swept = sweep(
             &*stores.storage,
             &*stores.registry,
@@ -24,6 +24,7 @@ pub(super) async fn run(stores: &Stores, config: &Config) -> anyhow::Result<()> 
         total.records += swept.records;
         total.bytes += swept.bytes;
         total.audit_records += swept.audit_records;
+        total.answers += swept.answers;
         if !swept.more {
             break;
         }
@@ -33,5 +34,6 @@ pub(super) async fn run(stores: &Stores, config: &Config) -> anyhow::Result<()> 
         "records": total.records,
         "bytes": total.bytes,
         "auditRecords": total.audit_records,
+        "answers": total.answers,
     }))?)
 }

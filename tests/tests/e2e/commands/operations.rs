@@ -29,7 +29,7 @@ async fn expired_records_and_old_audit_records_are_swept() {
         deployment.ok(&[&put[..], &["for ever", "1"]].concat());
         deployment.ok(&[&put[..], &["short", r#""1234""#, "--ttl", "60"]].concat());
     }
-    let nothing = json!({"records": 0, "bytes": 0, "auditRecords": 0});
+    let nothing = json!({"records": 0, "bytes": 0, "auditRecords": 0, "answers": 0});
     assert_eq!(json_of(&deployment.ok(&["storage", "sweep"])), nothing);
 
     let storage = "storage.sqlite3";
@@ -43,7 +43,10 @@ async fn expired_records_and_old_audit_records_are_swept() {
     let usage = json_of(&deployment.ok(&show));
     assert_eq!(usage["expiredNotRemoved"], json!({"keys": 1, "bytes": 8}));
     let swept = json_of(&deployment.ok(&["storage", "sweep"]));
-    assert_eq!(swept, json!({"records": 2, "bytes": 16, "auditRecords": 0}));
+    assert_eq!(
+        swept,
+        json!({"records": 2, "bytes": 16, "auditRecords": 0, "answers": 0})
+    );
     let usage = json_of(&deployment.ok(&show));
     assert_eq!((&usage["keys"], &usage["bytes"]), (&json!(1), &json!(3)));
     assert_eq!(usage["expiredNotRemoved"], json!({"keys": 0, "bytes": 0}));
