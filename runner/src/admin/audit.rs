@@ -140,10 +140,12 @@ impl Admin {
         let first = PageRequest::first(1);
         let in_storage = self.storage.audit(&of_storage, None, 1).await?;
         let in_registry = self.registry.audit(&of_registry, first).await?.items;
-        if in_storage.is_empty() && in_registry.is_empty() {
-            return Err(missing());
+        let tenant = in_storage.first().map(|record| record.tenant_id);
+        let tenant = tenant.or_else(|| in_registry.first().and_then(|record| record.tenant));
+        match tenant {
+            Some(tenant) if by.scope.allows(tenant, install) => Ok(()),
+            _ => Err(missing()),
         }
-        Ok(())
     }
 }
 

@@ -32,6 +32,8 @@ impl Client {
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(SILENCE_TIMEOUT)
+            // It would get to see the token.
+            .no_proxy()
             // What a server answers elsewhere isn't its own to say; and the token is for it alone.
             .redirect(reqwest::redirect::Policy::none())
             .build()

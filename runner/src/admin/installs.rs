@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use alga_model::{ContentHash, ExtensionName, InstallId, TenantId, Timestamp};
 use alga_registry::{
     Config, ExtensionKey, Grants, Install, InstallEdit, InstallFilter, InstallState, NewInstall,
+    PageRequest,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -131,8 +132,7 @@ pub struct EditInstallBody {
 impl Operation for ListInstalls {
     const METHOD: Method = Method::Get;
     const PATH: &'static str = "/v1/installs";
-    const SUMMARY: &'static str =
-        "Lists installs, the first made first; a page may have fewer items than asked for";
+    const SUMMARY: &'static str = "Lists installs, the first made first";
     const REFUSALS: &'static [(u16, &'static str)] = &[(400, "BAD_REQUEST")];
 
     type Target = ();
@@ -146,12 +146,27 @@ impl Operation for ListInstalls {
             extension: ask.query.extension.map(ExtensionKey::Name),
             include_uninstalled: ask.query.uninstalled,
         };
-        let page = ask.query.page.request()?;
-        let page = admin.registry.installs(&filter, page).await?;
-        let known = |install: &&Install| by.scope.allows(install.tenant, install.id);
+        let mut page = ask.query.page.request()?;
+        let limit = usize::try_from(page.limit).unwrap_or(usize::MAX);
+        let mut known: Vec<Install> = Vec::new();
+        let more = loop {
+            let found = admin.registry.installs(&filter, page).await?;
+            let of_scope = |install: &Install| by.scope.allows(install.tenant, install.id);
+            known.extend(found.items.into_iter().filter(of_scope));
+            // Only what may be seen decides whether there is more, and names where it goes on: the end of
+            // a page of everything would tell of installs of others.
+            match found.next {
+                _ if known.len() > limit => break true,
+                None => break false,
+                Some(_) if known.len() == limit && by.ensure_unlimited().is_ok() => break true,
+                Some(next) => page = PageRequest::after(next, page.limit),
+            }
+        };
+        known.truncate(limit);
+        let last = known.last().filter(|_| more);
         Ok(InstallPage {
-            items: page.items.iter().filter(known).map(Into::into).collect(),
-            next_cursor: page.next.map(cursor),
+            next_cursor: last.map(|last| cursor(last.id)),
+            items: known.iter().map(Into::into).collect(),
         })
     }
 }
@@ -444,5 +459,45 @@ mod tests {
                 "updatedAt": change.now,
             })
         );
+    }
+
+    /// All pages, one install each, as somebody limited to some tenants or to none gets them; and every
+    /// id that a cursor holds.
+    async fn pages(stage: &Stage, tenants: Option<&[TenantId]>) -> (Vec<InstallId>, Vec<String>) {
+        let mut author = Author::operator("somebody");
+        author.scope.tenants = tenants.map(|tenants| tenants.iter().copied().collect());
+        let (mut seen, mut cursors) = (Vec::new(), Vec::new());
+        let mut cursor = None;
+        loop {
+            let mut ask = Ask::<ListInstalls>::of(());
+            ask.query.page.limit = Some(1);
+            ask.query.page.cursor = cursor;
+            let page = ListInstalls::run(&stage.admin(), &author, ask)
+                .await
+                .unwrap();
+            seen.extend(page.items.iter().map(|install| install.install_id));
+            cursor = page.next_cursor;
+            match &cursor {
+                Some(cursor) => cursors.push(cursor.clone()),
+                None => return (seen, cursors),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn neither_items_nor_cursors_tell_of_installs_of_others() {
+        let stage = Stage::open().await;
+        let (ours, theirs) = (TenantId::generate(), TenantId::generate());
+        let mut installs = Vec::new();
+        for tenant in [theirs, ours, theirs, ours, theirs] {
+            installs.push(stage.install(tenant).await.id);
+        }
+        let (seen, cursors) = pages(&stage, Some(&[ours])).await;
+        assert_eq!(seen, [installs[1], installs[3]]);
+        assert_eq!(cursors, [cursor(installs[1])]);
+        let (seen, cursors) = pages(&stage, Some(&[])).await;
+        assert!(seen.is_empty() && cursors.is_empty());
+        let (seen, cursors) = pages(&stage, None).await;
+        assert_eq!((seen, cursors.len()), (installs, 4));
     }
 }

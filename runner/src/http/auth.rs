@@ -98,6 +98,16 @@ impl FromRequestParts<AppState> for Administrator {
 fn who(token: &Token, headers: &HeaderMap) -> Result<String, ApiError> {
     match token.role {
         Role::Admin => Ok(token.id.clone()),
+        // Whoever adds one of these behind that of a caller must not be taken for having said it.
+        Role::Service
+            if [ALGA_ADMIN, ALGA_ACTOR]
+                .iter()
+                .any(|name| is_repeated(headers, name)) =>
+        {
+            Err(ApiError::BadRequest(
+                "x-alga-admin and x-alga-actor may be there once".to_owned(),
+            ))
+        }
         Role::Service if headers.get(ALGA_ADMIN).is_some_and(|it| it == "true") => {
             let Some(actor) = headers.get(ALGA_ACTOR) else {
                 return Ok(token.id.clone());
@@ -117,6 +127,10 @@ fn who(token: &Token, headers: &HeaderMap) -> Result<String, ApiError> {
             "administration needs an admin token, or a service token with `x-alga-admin: true`",
         )),
     }
+}
+
+fn is_repeated(headers: &HeaderMap, name: &str) -> bool {
+    headers.get_all(name).iter().nth(1).is_some()
 }
 
 /// Where no token is asked for, a page that the developer's browser happens to show must not be able
