@@ -209,6 +209,7 @@ pub fn engine_options(config: &Config) -> EngineOptions {
         timeout: engine.timeout,
         memory_bytes: size(engine.memory_bytes),
         fuel: engine.fuel,
+        host_calls: engine.host_calls,
         response_bytes: size(engine.response_bytes),
         log: LogLimits {
             lines: size(engine.log_lines.into()),

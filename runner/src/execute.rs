@@ -174,7 +174,8 @@ impl Executor {
             deadline,
             limits: call.limits,
         };
-        let mut response = self.engine.run(&prepared, &self.gate, run).await?;
+        let finished = self.engine.run(&prepared, &self.gate, run).await;
+        let mut response = finished.answer?;
         response.headers = headers::from_guest(response.headers).map_err(RunError::Nonsense)?;
         Ok(response)
     }
@@ -312,6 +313,7 @@ impl ExecuteError {
             Self::Run(RunError::Nonsense(_)) => "GUEST_NONSENSE",
             Self::Run(RunError::Timeout | RunError::OutOfFuel) => "TIMEOUT",
             Self::Run(RunError::MemoryLimit) => "MEMORY_LIMIT",
+            Self::Run(RunError::HostCallLimit { .. }) => "HOST_CALL_LIMIT",
             Self::Run(RunError::Host(_)) => "INTERNAL",
         }
     }
@@ -329,7 +331,8 @@ impl ExecuteError {
                 | RunError::Nonsense(_)
                 | RunError::Timeout
                 | RunError::OutOfFuel
-                | RunError::MemoryLimit,
+                | RunError::MemoryLimit
+                | RunError::HostCallLimit { .. },
             ) => "guest",
             Self::Bundle(_) | Self::Stopping | Self::Run(RunError::Host(_)) => "host",
         }

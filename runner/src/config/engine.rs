@@ -17,6 +17,8 @@ section! {
         /// The fuel of an invocation, about one unit an instruction. Not set, none is counted,
         /// which is faster.
         fuel: Option<u64> = None, "engine.fuel": Optional(count(1..=i64::MAX.unsigned_abs()));
+        /// How many host calls an invocation may make, those of WASI included.
+        host_calls: u64 = 50_000, "engine.host_calls": count(1..=i64::MAX.unsigned_abs());
         /// How many lines an invocation may log; more are dropped and counted.
         log_lines: u32 = 256, "engine.log_lines": count(0..=100_000);
         /// How many bytes the lines of an invocation may have together.

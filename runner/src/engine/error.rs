@@ -2,6 +2,8 @@
 
 use wasmtime::Trap;
 
+use super::limits::TooManyHostCalls;
+
 /// Why there is no engine.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -38,6 +40,12 @@ pub enum RunError {
     /// The guest needed more memory than it may have.
     #[error("the extension needed more memory than it may have")]
     MemoryLimit,
+    /// The guest made more host calls than it may.
+    #[error("the extension made more than {limit} host calls")]
+    HostCallLimit {
+        /// How many it may make.
+        limit: u64,
+    },
     /// The host failed.
     #[error("cannot run the extension")]
     Host(#[source] wasmtime::Error),
@@ -46,7 +54,7 @@ pub enum RunError {
 impl RunError {
     /// What a failed instantiation means. Unlike a call, it also fails where the machine does.
     pub(super) fn of_instantiation(error: wasmtime::Error, refused_growth: bool) -> Self {
-        if refused_growth || error.is::<Trap>() {
+        if refused_growth || error.is::<Trap>() || error.is::<TooManyHostCalls>() {
             Self::classify(error, refused_growth)
         } else {
             Self::Host(error)
@@ -59,6 +67,9 @@ impl RunError {
         // No permit without a slot: a pool that is used up is a defect of ours.
         if error.is::<wasmtime::PoolConcurrencyLimitError>() {
             return Self::Host(error);
+        }
+        if let Some(TooManyHostCalls { limit }) = error.downcast_ref() {
+            return Self::HostCallLimit { limit: *limit };
         }
         match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => Self::Timeout,
@@ -91,7 +102,7 @@ fn backtrace(error: &wasmtime::Error) -> String {
 #[cfg(test)]
 impl RunError {
     /// Every way to fail, once.
-    pub(crate) fn each() -> [Self; 6] {
+    pub(crate) fn each() -> [Self; 7] {
         [
             Self::Trap {
                 reason: "why".to_owned(),
@@ -101,6 +112,7 @@ impl RunError {
             Self::Timeout,
             Self::OutOfFuel,
             Self::MemoryLimit,
+            Self::HostCallLimit { limit: 1 },
             Self::Host(wasmtime::Error::msg("inner")),
         ]
     }

@@ -12,6 +12,39 @@ pub(super) struct Limiter {
     tables: Budget,
 }
 
+/// Counts the host calls of one invocation, those of WASI included.
+#[derive(Debug)]
+pub(super) struct HostCalls {
+    limit: u64,
+    made: u64,
+}
+
+/// An invocation made more host calls than it may.
+#[derive(Debug, thiserror::Error)]
+#[error("more than {limit} host calls")]
+pub(super) struct TooManyHostCalls {
+    pub(super) limit: u64,
+}
+
+impl HostCalls {
+    pub(super) const fn limited_to(limit: u64) -> Self {
+        Self { limit, made: 0 }
+    }
+
+    /// One more, unless there were enough.
+    pub(super) const fn call(&mut self) -> Result<(), TooManyHostCalls> {
+        if self.made >= self.limit {
+            return Err(TooManyHostCalls { limit: self.limit });
+        }
+        self.made += 1;
+        Ok(())
+    }
+
+    pub(super) const fn made(&self) -> u64 {
+        self.made
+    }
+}
+
 /// What may be used of something, and what is.
 #[derive(Debug)]
 struct Budget {
@@ -67,6 +100,11 @@ impl Limiter {
             memory: Budget::of(memory_bytes, memory_bytes),
             tables: Budget::of(TABLE_ELEMENTS, super::TABLE_ELEMENTS),
         }
+    }
+
+    /// Bytes of all memories together; they never shrink.
+    pub(super) const fn memory_bytes(&self) -> usize {
+        self.memory.used
     }
 
     /// Whether the guest asked for more than it may have.
@@ -130,6 +168,18 @@ mod tests {
         assert!(!limiter.memory_growing(40, 41, None).unwrap());
         assert!(limiter.refused_growth());
         assert!(limiter.memory_growing(40, 40, None).unwrap());
+        assert_eq!(limiter.memory_bytes(), 100);
+    }
+
+    #[test]
+    fn the_last_host_call_allowed_is_allowed() {
+        let mut calls = HostCalls::limited_to(2);
+        assert!(calls.call().is_ok() && calls.call().is_ok());
+        assert_eq!(
+            calls.call().unwrap_err().to_string(),
+            "more than 2 host calls"
+        );
+        assert_eq!(calls.made(), 2);
     }
 
     #[test]

@@ -21,12 +21,13 @@ use alga_model::{ContentHash, Secret};
 use alga_storage::{Caller, Gate};
 use wasmtime::component::Linker;
 use wasmtime::{
-    Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Store, UpdateDeadline,
+    CallHook, Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Store,
+    UpdateDeadline,
 };
 
 use self::code_cache::CodeCache;
 use self::components::Components;
-use self::limits::Limiter;
+use self::limits::{HostCalls, Limiter};
 use self::state::State;
 use self::ticker::Ticker;
 use crate::admission::Permit;
@@ -45,6 +46,8 @@ pub struct EngineOptions {
     pub memory_bytes: usize,
     /// Instructions an invocation may execute, counted by Wasmtime's fuel; unlimited when absent.
     pub fuel: Option<u64>,
+    /// Host calls an invocation may make, those of WASI included.
+    pub host_calls: u64,
     /// Bytes of an answer's body.
     pub response_bytes: usize,
     /// What an invocation may log.
@@ -62,6 +65,7 @@ impl Default for EngineOptions {
             timeout: Duration::from_secs(10),
             memory_bytes: 128 << 20,
             fuel: None,
+            host_calls: 50_000,
             response_bytes: 10 << 20,
             log: LogLimits::default(),
             component_bytes: 512 << 20,
@@ -109,6 +113,24 @@ pub struct RunLimits {
     pub fuel: Option<u64>,
 }
 
+/// How an invocation ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// What the guest answered, or why it gave no answer.
+    pub answer: Result<Response, RunError>,
+    /// What it used in any case.
+    pub usage: Usage,
+}
+
+/// What an invocation used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Bytes of linear memory it had in the end, of which it need not have touched all.
+    pub memory_bytes: usize,
+    /// Host calls it made, those of WASI included.
+    pub host_calls: u64,
+}
+
 impl Engine {
     /// Sets the engine up.
     pub fn new(options: EngineOptions) -> Result<Self, EngineError> {
@@ -151,42 +173,23 @@ impl Engine {
     }
 
     /// Answers one request with a fresh instance.
-    ///
-    /// # Errors
-    /// Every way in which a guest can fail.
-    pub async fn run(
-        &self,
-        prepared: &Prepared,
-        gate: &Gate,
-        run: Run,
-    ) -> Result<Response, RunError> {
+    pub async fn run(&self, prepared: &Prepared, gate: &Gate, run: Run) -> Finished {
         // Before the store, as it must outlast it: whoever gets the permit next needs its slot.
         let _permit = run.permit;
         let deadline = run.deadline;
         let log = InvocationLog::new(self.options.log, tracing::Span::current());
-        let memory_bytes = run
-            .limits
-            .memory_bytes
-            .map_or(self.options.memory_bytes, |asked| {
-                asked.min(self.options.memory_bytes)
-            });
         let host = HostCtx::new(run.invocation, gate.clone(), run.caller, log.clone());
-        let mut store = self.store(State::new(host, &log, Limiter::new(memory_bytes)), deadline);
-        if let Some(fuel) = self.options.fuel {
-            let fuel = run.limits.fuel.map_or(fuel, |asked| asked.min(fuel));
-            store.set_fuel(fuel).map_err(RunError::Host)?;
-        }
-
+        let state = State::new(
+            host,
+            &log,
+            Limiter::new(self.memory_bytes(run.limits)),
+            HostCalls::limited_to(self.options.host_calls),
+        );
+        let mut store = self.store(state, deadline);
         let answer = async {
-            let instantiated = prepared.0.instantiate_async(&mut store).await;
-            let extension = instantiated.map_err(|error| {
-                RunError::of_instantiation(error, store.data().refused_growth())
-            })?;
-            let handled = extension
-                .alga_extension_handler()
-                .call_handle(&mut store, &run.request)
-                .await;
-            handled.map_err(|error| RunError::classify(error, store.data().refused_growth()))
+            self.fuel(&mut store, run.limits)?;
+            let response = handle(&mut store, prepared, &run.request).await?;
+            self.check(response)
         };
         let answer = tokio::time::timeout_at(deadline.into(), answer).await;
         if log.dropped() > 0 {
@@ -195,13 +198,35 @@ impl Engine {
                 "the guest wrote more log lines than an invocation may"
             );
         }
-        self.check(answer.map_err(|_| RunError::Timeout)??)
+        Finished {
+            answer: answer.unwrap_or(Err(RunError::Timeout)),
+            usage: store.data().usage(),
+        }
+    }
+
+    fn memory_bytes(&self, limits: RunLimits) -> usize {
+        let most = self.options.memory_bytes;
+        limits.memory_bytes.map_or(most, |asked| asked.min(most))
+    }
+
+    fn fuel(&self, store: &mut Store<State>, limits: RunLimits) -> Result<(), RunError> {
+        let Some(most) = self.options.fuel else {
+            return Ok(());
+        };
+        let fuel = limits.fuel.map_or(most, |asked| asked.min(most));
+        store.set_fuel(fuel).map_err(RunError::Host)
     }
 
     fn store(&self, state: State, deadline: Instant) -> Store<State> {
         let mut store = Store::new(&self.wasmtime, state);
         store.limiter(|state| state.limiter());
         store.set_hostcall_fuel(self.options.response_bytes.saturating_add(HOST_CALL_BYTES));
+        store.call_hook(|mut store, hook| {
+            if matches!(hook, CallHook::CallingHost) {
+                store.data_mut().host_calls().call()?;
+            }
+            Ok(())
+        });
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(move |_| {
             let late = Instant::now() >= deadline;
@@ -230,6 +255,21 @@ impl Engine {
         }
         Ok(response)
     }
+}
+
+async fn handle(
+    store: &mut Store<State>,
+    prepared: &Prepared,
+    request: &Request,
+) -> Result<Response, RunError> {
+    let instantiated = prepared.0.instantiate_async(&mut *store).await;
+    let extension = instantiated
+        .map_err(|error| RunError::of_instantiation(error, store.data().refused_growth()))?;
+    let handled = extension
+        .alga_extension_handler()
+        .call_handle(&mut *store, request)
+        .await;
+    handled.map_err(|error| RunError::classify(error, store.data().refused_growth()))
 }
 
 impl std::fmt::Debug for Engine {

@@ -5,7 +5,8 @@ use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use super::limits::Limiter;
+use super::Usage;
+use super::limits::{HostCalls, Limiter};
 
 /// WASI resources (streams, pollables) a guest may hold at once.
 const RESOURCES: usize = 1_024;
@@ -17,10 +18,16 @@ pub(crate) struct State {
     wasi: WasiCtx,
     table: ResourceTable,
     limiter: Limiter,
+    host_calls: HostCalls,
 }
 
 impl State {
-    pub(super) fn new(host: HostCtx, log: &InvocationLog, limiter: Limiter) -> Self {
+    pub(super) fn new(
+        host: HostCtx,
+        log: &InvocationLog,
+        limiter: Limiter,
+        host_calls: HostCalls,
+    ) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES);
         // Nothing is inherited and nothing is opened: no files, no environment, no arguments. TCP and
@@ -38,11 +45,23 @@ impl State {
             wasi,
             table,
             limiter,
+            host_calls,
         }
     }
 
     pub(super) fn limiter(&mut self) -> &mut dyn ResourceLimiter {
         &mut self.limiter
+    }
+
+    pub(super) fn host_calls(&mut self) -> &mut HostCalls {
+        &mut self.host_calls
+    }
+
+    pub(super) const fn usage(&self) -> Usage {
+        Usage {
+            memory_bytes: self.limiter.memory_bytes(),
+            host_calls: self.host_calls.made(),
+        }
     }
 
     pub(super) const fn refused_growth(&self) -> bool {

@@ -101,7 +101,9 @@ impl ApiError {
                 ExecuteError::Run(error) => match error {
                     RunError::Trap { .. } | RunError::Nonsense(_) => StatusCode::BAD_GATEWAY,
                     RunError::Timeout | RunError::OutOfFuel => StatusCode::GATEWAY_TIMEOUT,
-                    RunError::MemoryLimit => StatusCode::INSUFFICIENT_STORAGE,
+                    RunError::MemoryLimit | RunError::HostCallLimit { .. } => {
+                        StatusCode::INSUFFICIENT_STORAGE
+                    }
                     RunError::Host(_) => StatusCode::INTERNAL_SERVER_ERROR,
                 },
             },

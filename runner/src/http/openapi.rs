@@ -300,7 +300,7 @@ fn add_others(paths: &mut Map<String, Value>) {
 }
 
 /// How a call to an extension may fail, whichever way it comes.
-const OF_CALLS: [(u16, &str); 14] = [
+const OF_CALLS: [(u16, &str); 15] = [
     (400, "BAD_REQUEST"),
     (404, "NOT_FOUND"),
     (404, "BUNDLE_NOT_FOUND"),
@@ -314,6 +314,7 @@ const OF_CALLS: [(u16, &str); 14] = [
     (503, "OVERLOADED"),
     (504, "TIMEOUT"),
     (507, "MEMORY_LIMIT"),
+    (507, "HOST_CALL_LIMIT"),
     (403, "CONTEXT_MISMATCH"),
 ];
 
