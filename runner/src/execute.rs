@@ -10,6 +10,7 @@ use alga_host_api::{Invocation, Request, Response};
 use alga_model::ErrorChain;
 use alga_registry::InstallState;
 use alga_storage::{Actor, Caller, Gate};
+use metrics::Histogram;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
@@ -28,6 +29,8 @@ pub struct Executor {
     bundles: Arc<BundleCache>,
     engine: Engine,
     gate: Gate,
+    /// How long calls took that were answered; looked up once, as a recorder copies labels.
+    answered: Histogram,
 }
 
 /// A call to an extension.
@@ -75,7 +78,7 @@ pub enum ExecuteError {
 impl Executor {
     /// Runs the extensions of `bundles` on `engine`, with storage behind `gate`,
     /// when `admission` lets them.
-    pub const fn new(
+    pub fn new(
         admission: Admission,
         bundles: Arc<BundleCache>,
         engine: Engine,
@@ -86,6 +89,7 @@ impl Executor {
             bundles,
             engine,
             gate,
+            answered: duration_of("OK"),
         }
     }
 
@@ -120,7 +124,12 @@ impl Executor {
         async {
             let unanswered = Unanswered(Instant::now());
             let answer = self.answer(call, invocation).await;
-            unanswered.answered(&answer);
+            let duration = unanswered.answered();
+            match &answer {
+                Ok(_) => self.answered.record(duration),
+                Err(error) => duration_of(error.code()).record(duration),
+            }
+            report(&answer, millis(duration));
             answer
         }
         .instrument(span)
@@ -186,33 +195,33 @@ impl Executor {
 struct Unanswered(Instant);
 
 impl Unanswered {
-    fn answered(self, answer: &Result<Response, ExecuteError>) {
-        report(
-            answer,
-            self.observed(answer.as_ref().map_or_else(ExecuteError::code, |_| "OK")),
-        );
-        std::mem::forget(self);
-    }
-
-    /// Counts and times the invocation; its duration in milliseconds.
-    fn observed(&self, outcome: &'static str) -> u64 {
+    /// It was; how long that took.
+    fn answered(self) -> Duration {
         let duration = self.0.elapsed();
-        metrics::histogram!("alga_engine_invocation_duration_seconds", "outcome" => outcome)
-            .record(duration);
-        u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+        std::mem::forget(self);
+        duration
     }
 }
 
 impl Drop for Unanswered {
     fn drop(&mut self) {
         const CODE: &str = "CANCELLED";
-        let duration_ms = self.observed(CODE);
+        let duration = self.0.elapsed();
+        duration_of(CODE).record(duration);
         tracing::info!(
-            duration_ms,
+            duration_ms = millis(duration),
             error.code = CODE,
             "the call was given up before the extension answered"
         );
     }
+}
+
+fn duration_of(outcome: &'static str) -> Histogram {
+    metrics::histogram!("alga_engine_invocation_duration_seconds", "outcome" => outcome)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// One event an invocation; the only place where its failure is logged. What a guest does wrong is

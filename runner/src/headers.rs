@@ -48,9 +48,9 @@ pub(crate) fn to_guest(headers: Vec<Header>) -> Vec<Header> {
     let named = named_by_connection(&headers);
     headers
         .into_iter()
-        .map(|header| Header {
-            name: header.name.to_ascii_lowercase(),
-            ..header
+        .map(|mut header| {
+            header.name.make_ascii_lowercase();
+            header
         })
         .filter(|header| {
             let name = header.name.as_str();

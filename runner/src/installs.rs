@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alga_model::{ExtensionName, InstallId, TenantId};
 use alga_registry::{
@@ -13,14 +13,14 @@ use alga_storage::{
     CAPABILITY, GrantSource, LimitOverrides, Limits, LimitsOf, Snapshot, StorageGrant,
 };
 use async_trait::async_trait;
-use moka::future::Cache;
+use quick_cache::sync::Cache;
 use serde_json::Value;
 
 /// How old what is known may be. A change made by another process bites within this time; the
 /// contract allows a second.
 const MAX_AGE: Duration = Duration::from_millis(500);
 /// Installs that are remembered. One costs about a KiB.
-const MAX_REMEMBERED: u64 = 10_000;
+const MAX_REMEMBERED: usize = 10_000;
 
 /// Looks installs up, for invocations and for storage, together with what is set for their tenants
 /// and for all.
@@ -28,7 +28,14 @@ const MAX_REMEMBERED: u64 = 10_000;
 pub struct Installs {
     registry: Arc<dyn Registry>,
     limits: Limits,
-    known: Cache<InstallId, Option<Arc<KnownInstall>>>,
+    known: Cache<InstallId, Seen>,
+}
+
+/// What was seen of an install; nothing where there is none.
+#[derive(Debug, Clone)]
+struct Seen {
+    at: Instant,
+    install: Option<Arc<KnownInstall>>,
 }
 
 /// An install as it was a moment ago.
@@ -47,23 +54,29 @@ impl Installs {
     /// Looks into `registry`; `limits` are those of every install, unless it or its tenant has
     /// others.
     pub fn new(registry: Arc<dyn Registry>, limits: Limits) -> Self {
-        let known = Cache::builder()
-            .max_capacity(MAX_REMEMBERED)
-            .time_to_live(MAX_AGE)
-            .build();
         Self {
             registry,
             limits,
-            known,
+            known: Cache::new(MAX_REMEMBERED),
         }
     }
 
     /// The install with this id, uninstalled ones left out.
-    pub async fn find(
-        &self,
-        id: InstallId,
-    ) -> Result<Option<Arc<KnownInstall>>, Arc<RegistryError>> {
-        self.known.try_get_with(id, self.look_up(id)).await
+    pub async fn find(&self, id: InstallId) -> Result<Option<Arc<KnownInstall>>, RegistryError> {
+        if let Some(seen) = self.known.get(&id) {
+            if seen.is_fresh() {
+                return Ok(seen.install);
+            }
+            self.known.remove_if(&id, |seen| !seen.is_fresh());
+        }
+        // However many ask, one of them looks.
+        let looking = async {
+            let at = Instant::now();
+            let install = self.look_up(id).await?;
+            Ok(Seen { at, install })
+        };
+        let seen = self.known.get_or_insert_async(&id, looking).await;
+        seen.map(|seen| seen.install)
     }
 
     /// The one install of an extension for a tenant.
@@ -74,7 +87,7 @@ impl Installs {
         &self,
         tenant: TenantId,
         extension: ExtensionKey,
-    ) -> Result<Result<Arc<KnownInstall>, Ambiguous>, Arc<RegistryError>> {
+    ) -> Result<Result<Arc<KnownInstall>, Ambiguous>, RegistryError> {
         let filter = InstallFilter {
             tenant: Some(tenant),
             extension: Some(extension),
@@ -106,13 +119,13 @@ impl Installs {
     }
 
     /// Looks an install up again when it is next asked for: it was changed by this process.
-    pub async fn forget(&self, id: InstallId) {
-        self.known.invalidate(&id).await;
+    pub fn forget(&self, id: InstallId) {
+        self.known.remove(&id);
     }
 
     /// Looks every install up again.
     pub fn forget_all(&self) {
-        self.known.invalidate_all();
+        self.known.clear();
     }
 
     async fn look_up(&self, id: InstallId) -> Result<Option<Arc<KnownInstall>>, RegistryError> {
@@ -148,6 +161,12 @@ impl Installs {
 
     fn limits_of_tenant(&self, tenant: &TenantSettings) -> Limits {
         self.limits.with([&overrides_of_tenant(tenant)])
+    }
+}
+
+impl Seen {
+    fn is_fresh(&self) -> bool {
+        self.at.elapsed() < MAX_AGE
     }
 }
 
@@ -229,7 +248,7 @@ impl GrantSource for Installs {
         &self,
         install: InstallId,
     ) -> Result<Option<Arc<Snapshot>>, alga_storage::Error> {
-        let known = self.find(install).await.map_err(|error| match *error {
+        let known = self.find(install).await.map_err(|error| match error {
             RegistryError::Unavailable { .. } => alga_storage::Error::Unavailable(error.into()),
             _ => alga_storage::Error::Internal(error.into()),
         })?;

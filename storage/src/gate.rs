@@ -16,6 +16,7 @@ use crate::contract::{
 };
 use crate::error::{BulkError, Error, FailedItem, Limit, Violation};
 use crate::grant::{Access, GrantSource, Snapshot};
+use crate::measured::{Measured, Operation, duration};
 use crate::rate::RateLimiter;
 use crate::refusals::Refusals;
 use crate::service::{CheckedItem, CheckedList, Put, Scope, StorageClient};
@@ -58,6 +59,7 @@ pub struct Gate {
     client: Arc<dyn StorageClient>,
     rate: Arc<RateLimiter>,
     refusals: Arc<Refusals>,
+    measured: Arc<Measured>,
 }
 
 impl Gate {
@@ -68,17 +70,18 @@ impl Gate {
             client,
             rate: Arc::default(),
             refusals: Arc::default(),
+            measured: Arc::default(),
         }
     }
 
     /// Reads one record.
     pub async fn get(&self, caller: &Caller, request: GetRequest) -> Result<Record, Error> {
-        self.observed(caller, "get", async {
+        self.observed(caller, Operation::Get, async {
             let scope = self
                 .admit(caller, &request.namespace, Access::Read, 1)
                 .await?;
             let found = self.client.get(&scope, request).await?;
-            count_bytes("read", found.size());
+            self.measured.read.increment(found.size());
             Ok(found)
         })
         .await
@@ -90,7 +93,7 @@ impl Gate {
         caller: &Caller,
         request: GetManyRequest,
     ) -> Result<Vec<Option<Record>>, Error> {
-        self.observed(caller, "getMany", async {
+        self.observed(caller, Operation::GetMany, async {
             let tokens = request.keys.len();
             let scope = self
                 .admit(caller, &request.namespace, Access::Read, tokens)
@@ -100,7 +103,9 @@ impl Gate {
                 return Err(Violation::argument("keys", "at least one key is needed"));
             }
             let found = self.client.get_many(&scope, request).await?;
-            count_bytes("read", found.iter().flatten().map(Record::size).sum());
+            self.measured
+                .read
+                .increment(found.iter().flatten().map(Record::size).sum());
             Ok(found)
         })
         .await
@@ -108,7 +113,7 @@ impl Gate {
 
     /// Writes one record.
     pub async fn put(&self, caller: &Caller, request: PutRequest) -> Result<Written, Error> {
-        self.observed(caller, "put", async {
+        self.observed(caller, Operation::Put, async {
             let scope = self
                 .admit(caller, &request.namespace, Access::Write, 1)
                 .await?;
@@ -134,7 +139,7 @@ impl Gate {
         caller: &Caller,
         request: BulkPutRequest,
     ) -> Result<Vec<Written>, BulkError> {
-        self.observed(caller, "bulkPut", async {
+        self.observed(caller, Operation::BulkPut, async {
             let tokens = request.items.len();
             let scope = self
                 .admit(caller, &request.namespace, Access::Write, tokens)
@@ -152,7 +157,7 @@ impl Gate {
 
     /// Removes one record; true where there was one.
     pub async fn delete(&self, caller: &Caller, request: DeleteRequest) -> Result<bool, Error> {
-        self.observed(caller, "delete", async {
+        self.observed(caller, Operation::Delete, async {
             let scope = self
                 .admit(caller, &request.namespace, Access::Write, 1)
                 .await?;
@@ -169,14 +174,16 @@ impl Gate {
 
     /// Lists records in key order, a page at a time.
     pub async fn list(&self, caller: &Caller, request: ListRequest) -> Result<Page, Error> {
-        self.observed(caller, "list", async {
+        self.observed(caller, Operation::List, async {
             let scope = self
                 .admit(caller, &request.namespace, Access::Read, 1)
                 .await?;
             let limit = page_limit(request.limit, scope.request_limits())?;
             let list = CheckedList { request, limit };
             let page = self.client.list(&scope, list).await?;
-            count_bytes("read", page.items.iter().map(Listed::size).sum());
+            self.measured
+                .read
+                .increment(page.items.iter().map(Listed::size).sum());
             Ok(page)
         })
         .await
@@ -184,7 +191,7 @@ impl Gate {
 
     /// What the install holds and may hold.
     pub async fn usage(&self, caller: &Caller) -> Result<Usage, Error> {
-        self.observed(caller, "usage", async {
+        self.observed(caller, Operation::Usage, async {
             let (scope, install) = self.active(caller).await?;
             install.grant.as_ref().ok_or(Error::CapabilityDenied)?;
             self.take(&scope, Access::Read, 1)?;
@@ -196,7 +203,7 @@ impl Gate {
     async fn store(&self, scope: &Scope, put: Put) -> Result<Vec<Written>, BulkError> {
         let bytes = put.items.iter().map(CheckedItem::size).sum();
         let written = self.client.put(scope, put).await?;
-        count_bytes("written", bytes);
+        self.measured.written.increment(bytes);
         Ok(written)
     }
 
@@ -248,20 +255,19 @@ impl Gate {
     async fn observed<T, E: AsRef<Error>>(
         &self,
         caller: &Caller,
-        operation: &'static str,
+        operation: Operation,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
         let start = Instant::now();
         let answer = work.await;
-        let outcome = match &answer {
-            Ok(_) => "OK",
+        match &answer {
+            Ok(_) => self.measured.done(operation, start.elapsed()),
             Err(error) => {
-                self.refusals.note(caller, operation, error.as_ref());
-                error.as_ref().code().as_str()
+                let error = error.as_ref();
+                self.refusals.note(caller, operation.as_str(), error);
+                duration(operation, error.code().as_str()).record(start.elapsed());
             }
-        };
-        metrics::histogram!("alga_storage_operation_duration_seconds", "operation" => operation, "outcome" => outcome)
-            .record(start.elapsed());
+        }
         answer
     }
 }
@@ -401,11 +407,6 @@ fn ensure_at_most(name: &'static str, limit: usize, actual: usize) -> Result<(),
         }));
     }
     Ok(())
-}
-
-/// Values and metadata that passed the gate.
-fn count_bytes(direction: &'static str, bytes: u64) {
-    metrics::counter!("alga_storage_bytes_total", "direction" => direction).increment(bytes);
 }
 
 impl AsRef<Error> for Error {

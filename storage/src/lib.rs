@@ -59,6 +59,7 @@ mod error;
 mod gate;
 mod grant;
 mod maintenance;
+mod measured;
 mod rate;
 mod refusals;
 mod service;

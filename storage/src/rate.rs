@@ -21,7 +21,7 @@ pub(crate) struct RateLimiter {
 
 #[derive(Debug, Default)]
 struct Buckets {
-    full_at: HashMap<Bucket, Instant>,
+    full_at: HashMap<Bucket, Instant, foldhash::fast::RandomState>,
     /// Buckets that are full again are forgotten when there are this many.
     sweep_at: usize,
 }

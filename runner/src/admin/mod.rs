@@ -183,13 +183,13 @@ impl Admin {
         self.find(by, id).await?;
         let change = by.change(self);
         let edited = self.registry.edit_install(id, edit, expected, change);
-        self.changed(edited.await?).await
+        Ok(self.changed(edited.await?))
     }
 
     /// An install that was changed, which the process remembers otherwise.
-    async fn changed(&self, install: Install) -> Result<Install, AdminError> {
-        self.installs.forget(install.id).await;
-        Ok(install)
+    fn changed(&self, install: Install) -> Install {
+        self.installs.forget(install.id);
+        install
     }
 
     /// The version that an install has.

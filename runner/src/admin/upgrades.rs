@@ -109,7 +109,7 @@ impl Operation for Upgrade {
             Some(before.generation),
             by.change(admin),
         );
-        let after = admin.changed(upgraded.await?).await?;
+        let after = admin.changed(upgraded.await?);
         Ok(UpgradeAnswer::done(before, &after, difference))
     }
 }
@@ -148,7 +148,7 @@ impl Operation for Rollback {
         let back = admin
             .registry
             .roll_back_install(before.id, expected, change);
-        let after = admin.changed(back.await?).await?;
+        let after = admin.changed(back.await?);
         Ok(UpgradeAnswer::done(before, &after, difference))
     }
 }

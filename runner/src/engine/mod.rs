@@ -134,7 +134,8 @@ pub struct Usage {
 impl Engine {
     /// Sets the engine up.
     pub fn new(options: EngineOptions) -> Result<Self, EngineError> {
-        let engine = wasmtime::Engine::new(&config(&options)).map_err(EngineError::Wasmtime)?;
+        let engine =
+            wasmtime::Engine::new(&wasmtime_config(&options)).map_err(EngineError::Wasmtime)?;
         let linker = linker(&engine).map_err(EngineError::Wasmtime)?;
         let code_cache = options
             .code_cache
@@ -181,7 +182,7 @@ impl Engine {
         let host = HostCtx::new(run.invocation, gate.clone(), run.caller, log.clone());
         let state = State::new(
             host,
-            &log,
+            log.clone(),
             Limiter::new(self.memory_bytes(run.limits)),
             HostCalls::limited_to(self.options.host_calls),
         );
@@ -307,7 +308,9 @@ const MEMORIES: u32 = 2;
 /// Elements of one table; as many as Wasmtime allows by itself.
 const TABLE_ELEMENTS: usize = 20_000;
 
-fn config(options: &EngineOptions) -> Config {
+/// How Wasmtime is set up; for whoever compares, since an engine of one's own can run no more than
+/// what is compared with these settings.
+pub fn wasmtime_config(options: &EngineOptions) -> Config {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(options.max_instances)
         .total_stacks(options.max_instances)

@@ -13,10 +13,16 @@ const RESOURCES: usize = 1_024;
 /// Random bytes of one call, which is not interrupted. WASI allows 64 MiB by itself.
 const RANDOM_BYTES: u64 = 64 << 10;
 
+struct Wasi {
+    ctx: WasiCtx,
+    table: ResourceTable,
+}
+
 pub(crate) struct State {
     host: HostCtx,
-    wasi: WasiCtx,
-    table: ResourceTable,
+    log: InvocationLog,
+    /// Made when the guest first asks for it, which many never do.
+    wasi: Option<Box<Wasi>>,
     limiter: Limiter,
     host_calls: HostCalls,
 }
@@ -24,26 +30,14 @@ pub(crate) struct State {
 impl State {
     pub(super) fn new(
         host: HostCtx,
-        log: &InvocationLog,
+        log: InvocationLog,
         limiter: Limiter,
         host_calls: HostCalls,
     ) -> Self {
-        let mut table = ResourceTable::new();
-        table.set_max_capacity(RESOURCES);
-        // Nothing is inherited and nothing is opened: no files, no environment, no arguments. TCP and
-        // UDP are off by name, not by the absence of an allowed address.
-        let wasi = WasiCtx::builder()
-            .stdout(GuestOutput::new(log.clone(), OutputStream::Stdout))
-            .stderr(GuestOutput::new(log.clone(), OutputStream::Stderr))
-            .allow_tcp(false)
-            .allow_udp(false)
-            .allow_ip_name_lookup(false)
-            .max_random_size(RANDOM_BYTES)
-            .build();
         Self {
             host,
-            wasi,
-            table,
+            log,
+            wasi: None,
             limiter,
             host_calls,
         }
@@ -69,6 +63,24 @@ impl State {
     }
 }
 
+impl Wasi {
+    fn new(log: &InvocationLog) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(RESOURCES);
+        // Nothing is inherited and nothing is opened: no files, no environment, no arguments. TCP and
+        // UDP are off by name, not by the absence of an allowed address.
+        let ctx = WasiCtx::builder()
+            .stdout(GuestOutput::new(log.clone(), OutputStream::Stdout))
+            .stderr(GuestOutput::new(log.clone(), OutputStream::Stderr))
+            .allow_tcp(false)
+            .allow_udp(false)
+            .allow_ip_name_lookup(false)
+            .max_random_size(RANDOM_BYTES)
+            .build();
+        Self { ctx, table }
+    }
+}
+
 impl HostView for State {
     fn host(&mut self) -> &mut HostCtx {
         &mut self.host
@@ -77,9 +89,11 @@ impl HostView for State {
 
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
+        let log = &self.log;
+        let wasi = self.wasi.get_or_insert_with(|| Box::new(Wasi::new(log)));
         WasiCtxView {
-            ctx: &mut self.wasi,
-            table: &mut self.table,
+            ctx: &mut wasi.ctx,
+            table: &mut wasi.table,
         }
     }
 }

@@ -9,7 +9,7 @@ mod routes;
 mod server;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -19,11 +19,13 @@ use axum::middleware::Next;
 use axum::response::Response;
 use axum::routing::{any, get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::app::App;
 use crate::tokens::Tokens;
+
+use self::metrics::RequestMetrics;
 
 pub use server::Server;
 
@@ -42,8 +44,11 @@ pub struct Shared {
     pub metrics: Option<PrometheusHandle>,
     /// The most bytes of a request's body.
     pub max_body_bytes: usize,
+    requests: RequestMetrics,
     draining: AtomicBool,
-    in_progress: watch::Sender<usize>,
+    in_progress: AtomicUsize,
+    /// Told when nothing is in progress.
+    idle: Notify,
 }
 
 impl AppState {
@@ -59,8 +64,10 @@ impl AppState {
             tokens,
             metrics,
             max_body_bytes,
+            requests: RequestMetrics::default(),
             draining: AtomicBool::new(false),
-            in_progress: watch::Sender::default(),
+            in_progress: AtomicUsize::new(0),
+            idle: Notify::new(),
         }))
     }
 
@@ -73,23 +80,24 @@ impl AppState {
 
     /// Counts something that the process waits for before it stops, as long as the guard lives.
     fn begin(&self) -> InProgress {
-        self.in_progress.send_modify(|requests| *requests += 1);
+        self.in_progress.fetch_add(1, Ordering::SeqCst);
         InProgress(self.clone())
     }
 
     fn requests_in_progress(&self) -> usize {
-        *self.0.in_progress.borrow()
+        self.in_progress.load(Ordering::SeqCst)
     }
 
     /// Resolves when no request is in progress that came before the process began to stop.
     async fn all_answered(&self) {
-        // The sender is in `self`, so the channel is open.
-        let _ = self
-            .0
-            .in_progress
-            .subscribe()
-            .wait_for(|requests| *requests == 0)
-            .await;
+        loop {
+            // Before it looks: what ends afterwards is told.
+            let idle = self.idle.notified();
+            if self.requests_in_progress() == 0 {
+                break;
+            }
+            idle.await;
+        }
     }
 
     fn is_draining(&self) -> bool {
@@ -110,7 +118,9 @@ struct InProgress(AppState);
 
 impl Drop for InProgress {
     fn drop(&mut self) {
-        self.0.in_progress.send_modify(|requests| *requests -= 1);
+        if self.0.in_progress.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.idle.notify_waiters();
+        }
     }
 }
 
@@ -137,7 +147,10 @@ pub fn router(state: AppState) -> Router {
         .method_not_allowed_fallback(routes::health::method_not_allowed)
         .layer(DefaultBodyLimit::max(max_body_bytes))
         .layer(CatchPanicLayer::custom(error::panicked))
-        .layer(axum::middleware::from_fn(request_id::trace))
+        .layer(axum::middleware::from_fn_with_state(
+            state.clone(),
+            request_id::trace,
+        ))
         .layer(axum::middleware::from_fn_with_state(state.clone(), attend))
         .with_state(state)
 }

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
+use super::AppState;
 use super::error::ErrorBody;
-use super::metrics;
+use super::metrics::{self, RequestMetrics};
 
 /// The header that carries the id, in both directions.
 pub(super) const HEADER: &str = "x-request-id";
@@ -38,13 +39,14 @@ impl RequestId {
 }
 
 /// Gives every request an id and a span, and reports it when it is answered.
-pub(super) async fn trace(mut request: Request, next: Next) -> Response {
+pub(super) async fn trace(
+    State(state): State<AppState>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let id = RequestId::of(request.headers());
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map(|path| path.as_str().to_owned());
-    let route = route.as_deref().unwrap_or("none");
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
     let method = request.method().clone();
     let span = tracing::info_span!(
         "http.request",
@@ -55,6 +57,7 @@ pub(super) async fn trace(mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(id.clone());
     async {
         let unanswered = Unanswered {
+            metrics: &state.requests,
             method: &method,
             route,
             start: Instant::now(),
@@ -75,6 +78,7 @@ pub(super) async fn trace(mut request: Request, next: Next) -> Response {
 
 /// A request until it is answered. Dropped before that, its client has gone away or the process stops.
 struct Unanswered<'a> {
+    metrics: &'a RequestMetrics,
     method: &'a Method,
     route: &'a str,
     start: Instant,
@@ -83,7 +87,8 @@ struct Unanswered<'a> {
 impl Unanswered<'_> {
     fn answered(self, status: u16) {
         let duration = self.start.elapsed();
-        metrics::request(self.method, self.route, status, duration);
+        self.metrics
+            .answered(self.method, self.route, status, duration);
         let duration_ms = millis(duration);
         // Probes come every few seconds and say nothing.
         if matches!(self.route, "/healthz" | "/readyz" | "/metrics") {
@@ -106,7 +111,7 @@ impl Unanswered<'_> {
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
         let duration = self.start.elapsed();
-        metrics::cancelled(self.method, self.route, duration);
+        self.metrics.cancelled(self.method, self.route, duration);
         tracing::info!(
             duration_ms = millis(duration),
             "the request was given up before it was answered"

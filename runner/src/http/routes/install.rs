@@ -93,8 +93,6 @@ pub(super) fn read_body(
 /// The request as the guest gets it, but for the headers that the executor removes.
 async fn to_guest(request: axum::extract::Request, state: &AppState) -> Result<Request, ApiError> {
     let (parts, body) = request.into_parts();
-    let whole = axum::extract::Request::from_parts(parts.clone(), body);
-    let body = read_body(Bytes::from_request(whole, state).await, state)?;
     let headers = parts.headers.iter().filter_map(|(name, value)| {
         // WIT has text; a value that is none would have to be changed to get through.
         Some(Header {
@@ -102,11 +100,19 @@ async fn to_guest(request: axum::extract::Request, state: &AppState) -> Result<R
             value: value.to_str().ok()?.to_owned(),
         })
     });
+    let headers = headers.collect();
+    let (method, path, query) = (
+        parts.method.to_string(),
+        path_of_guest(parts.uri.path()),
+        parts.uri.query().map(ToOwned::to_owned),
+    );
+    let request = axum::extract::Request::from_parts(parts, body);
+    let body = read_body(Bytes::from_request(request, state).await, state)?;
     Ok(Request {
-        method: parts.method.to_string(),
-        path: path_of_guest(parts.uri.path()),
-        query: parts.uri.query().map(ToOwned::to_owned),
-        headers: headers.collect(),
+        method,
+        path,
+        query,
+        headers,
         body: (!body.is_empty()).then(|| body.to_vec()),
     })
 }
