@@ -39,6 +39,7 @@ mod convert;
 mod ctx;
 mod log;
 mod logging;
+mod request;
 mod storage;
 
 pub use bindings::exports::alga::extension::handler::{Header, Request, Response};

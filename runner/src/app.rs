@@ -135,6 +135,15 @@ impl Stores {
         })
     }
 
+    /// Has extensions answer, with storage behind `gate`.
+    pub fn executor(&self, config: &Config, gate: Gate) -> anyhow::Result<Executor> {
+        let store = Arc::clone(&self.bundles) as _;
+        let bundles = BundleCache::new(config.data.bundle_cache(), store, FetchOptions::default())?;
+        let admission = Admission::new(admission_limits(config), config.admission.longest_wait);
+        let engine = self.engine(config)?;
+        Ok(Executor::new(admission, Arc::new(bundles), engine, gate))
+    }
+
     /// Writes out what is under way and closes the databases.
     pub async fn close(&self) {
         self.storage.database().close().await;
@@ -164,11 +173,7 @@ impl App {
     pub async fn build(config: &Config) -> anyhow::Result<Self> {
         let stores = Stores::open(config).await?;
         let (installs, gate) = stores.gate(config);
-        let engine = stores.engine(config)?;
-        let store = Arc::clone(&stores.bundles) as _;
-        let bundles = BundleCache::new(config.data.bundle_cache(), store, FetchOptions::default())?;
-        let admission = Admission::new(admission_limits(config), config.admission.longest_wait);
-        let executor = Executor::new(admission, Arc::new(bundles), engine, gate);
+        let executor = stores.executor(config, gate)?;
         let idempotency = Idempotency::new(
             Arc::clone(&stores.registry) as _,
             Arc::clone(&stores.clock),

@@ -3,7 +3,7 @@
 //! The binary `alga-runner` is this library behind a command line. An [`app::App`] is everything
 //! that serves requests, built once from a [`config::Config`]; [`http`] puts it on the network;
 //! [`execute`] is the way of one call, [`admission`] decides when it may run, and [`engine`] is the
-//! part that runs guests.
+//! part that runs guests. [`harness`] is what of this a test of an extension needs, in a few lines.
 //!
 //! This crate puts the others together and implements the traits with which they ask for one
 //! another: grants of the registry for the storage, Wasmtime and the registry for publishing.
@@ -15,6 +15,7 @@ pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod execute;
+pub mod harness;
 mod headers;
 pub mod http;
 pub mod idempotency;
