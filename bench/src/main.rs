@@ -3,6 +3,7 @@
 //! Both are measured in turns in the same run, so a busy machine slows both alike and their ratio
 //! says something on any machine. A ratio that misses its bar fails the run.
 
+mod engine;
 mod measure;
 mod report;
 mod session;
@@ -38,7 +39,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     install_metrics()?;
     let mut session = Session::start(&arguments.folder, arguments.filters)?;
     tokio::select! {
-        run = storage::run(&mut session) => run?,
+        run = run(&mut session) => run?,
         interrupted = tokio::signal::ctrl_c() => {
             interrupted?;
             return Ok(ExitCode::from(130));
@@ -52,6 +53,11 @@ async fn main() -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+async fn run(session: &mut Session) -> anyhow::Result<()> {
+    storage::run(session).await?;
+    engine::run(session).await
 }
 
 /// Collects metrics as a running server does, because that is part of what an operation costs.
