@@ -1,0 +1,97 @@
+//! Tokens that are limited to tenants or installs.
+
+use std::collections::BTreeSet;
+
+use alga_e2e::guest;
+use reqwest::Method;
+use serde_json::json;
+
+use super::{done, is, lines, of, refused};
+use crate::deployment::{Deployment, path};
+
+#[tokio::test]
+async fn a_limited_token_administrates_its_own_alone() {
+    let mut deployment = Deployment::new();
+    let mine = deployment.install("com.example.echo", &guest::echo());
+    let theirs = deployment.install("com.example.other", &guest::trap());
+    let (of_tenant, of_install) = (
+        "an-admin-token-for-one-tenant",
+        "an-admin-token-for-one-install",
+    );
+    let config = format!(
+        "[[auth.admin_tokens]]\nid = \"tenant\"\ntoken = \"{of_tenant}\"\ntenants = [\"{}\"]\n\
+         [[auth.admin_tokens]]\nid = \"install\"\ntoken = \"{of_install}\"\ninstalls = [\"{}\"]\n",
+        mine.tenant, mine.install
+    );
+    let file = deployment.scratch("limited.toml");
+    std::fs::write(&file, config).unwrap();
+    deployment.set("ALGA_CONFIG", path(&file));
+    deployment.start();
+    for token in [of_tenant, of_install] {
+        let ask =
+            |method: Method, path: &str| deployment.anonymous(method, path).bearer_auth(token);
+        let get = |path: &str| ask(Method::GET, path);
+        let (listed, _) = done(get("/v1/installs")).await;
+        let ids: Vec<_> = listed["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|it| &it["installId"])
+            .collect();
+        assert_eq!(ids, [&json!(mine.install)], "{token}");
+        for rest in ["", "/grants", "/quotas", "/config", "/usage"] {
+            done(get(&of(&mine, rest))).await;
+            let foreign = refused(get(&of(&theirs, rest))).await;
+            assert_eq!(foreign, is(404, "NOT_FOUND"), "{token} {rest}");
+        }
+        for (method, rest) in [
+            (Method::DELETE, ""),
+            (Method::POST, "/upgrade"),
+            (Method::POST, "/rollback"),
+        ] {
+            let foreign = refused(ask(method, &of(&theirs, rest))).await;
+            assert_eq!(foreign, is(404, "NOT_FOUND"), "{token} {rest}");
+        }
+        for whole in [
+            "/v1/switches",
+            "/v1/extensions",
+            "/v1/extensions/com.example.echo",
+        ] {
+            assert_eq!(
+                refused(get(whole)).await,
+                is(403, "FORBIDDEN"),
+                "{token} {whole}"
+            );
+        }
+        let audit = get("/v1/audit").send().await.unwrap().text().await.unwrap();
+        let installs: BTreeSet<_> = lines(&audit)
+            .iter()
+            .map(|it| it["installId"].clone().to_string())
+            .collect();
+        assert_eq!(
+            installs,
+            [json!(mine.install).to_string()].into(),
+            "{audit}"
+        );
+        let foreign = format!("/v1/audit?install={}", theirs.install);
+        assert_eq!(
+            refused(get(&foreign)).await,
+            is(404, "NOT_FOUND"),
+            "{token}"
+        );
+        let new = json!({"tenantId": theirs.tenant, "extension": "com.example.echo"});
+        let foreign = ask(Method::POST, "/v1/installs")
+            .json(&new)
+            .send()
+            .await
+            .unwrap();
+        assert!([403, 404].contains(&foreign.status().as_u16()), "{token}");
+        let foreign = format!("/v1/tenants/{}/usage", theirs.tenant);
+        let foreign = get(&foreign).send().await.unwrap();
+        assert!([403, 404].contains(&foreign.status().as_u16()), "{token}");
+    }
+    let usage = format!("/v1/tenants/{}/usage", mine.tenant);
+    let tenant_wide = |token: &str| deployment.anonymous(Method::GET, &usage).bearer_auth(token);
+    done(tenant_wide(of_tenant)).await;
+    assert_eq!(refused(tenant_wide(of_install)).await, is(403, "FORBIDDEN"));
+}
