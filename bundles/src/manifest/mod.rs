@@ -11,6 +11,7 @@ use semver::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+pub use self::json::parse as parse_json;
 use crate::path::BundlePath;
 
 /// A manifest that passed every check.

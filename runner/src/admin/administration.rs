@@ -135,10 +135,12 @@ impl From<AdminError> for Refused {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::Mistakes;
 
     #[test]
     fn every_mistake_is_on_a_line_of_its_own() {
-        let mistakes = vec!["one".to_owned(), "two".to_owned()];
+        let mut mistakes = Mistakes::default();
+        mistakes.extend(["one", "two"]);
         let refused = Refused::from(AdminError::invalid("the limits are", mistakes));
         assert_eq!(
             refused.to_string(),

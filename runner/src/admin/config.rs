@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::error::AdminError;
 use super::installs::{MASKED, masked};
 use super::members::Members;
+use super::mistakes::{Mistakes, Name};
 use super::operation::{Answer, Ask, Guard, Method, Operation, Parameters};
 use super::{Admin, Author, schema};
 
@@ -91,23 +92,24 @@ impl Operation for ReplaceConfig {
 
 /// The settings that are asked for, with those values of `present` that are to be kept.
 fn merged(asked: BTreeMap<String, Option<String>>, present: &Config) -> Result<Config, AdminError> {
-    let mut mistakes = Vec::new();
+    let mut mistakes = Mistakes::default();
     let mut merged = BTreeMap::new();
     for (name, value) in asked {
         match (value, present.as_map().get(&name)) {
-            (Some(value), _) if value == MASKED => mistakes.push(format!(
-                "config.{name}: that is how a value is masked; null keeps the value"
+            (Some(value), _) if value == MASKED => mistakes.add(format_args!(
+                "config.{}: that is how a value is masked; null keeps the value",
+                Name(&name)
             )),
             (Some(value), _) => drop(merged.insert(name, value)),
             (None, Some(kept)) => drop(merged.insert(name, kept.clone())),
-            (None, None) => mistakes.push(format!("config.{name}: there is no value to keep")),
+            (None, None) => mistakes.add(format_args!(
+                "config.{}: there is no value to keep",
+                Name(&name)
+            )),
         }
     }
-    if mistakes.is_empty() {
-        Ok(Config::from(merged))
-    } else {
-        Err(AdminError::invalid("the settings are", mistakes))
-    }
+    mistakes.ensure_none("the settings are")?;
+    Ok(Config::from(merged))
 }
 
 impl From<Install> for ConfigBody {
@@ -182,8 +184,23 @@ mod tests {
         let Err(AdminError::Invalid { mistakes, .. }) = merged(asked, &present()) else {
             panic!("it was taken")
         };
+        let mistakes = mistakes.texts();
         assert_eq!(mistakes.len(), 2, "{mistakes:?}");
         assert!(!mistakes.concat().contains("hunter2"));
+    }
+
+    #[test]
+    fn mistakes_of_many_settings_are_counted_and_long_names_cut() {
+        let name = |number: u32| format!("{number}{}", "m".repeat(10_000));
+        let asked = (0..1_000).map(|number| (name(number), None));
+        let Err(error) = merged(asked.collect(), &present()) else {
+            panic!("it was taken")
+        };
+        let said = error.details().to_string();
+        assert!(
+            said.contains("and 900 more") && said.len() < 20_000,
+            "{said}"
+        );
     }
 
     #[test]

@@ -5,17 +5,18 @@ use alga_registry::RegistryError;
 use serde_json::{Value, json};
 
 use super::grants::Difference;
+use super::mistakes::{Mistakes, Name};
 
 /// A refusal, or a failure.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    /// The request makes no sense. All mistakes are there.
+    /// The request makes no sense.
     #[error("{what} not valid")]
     Invalid {
         /// What isn't valid, with its verb: `the limits are`.
         what: &'static str,
         /// What is wrong with it.
-        mistakes: Vec<String>,
+        mistakes: Mistakes,
     },
     /// The caller may do some administration, but not this.
     #[error("{0}")]
@@ -99,7 +100,7 @@ impl std::fmt::Display for Missing {
             Self::RecordedInstall(id) => write!(f, "install {id}, nor any record of one"),
             Self::Tenant(id) => write!(f, "tenant {id} that the token is good for"),
             Self::Extension(name) => write!(f, "extension {name}"),
-            Self::Version(name, version) => write!(f, "{name} in {version}"),
+            Self::Version(name, version) => write!(f, "{name} in {}", Name(version)),
             Self::AnyVersion(name) => write!(f, "{name} in any version"),
             Self::Path => f.write_str("such thing"),
         }
@@ -108,7 +109,7 @@ impl std::fmt::Display for Missing {
 
 impl AdminError {
     /// A request that has one mistake or several.
-    pub fn invalid(what: &'static str, mistakes: Vec<String>) -> Self {
+    pub const fn invalid(what: &'static str, mistakes: Mistakes) -> Self {
         Self::Invalid { what, mistakes }
     }
 
@@ -133,7 +134,7 @@ impl AdminError {
     /// What programs may want to know besides.
     pub fn details(&self) -> Value {
         match self {
-            Self::Invalid { mistakes, .. } => json!({ "mistakes": mistakes }),
+            Self::Invalid { mistakes, .. } => json!({ "mistakes": mistakes.texts() }),
             Self::NotFound(missing) => json!({ "what": missing.kind() }),
             Self::Changed { actual, .. } => json!({ "generation": actual }),
             Self::VersionInUse { installs } => json!({ "installs": installs }),
@@ -151,7 +152,8 @@ impl From<RegistryError> for AdminError {
             RegistryError::NoFormerVersion => Self::NothingToRollBack,
             RegistryError::VersionInUse { installs } => Self::VersionInUse { installs },
             RegistryError::Invalid { field, rule } => {
-                Self::invalid("the request is", vec![format!("{field} must be {rule}")])
+                let mistake = Mistakes::one(format_args!("{field} must be {rule}"));
+                Self::invalid("the request is", mistake)
             }
             // It was there a moment ago.
             RegistryError::NotFound { .. } => Self::NotFound(Missing::Path),

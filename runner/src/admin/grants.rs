@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::error::AdminError;
 use super::members::Members;
+use super::mistakes::{Mistakes, Name};
 use super::operation::{Answer, Ask, Guard, Method, Operation, Parameters};
 use super::{Admin, Author, manifest, schema};
 
@@ -157,27 +158,30 @@ fn uses(grant: &Value) -> BTreeSet<(String, Access)> {
 /// Fails unless `manifest` asks for everything that is granted.
 pub(super) fn ensure_within(grants: &Grants, manifest: &Manifest) -> Result<(), AdminError> {
     let asked = manifest.capabilities();
-    let mut mistakes = Vec::new();
+    let mut mistakes = Mistakes::default();
     for (capability, grant) in grants {
+        let name = Name(capability);
         match asked.get(capability) {
-            None => mistakes.push(format!(
-                "the manifest does not ask for {capability}, so it can't be granted"
+            None => mistakes.add(format_args!(
+                "the manifest does not ask for {name}, so it can't be granted"
             )),
             Some(asked) if capability == CAPABILITY => match StorageGrant::parse(grant) {
-                Err(invalid) => mistakes.push(invalid.to_string()),
-                Ok(grant) if !is_within(&grant, asked) => mistakes.push(format!(
-                    "the grant of {capability} is wider than what the manifest asks for"
+                // Its own words quote the grant.
+                Err(_) => mistakes.add(format_args!(
+                    r#"the grant of {name} must be {{"namespaces": [{{"name": "…", "access": ["read", "write"]}}]}}, each name once"#
+                )),
+                Ok(grant) if !is_within(&grant, asked) => mistakes.add(format_args!(
+                    "the grant of {name} is wider than what the manifest asks for"
                 )),
                 Ok(_) => {}
             },
-            Some(_) => {}
+            Some(asked) if grant == asked => {}
+            Some(_) => mistakes.add(format_args!(
+                "the grant of {name} must be what the manifest asks for, or be left out: this release doesn't know {name}, and so can't tell what is less"
+            )),
         }
     }
-    if mistakes.is_empty() {
-        Ok(())
-    } else {
-        Err(AdminError::invalid("the grants are", mistakes))
-    }
+    mistakes.ensure_none("the grants are")
 }
 
 fn is_within(grant: &StorageGrant, asked: &Value) -> bool {
@@ -195,7 +199,7 @@ pub(super) fn carried_over(granted: &Grants, present: &Manifest, next: &Manifest
             let given = given.map(uses).unwrap_or_default();
             only(asked, |used| given.contains(used) || !before.contains(used))
         } else if before == Some(&asked) {
-            given.cloned()
+            given.map(|_| asked)
         } else {
             Some(asked)
         };
@@ -371,7 +375,48 @@ mod tests {
         let Err(AdminError::Invalid { mistakes, .. }) = ensure_within(&beyond, &manifest) else {
             panic!("it was granted")
         };
-        assert_eq!(mistakes.len(), 2, "{mistakes:?}");
+        assert_eq!(mistakes.texts().len(), 2, "{mistakes:?}");
+    }
+
+    #[test]
+    fn a_capability_that_is_not_known_is_granted_as_it_is_asked_for_or_not_at_all() {
+        let manifest = asking(&json!({"alga.teleport": {"far": 1}}));
+        let of = |grant: Value| Grants::from([("alga.teleport".to_owned(), grant)]);
+        assert!(ensure_within(&of(json!({"far": 1})), &manifest).is_ok());
+        assert!(ensure_within(&Grants::new(), &manifest).is_ok());
+        for other in [
+            json!({"far": 2}),
+            json!({}),
+            json!({"far": 1, "fast": true}),
+            json!(null),
+        ] {
+            assert!(
+                ensure_within(&of(other.clone()), &manifest).is_err(),
+                "{other}"
+            );
+        }
+    }
+
+    #[test]
+    fn mistakes_of_grants_are_counted_and_quote_no_grant() {
+        let manifest = asking(&json!({CAPABILITY: storage(&[("notes", &["read"])])}));
+        let unknown =
+            (0..1_000).map(|number| (format!("a{number}{}", "a".repeat(10_000)), json!(1)));
+        let mut grants: Grants = unknown.collect();
+        grants.insert(CAPABILITY.to_owned(), json!({"namespaces": "hunter2"}));
+        let error = ensure_within(&grants, &manifest).unwrap_err();
+        let said = error.details().to_string();
+        assert!(
+            said.contains("and 901 more") && said.len() < 20_000,
+            "{said}"
+        );
+        grants.retain(|capability, _| capability == CAPABILITY);
+        let error = ensure_within(&grants, &manifest).unwrap_err();
+        let said = error.details().to_string();
+        assert!(
+            said.contains(CAPABILITY) && !said.contains("hunter2"),
+            "{said}"
+        );
     }
 
     #[test]

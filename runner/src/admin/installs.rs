@@ -14,6 +14,7 @@ use super::error::AdminError;
 use super::grants::ensure_within;
 use super::limits::parse_overrides;
 use super::members::Members;
+use super::mistakes::Name;
 use super::operation::{Answer, Ask, Guard, Method, Operation, Parameters};
 use super::paging::{PageQuery, cursor};
 use super::{Admin, Author, manifest, schema};
@@ -330,7 +331,7 @@ impl Parameters for CreateInstallBody {
         for (name, value) in settings {
             match value {
                 Some(value) => drop(config.insert(name, value)),
-                None => members.mistake(&format!("config.{name}"), "expected text"),
+                None => members.mistake(format_args!("config.{}", Name(&name)), "expected text"),
             }
         }
         let body = Self {

@@ -8,8 +8,12 @@ use serde_json::{Value, json};
 
 use super::error::AdminError;
 use super::members::Members;
+use super::mistakes::Mistakes;
 use super::operation::{Answer, Ask, Guard, Method, Operation, Parameters};
 use super::{Admin, Author, schema};
+
+/// The most that overrides may be as JSON.
+const MOST_BYTES: usize = 16 << 10;
 
 /// `GET /v1/installs/{install_id}/quotas`.
 #[derive(Debug)]
@@ -160,8 +164,16 @@ pub(super) fn parse_overrides(
     let Some(json) = overrides else {
         return Ok(None);
     };
-    let parsed = LimitOverrides::parse(&json, of)
-        .map_err(|invalid| AdminError::invalid("the limits are", invalid.mistakes().to_vec()))?;
+    // As much as the registry stores; each member of it may be a mistake.
+    if json.to_string().len() > MOST_BYTES {
+        let mistake = Mistakes::one("limits must be at most 16 KiB of JSON");
+        return Err(AdminError::invalid("the limits are", mistake));
+    }
+    let parsed = LimitOverrides::parse(&json, of).map_err(|invalid| {
+        let mut mistakes = Mistakes::default();
+        mistakes.extend(invalid.mistakes());
+        AdminError::invalid("the limits are", mistakes)
+    })?;
     Ok((!parsed.is_empty()).then_some(json))
 }
 
@@ -256,6 +268,23 @@ mod tests {
         let one = json!({"quotas": {"namespaces": 1}});
         let stored = parse_overrides(Some(one.clone()), LimitsOf::Install);
         assert_eq!(stored.unwrap(), Some(one));
+    }
+
+    #[test]
+    fn what_is_no_set_of_limits_is_not_answered_at_its_length() {
+        let said = |sections: Value| {
+            let refused = parse_overrides(Some(sections), LimitsOf::Install).unwrap_err();
+            refused.details()["mistakes"].clone()
+        };
+        let sheep =
+            |count: u32| (0..count).map(|number| (format!("sheep{number}"), json!("hunter2")));
+        let many = said(json!({"quotas": Value::Object(sheep(200).collect())}));
+        assert_eq!(many.as_array().unwrap().len(), 101, "{many}");
+        assert!(!many.to_string().contains("hunter2"), "{many}");
+        let too_many = said(json!({"quotas": Value::Object(sheep(2_000).collect())}));
+        assert_eq!(too_many, json!(["limits must be at most 16 KiB of JSON"]));
+        let long = said(json!({"a".repeat(10_000): 1}));
+        assert!(long.to_string().len() < 1_000, "{long}");
     }
 
     #[test]

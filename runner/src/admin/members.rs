@@ -1,23 +1,50 @@
 //! Reads the members of a JSON object, or the parameters of a query, and names every mistake.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::str::FromStr;
 
+use alga_model::{ExtensionName, TenantId};
+use alga_registry::{Grants, InstallState};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::error::AdminError;
+use super::mistakes::{Mistakes, Name};
 use super::operation::Parameters;
-
-/// The most mistakes that are named: an answer must not grow with a hostile request.
-const MOST_MISTAKES: usize = 100;
 
 /// The members that nobody has asked for yet, and what was wrong with the others.
 #[derive(Debug)]
 pub struct Members {
     left: Map<String, Value>,
-    mistakes: Vec<String>,
+    mistakes: Mistakes,
+}
+
+/// What a member can be.
+pub trait Member: DeserializeOwned {
+    /// What it must be, for people. What serde says would quote the value.
+    const EXPECTED: &'static str;
+}
+
+macro_rules! members {
+    ($($kind:ty: $expected:literal,)*) => {$(
+        impl Member for $kind {
+            const EXPECTED: &'static str = $expected;
+        }
+    )*};
+}
+
+members! {
+    bool: "true or false",
+    u32: "a whole number",
+    u64: "a whole number",
+    String: "text",
+    Value: "JSON",
+    TenantId: "a UUID",
+    ExtensionName: "the name of an extension such as com.example.notes",
+    BTreeSet<ExtensionName>: "a list of names of extensions such as com.example.notes",
+    InstallState: "enabled or disabled",
+    Grants: "an object of grants by capability",
 }
 
 impl Members {
@@ -25,26 +52,24 @@ impl Members {
     pub fn parse<P: Parameters>(object: Map<String, Value>) -> Result<P, AdminError> {
         let mut members = Self {
             left: object,
-            mistakes: Vec::new(),
+            mistakes: Mistakes::default(),
         };
         let parameters = P::read(&mut members);
         let Self { left, mut mistakes } = members;
-        mistakes.extend(left.keys().map(|name| format!("there is no `{name}`")));
-        mistakes.truncate(MOST_MISTAKES);
-        match parameters {
-            Some(parameters) if mistakes.is_empty() => Ok(parameters),
-            _ => Err(AdminError::invalid("the request is", mistakes)),
-        }
+        let unknown = left.keys().map(|name| Name(name));
+        mistakes.extend(unknown.map(|name| format!("there is no `{name}`")));
+        mistakes.ensure_none("the request is")?;
+        parameters.ok_or_else(|| AdminError::invalid("the request is", Mistakes::default()))
     }
 
     /// A member that may be absent or null.
-    pub fn optional<T: DeserializeOwned>(&mut self, name: &str) -> Option<T> {
+    pub fn optional<T: Member>(&mut self, name: &str) -> Option<T> {
         let value = self.left.remove(name).filter(|value| !value.is_null())?;
         self.decoded(name, value)
     }
 
     /// A member that must be there.
-    pub fn required<T: DeserializeOwned>(&mut self, name: &str) -> Option<T> {
+    pub fn required<T: Member>(&mut self, name: &str) -> Option<T> {
         match self.left.remove(name) {
             None | Some(Value::Null) => self.missing(name),
             Some(value) => self.decoded(name, value),
@@ -52,14 +77,15 @@ impl Members {
     }
 
     /// A member that must be there and may be null.
-    pub fn nullable<T: DeserializeOwned>(&mut self, name: &str) -> Option<Option<T>> {
+    pub fn nullable<T: Member>(&mut self, name: &str) -> Option<Option<T>> {
         match self.left.remove(name) {
             None => self.missing(name),
-            Some(value) => self.decoded(name, value),
+            Some(Value::Null) => Some(None),
+            Some(value) => self.decoded(name, value).map(Some),
         }
     }
 
-    /// Settings by name, which must be there. No message holds a value, as serde's would.
+    /// Settings by name, which must be there.
     pub fn settings(&mut self, name: &str) -> Option<BTreeMap<String, Option<String>>> {
         let settings = match self.left.remove(name) {
             None | Some(Value::Null) => return self.missing(name),
@@ -74,7 +100,10 @@ impl Members {
             match value {
                 Value::String(value) => drop(read.insert(setting, Some(value))),
                 Value::Null => drop(read.insert(setting, None)),
-                _ => self.mistake(&format!("{name}.{setting}"), "expected text or null"),
+                _ => self.mistake(
+                    format_args!("{name}.{}", Name(&setting)),
+                    "expected text or null",
+                ),
             }
         }
         Some(read)
@@ -92,18 +121,20 @@ impl Members {
     }
 
     /// Says what is wrong with a member.
-    pub fn mistake(&mut self, name: &str, what: impl Display) {
-        self.mistakes.push(format!("{name}: {what}"));
+    pub fn mistake(&mut self, name: impl Display, what: impl Display) {
+        self.mistakes.add(format_args!("{name}: {what}"));
     }
 
-    fn decoded<T: DeserializeOwned>(&mut self, name: &str, value: Value) -> Option<T> {
-        serde_json::from_value(value)
-            .map_err(|error| self.mistake(name, error))
-            .ok()
+    fn decoded<T: Member>(&mut self, name: &str, value: Value) -> Option<T> {
+        let decoded = serde_json::from_value(value).ok();
+        if decoded.is_none() {
+            self.mistake(name, format_args!("expected {}", T::EXPECTED));
+        }
+        decoded
     }
 
     fn missing<T>(&mut self, name: &str) -> Option<T> {
-        self.mistakes.push(format!("`{name}` is missing"));
+        self.mistakes.add(format_args!("`{name}` is missing"));
         None
     }
 }
@@ -114,6 +145,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    members! {
+        u8: "a small number",
+        Vec<u8>: "a list of small numbers",
+    }
 
     #[derive(Debug, PartialEq, Serialize)]
     struct Three {
@@ -144,7 +180,7 @@ mod tests {
             panic!("{json} is no object")
         };
         Members::parse(object).map_err(|error| match error {
-            AdminError::Invalid { mistakes, .. } => mistakes,
+            AdminError::Invalid { mistakes, .. } => mistakes.texts(),
             other => panic!("{other:?}"),
         })
     }
@@ -168,9 +204,24 @@ mod tests {
 
     #[test]
     fn a_hostile_request_is_not_answered_at_its_length() {
-        let members = (0..MOST_MISTAKES * 2).map(|number| (format!("m{number}"), Value::Null));
+        let name = |number: u32| format!("{number}{}", "m".repeat(10_000));
+        let members = (0..1_000).map(|number| (name(number), Value::Null));
         let mistakes = read(Value::Object(members.collect())).unwrap_err();
-        assert_eq!(mistakes.len(), MOST_MISTAKES);
+        let bytes = mistakes.iter().map(String::len).sum::<usize>();
+        assert!(mistakes.len() == 101 && bytes < 10_000, "{bytes}");
+    }
+
+    #[test]
+    fn no_mistake_quotes_a_value() {
+        let secret = json!("hunter2");
+        let all = json!({"number": secret, "text": [secret], "list": {"a": secret}});
+        let mistakes = read(all).unwrap_err();
+        let expected = [
+            "number: expected a small number",
+            "text: expected text",
+            "list: expected a list of small numbers",
+        ];
+        assert_eq!(mistakes, expected);
     }
 
     #[test]

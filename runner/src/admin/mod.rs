@@ -14,6 +14,7 @@ mod grants;
 mod installs;
 mod limits;
 mod members;
+mod mistakes;
 mod operation;
 mod paging;
 mod schema;
@@ -49,7 +50,8 @@ pub use self::limits::{
     LimitsBody, ReplaceInstallLimits, ReplaceLimitsBody, ReplaceTenantLimits, ShowInstallLimits,
     ShowTenantLimits,
 };
-pub use self::members::Members;
+pub use self::members::{Member, Members};
+pub use self::mistakes::Mistakes;
 pub use self::operation::{Answer, Ask, Guard, Method, Operation, Parameters, Target, Visitor};
 pub use self::paging::PageQuery;
 pub use self::switches::{ReplaceSwitches, ReplaceSwitchesBody, ShowSwitches, SwitchesBody};

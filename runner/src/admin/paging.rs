@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::error::AdminError;
 use super::members::Members;
+use super::mistakes::Mistakes;
 use super::operation::Parameters;
 use super::schema;
 
@@ -81,8 +82,8 @@ fn key<K: FromStr>(cursor: &str) -> Result<K, AdminError> {
         .and_then(|bytes| String::from_utf8(bytes).ok())
         .and_then(|text| text.parse().ok())
         .ok_or_else(|| {
-            let mistake = "cursor: it must be the `nextCursor` of a page before".to_owned();
-            AdminError::invalid("the request is", vec![mistake])
+            let mistake = Mistakes::one("cursor: it must be the `nextCursor` of a page before");
+            AdminError::invalid("the request is", mistake)
         })
 }
 

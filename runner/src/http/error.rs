@@ -236,7 +236,7 @@ mod tests {
     use alga_model::{ContentHash, InstallId};
 
     use super::*;
-    use crate::admin::{Difference, Missing};
+    use crate::admin::{Difference, Missing, Mistakes};
 
     /// Every failure there is, once.
     fn all() -> Vec<ApiError> {
@@ -278,7 +278,7 @@ mod tests {
         ];
         let install = InstallId::new(uuid::Uuid::nil());
         let admin = [
-            AdminError::invalid("the limits are", vec!["why".to_owned()]),
+            AdminError::invalid("the limits are", Mistakes::one("why")),
             AdminError::Forbidden("why"),
             AdminError::NotFound(Missing::Install(install)),
             AdminError::Changed {

@@ -1,5 +1,8 @@
 //! Administration: every operation that `admin` declares, on the path it declares.
 
+use std::fmt::Display;
+
+use alga_bundles::parse_json;
 use alga_model::ErrorChain;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{BytesRejection, RawPathParamsRejection};
@@ -15,7 +18,7 @@ use serde_json::{Map, Value};
 use super::install::read_body;
 use crate::admin::{
     AdminError, Answer as _, Ask, AuditExport, AuditQuery, Guard, Members, Method, Missing,
-    Operation, Target as _, Visitor, every_operation,
+    Mistakes, Operation, Target as _, Visitor, every_operation,
 };
 use crate::http::AppState;
 use crate::http::auth::Administrator;
@@ -107,7 +110,10 @@ fn query(uri: &Uri) -> Result<Map<String, Value>, ApiError> {
     let mut parameters = Map::new();
     for (name, text) in pairs {
         if parameters.contains_key(&name) {
-            return Err(invalid(format!("{name}: it is there twice")));
+            return Err(invalid(format_args!(
+                "{}: it is there twice",
+                name.escape_debug()
+            )));
         }
         parameters.insert(name, text.into());
     }
@@ -119,11 +125,17 @@ fn object(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
     if body.is_empty() {
         return Ok(Map::new());
     }
-    match serde_json::from_slice(body) {
-        Ok(Value::Object(object)) => Ok(object),
+    match parse_json(body) {
+        Ok((Value::Object(object), repeated)) => {
+            let mut mistakes = Mistakes::default();
+            let repeated = repeated.into_iter();
+            mistakes.extend(repeated.map(|pointer| format!("{pointer}: it is there twice")));
+            mistakes.ensure_none("the request is").map_err(refused)?;
+            Ok(object)
+        }
         Ok(_) => Err(invalid("the body must be a JSON object")),
         // Its own words hold nothing of the body but where the mistake is.
-        Err(error) => Err(invalid(format!("the body is no JSON: {error}"))),
+        Err(error) => Err(invalid(format_args!("the body is no JSON: {error}"))),
     }
 }
 
@@ -149,8 +161,11 @@ fn expected(guard: Guard, headers: &HeaderMap) -> Result<Option<u64>, ApiError> 
         .ok_or_else(|| invalid("If-Match: it must be one ETag such as \"3\", or *"))
 }
 
-fn invalid(mistake: impl Into<String>) -> ApiError {
-    refused(AdminError::invalid("the request is", vec![mistake.into()]))
+fn invalid(mistake: impl Display) -> ApiError {
+    refused(AdminError::invalid(
+        "the request is",
+        Mistakes::one(mistake),
+    ))
 }
 
 /// A refusal; a failure is logged here, as nobody else will see why.
@@ -171,6 +186,8 @@ fn refused(error: AdminError) -> ApiError {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn guarded(guard: Guard, tags: &[&'static str]) -> Result<Option<u64>, u16> {
@@ -201,5 +218,33 @@ mod tests {
         }
         assert_eq!(guarded(Guard::Optional, &[]), Ok(None));
         assert_eq!(guarded(Guard::Required, &[]), Err(428));
+    }
+
+    /// The mistakes of a body that is refused.
+    fn mistakes(body: &str) -> Value {
+        match object(body.as_bytes()) {
+            Err(ApiError::Admin(error)) => error.details()["mistakes"].clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_member_that_is_there_twice_is_refused_by_its_place() {
+        assert!(object(br#"{"a": {"b": 1}, "b": 1}"#).is_ok());
+        let twice =
+            mistakes(r#"{"state": 1, "config": {"a/b": "x", "a\u002fb": "y"}, "state": 2}"#);
+        let expected = [
+            "/config/a~1b: it is there twice",
+            "/state: it is there twice",
+        ];
+        assert_eq!(twice, json!(expected));
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused_without_its_words() {
+        for body in [r#""hunter2""#, r#"{"token": hunter2}"#, r#"["hunter2"]"#] {
+            let said = mistakes(body).to_string();
+            assert!(!said.contains("hunter2"), "{said}");
+        }
     }
 }
