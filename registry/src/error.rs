@@ -23,15 +23,18 @@ pub enum RegistryError {
         /// The publisher the name belongs to.
         owner: String,
     },
-    /// This version of the extension is registered with other content.
+    /// This version of the extension is registered with other content, or was before it was removed.
     #[error("cannot register the version again with other content than {registered}")]
     DuplicateVersion {
-        /// The content it is registered with.
+        /// The content it is, or was, registered with.
         registered: ContentHash,
     },
     /// This content is registered with another manifest, or as another version or extension.
     #[error("cannot register content again under another manifest")]
     ManifestConflict,
+    /// The switches have a list of extensions, and this one is not on it.
+    #[error("cannot install an extension that the switches leave out")]
+    ExtensionNotAllowed,
     /// What is to be changed was changed since the caller saw it.
     #[error("cannot change generation {expected}, the present one is {actual}")]
     Conflict {

@@ -99,9 +99,13 @@ impl Install {
         self.ensure_followed_by(after, now)
     }
 
-    /// This install in another version of its extension; `None` when it is in that version already
-    /// and has those grants.
-    pub(crate) fn upgraded(
+    /// What [`Registry::upgrade_install`](crate::Registry::upgrade_install) makes of this install;
+    /// `None` when it is in that version already and has those grants.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn upgraded(
         &self,
         version: Version,
         grants: Grants,
@@ -114,6 +118,7 @@ impl Install {
             "version",
             "one of the extension that is installed",
         )?;
+        grant::ensure_valid(&grants)?;
         let mut after = self.clone();
         after.grants = grants;
         if version.id != self.version_id {
@@ -128,8 +133,12 @@ impl Install {
         self.ensure_followed_by(after, now)
     }
 
-    /// This install as it was before its last upgrade.
-    pub(crate) fn rolled_back(
+    /// What [`Registry::roll_back_install`](crate::Registry::roll_back_install) makes of this install.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn rolled_back(
         &self,
         expected_generation: Option<u64>,
         now: Timestamp,

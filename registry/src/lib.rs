@@ -78,4 +78,4 @@ pub use registry::Registry;
 pub use sqlite::SqliteRegistry;
 pub use switches::{Switches, SwitchesEdit};
 pub use tenant::{TenantEdit, TenantSettings};
-pub use version::{NewVersion, Registered, Version, VersionKey};
+pub use version::{NewVersion, Registered, Version, VersionKey, VersionSummary};

@@ -18,7 +18,7 @@ use crate::install::{Install, InstallEdit, InstallFilter, InstallState, NewInsta
 use crate::page::{Page, PageRequest};
 use crate::switches::{Switches, SwitchesEdit};
 use crate::tenant::{TenantEdit, TenantSettings};
-use crate::version::{NewVersion, Registered, Version, VersionKey};
+use crate::version::{NewVersion, Registered, Version, VersionKey, VersionSummary};
 
 /// The extensions, versions and installs there are, and what is set for all of them or for the
 /// installs of one tenant.
@@ -33,12 +33,12 @@ pub trait Registry: fmt::Debug + Send + Sync {
     ///
     /// Registering the same version with the same content and manifest again succeeds and changes
     /// nothing. Of registrations racing with one another exactly one decides, the others are judged
-    /// by what it left.
+    /// by what it left. A version that was removed may be registered again with the content it had.
     ///
     /// # Errors
     ///
     /// [`PublisherMismatch`](RegistryError::PublisherMismatch) when the name belongs to somebody
-    /// else, [`DuplicateVersion`](RegistryError::DuplicateVersion) when the version has other
+    /// else, [`DuplicateVersion`](RegistryError::DuplicateVersion) when the version has or had other
     /// content, [`ManifestConflict`](RegistryError::ManifestConflict) when the content has another
     /// manifest, or is another version's.
     async fn register_version(
@@ -59,15 +59,17 @@ pub trait Registry: fmt::Debug + Send + Sync {
     /// The version with this key.
     async fn version(&self, key: &VersionKey) -> Result<Option<Version>, RegistryError>;
 
-    /// The versions of an extension, the last registered first; none for an unknown extension.
+    /// The versions of an extension without their manifests, the last registered first; none for an
+    /// unknown extension.
     async fn versions(
         &self,
         extension_id: Uuid,
         page: PageRequest<Uuid>,
-    ) -> Result<Page<Version, Uuid>, RegistryError>;
+    ) -> Result<Page<VersionSummary, Uuid>, RegistryError>;
 
     /// Removes a version that no install has, nor would go back to; uninstalled ones count. The
-    /// extension stays, since its name belongs to its publisher for ever.
+    /// extension stays, since its name belongs to its publisher for ever, and it is remembered what
+    /// the version consisted of.
     ///
     /// # Errors
     ///
@@ -79,7 +81,9 @@ pub trait Registry: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`NotFound`](RegistryError::NotFound) when there is no such version.
+    /// [`NotFound`](RegistryError::NotFound) when there is no such version,
+    /// [`ExtensionNotAllowed`](RegistryError::ExtensionNotAllowed) when the switches leave the
+    /// extension out.
     async fn create_install(
         &self,
         new: &NewInstall,

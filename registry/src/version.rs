@@ -28,6 +28,18 @@ pub struct Version {
 }
 
 impl Version {
+    /// The version without its manifest.
+    pub fn summary(&self) -> VersionSummary {
+        VersionSummary {
+            id: self.id,
+            extension_id: self.extension_id,
+            version: self.version.clone(),
+            content_hash: self.content_hash,
+            size: self.size,
+            created_at: self.created_at,
+        }
+    }
+
     /// Ensures that `new`, which has this version's name and number, is this version.
     pub(crate) fn ensure_same_as(&self, new: &NewVersion) -> Result<(), RegistryError> {
         if self.content_hash != new.content_hash {
@@ -40,6 +52,23 @@ impl Version {
         }
         Ok(())
     }
+}
+
+/// A version without its manifest, as lists have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionSummary {
+    /// Identifies the version for ever.
+    pub id: Uuid,
+    /// The extension it is a version of.
+    pub extension_id: Uuid,
+    /// The version, as semver text.
+    pub version: String,
+    /// The bundle it consists of.
+    pub content_hash: ContentHash,
+    /// The size of the bundle in bytes.
+    pub size: u64,
+    /// When it was registered.
+    pub created_at: Timestamp,
 }
 
 /// A version to register.

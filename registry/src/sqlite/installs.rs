@@ -6,7 +6,9 @@ use rusqlite::{Connection, Row, Transaction, params};
 use uuid::Uuid;
 
 use super::error::SqliteError;
-use super::{audit, extensions, find_all, find_one, json_text, lookahead, rows, versions};
+use super::{
+    audit, extensions, find_all, find_one, json_text, lookahead, rows, switches, versions,
+};
 use crate::audit::{AuditAction, AuditEntry};
 use crate::change::Change;
 use crate::error::{RegistryError, Resource};
@@ -92,6 +94,9 @@ pub(super) fn create(
         })?;
     let extension = extensions::find(tx, &ExtensionKey::Id(version.extension_id))?
         .ok_or_else(|| rows::dangling_extension(&version))?;
+    if !switches::find(tx)?.allows(&extension.name) {
+        return Err(RegistryError::ExtensionNotAllowed.into());
+    }
     let install = Install::create(new, extension, version, change.now);
     insert(tx, &install)?;
     audit::record(tx, &AuditEntry::install_created(&install), change)?;

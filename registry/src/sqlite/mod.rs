@@ -26,14 +26,14 @@ use crate::audit::{AuditFilter, AuditRecord, ensure_removal_limit};
 use crate::change::Change;
 use crate::error::RegistryError;
 use crate::extension::{Extension, ExtensionKey};
-use crate::grant::{self, Grants};
+use crate::grant::Grants;
 use crate::idempotency::{self, Claim, Claimed, KeyedRequest};
 use crate::install::{Install, InstallEdit, InstallFilter, NewInstall};
 use crate::page::{Page, PageRequest};
 use crate::registry::Registry;
 use crate::switches::{Switches, SwitchesEdit};
 use crate::tenant::{TenantEdit, TenantSettings};
-use crate::version::{NewVersion, Registered, Version, VersionKey};
+use crate::version::{NewVersion, Registered, Version, VersionKey, VersionSummary};
 
 /// A [`Registry`] in SQLite.
 ///
@@ -142,7 +142,7 @@ impl Registry for SqliteRegistry {
         &self,
         extension_id: Uuid,
         page: PageRequest<Uuid>,
-    ) -> Result<Page<Version, Uuid>, RegistryError> {
+    ) -> Result<Page<VersionSummary, Uuid>, RegistryError> {
         page.ensure_valid()?;
         self.read(move |connection| versions::list(connection, extension_id, page))
             .await
@@ -202,7 +202,6 @@ impl Registry for SqliteRegistry {
         expected_generation: Option<u64>,
         change: Change<'_>,
     ) -> Result<Install, RegistryError> {
-        grant::ensure_valid(&grants)?;
         self.mutate(change, move |tx, change| {
             installs::upgrade(tx, id, version_id, grants, expected_generation, change)
         })

@@ -19,10 +19,11 @@ use crate::idempotency::Known;
 use crate::install::{FormerVersion, Install, InstallState};
 use crate::switches::Switches;
 use crate::tenant::TenantSettings;
-use crate::version::Version;
+use crate::version::{Version, VersionSummary};
 
 const EXTENSIONS: &str = "registry_extensions";
 const VERSIONS: &str = "registry_versions";
+const REMOVED_VERSIONS: &str = "registry_removed_versions";
 const INSTALLS: &str = "registry_installs";
 const SWITCHES: &str = "registry_switches";
 const TENANTS: &str = "registry_tenants";
@@ -55,6 +56,25 @@ pub(super) fn version(row: &Row<'_>) -> Result<Version, SqliteError> {
         size: columns.get("size")?,
         created_at: columns.time("created_at")?,
     })
+}
+
+/// A version's row without its column `manifest`.
+pub(super) fn version_summary(row: &Row<'_>) -> Result<VersionSummary, SqliteError> {
+    let (columns, id) = Columns::keyed_by(row, VERSIONS, "id")?;
+    Ok(VersionSummary {
+        id,
+        extension_id: columns.uuid("extension_id")?,
+        version: columns.get("version")?,
+        content_hash: columns.content_hash("content_hash")?,
+        size: columns.get("size")?,
+        created_at: columns.time("created_at")?,
+    })
+}
+
+/// What a version that was removed consisted of.
+pub(super) fn removed_content(row: &Row<'_>) -> Result<ContentHash, SqliteError> {
+    let (columns, _) = Columns::keyed_by(row, REMOVED_VERSIONS, "extension_id")?;
+    columns.content_hash("content_hash")
 }
 
 /// A row as the statements of the installs select it.

@@ -10,7 +10,7 @@ use crate::change::Change;
 use crate::error::{RegistryError, Resource};
 use crate::extension::{Extension, ExtensionKey};
 use crate::page::{Page, PageRequest};
-use crate::version::{NewVersion, Registered, Version, VersionKey};
+use crate::version::{NewVersion, Registered, Version, VersionKey, VersionSummary};
 
 /// Selects versions as `rows::version` reads them, followed by a literal condition.
 macro_rules! select_versions {
@@ -27,12 +27,18 @@ const BY_CONTENT: &str = select_versions!("WHERE content_hash = ?1");
 const BY_NAME: &str = select_versions!(
     "WHERE extension_id = (SELECT id FROM registry_extensions WHERE name = ?1) AND version = ?2"
 );
+// Without the manifest: a page of them would be read for nothing.
 const PAGE: &str =
-    select_versions!("WHERE extension_id = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3");
+    "SELECT id, extension_id, version, content_hash, size, created_at FROM registry_versions
+    WHERE extension_id = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3";
 const INSERT: &str = "INSERT INTO registry_versions
     (id, extension_id, version, content_hash, size, created_at, manifest) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-
 const REMOVE: &str = "DELETE FROM registry_versions WHERE id = ?1";
+const REMEMBER: &str = "INSERT INTO registry_removed_versions
+    (extension_id, version, content_hash, removed_at) VALUES (?1, ?2, ?3, ?4)
+    ON CONFLICT (extension_id, version) DO UPDATE SET removed_at = excluded.removed_at";
+const REMOVED: &str = "SELECT extension_id, version, content_hash FROM registry_removed_versions
+    WHERE extension_id = ?1 AND version = ?2";
 
 /// Sorts after every id.
 const AFTER_EVERY_ID: &[u8] = &[0xff; 17];
@@ -59,15 +65,15 @@ pub(super) fn list(
     connection: &Connection,
     extension_id: Uuid,
     page: PageRequest<Uuid>,
-) -> Result<Page<Version, Uuid>, SqliteError> {
+) -> Result<Page<VersionSummary, Uuid>, SqliteError> {
     let before = page.after.as_ref();
     let before = before.map_or(AFTER_EVERY_ID, |id| id.as_bytes());
     let params = params![extension_id.as_bytes(), before, lookahead(page.limit)];
-    let found = find_all(connection, PAGE, params, rows::version)?;
+    let found = find_all(connection, PAGE, params, rows::version_summary)?;
     Ok(Page::from_lookahead(
         found,
         page.limit,
-        |version: &Version| version.id,
+        |version: &VersionSummary| version.id,
     ))
 }
 
@@ -92,6 +98,7 @@ pub(super) fn register(
                 created: false,
             });
         }
+        ensure_as_removed(tx, extension, new)?;
     }
     if find(tx, &VersionKey::Content(new.content_hash))?.is_some() {
         return Err(RegistryError::ManifestConflict.into());
@@ -127,8 +134,29 @@ pub(super) fn remove(
     let extension = extensions::find(tx, &ExtensionKey::Id(version.extension_id))?
         .ok_or_else(|| rows::dangling_extension(&version))?;
     tx.prepare_cached(REMOVE)?.execute([id.as_bytes()])?;
+    tx.prepare_cached(REMEMBER)?.execute(params![
+        version.extension_id.as_bytes(),
+        version.version,
+        version.content_hash.as_bytes(),
+        change.now.as_millis(),
+    ])?;
     let entry = AuditEntry::version_removed(&extension, &version);
     audit::record(tx, &entry, change)
+}
+
+/// Ensures that `new`, where it was removed once, is what was removed.
+fn ensure_as_removed(
+    tx: &Transaction<'_>,
+    extension: &Extension,
+    new: &NewVersion,
+) -> Result<(), SqliteError> {
+    let params = params![extension.id.as_bytes(), new.version];
+    match find_one(tx, REMOVED, params, rows::removed_content)? {
+        Some(registered) if registered != new.content_hash => {
+            Err(RegistryError::DuplicateVersion { registered }.into())
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 #[tracing::instrument(level = "debug", name = "db.versions.create", skip_all)]
@@ -166,8 +194,13 @@ mod tests {
 
     #[tokio::test]
     async fn no_statement_scans() {
-        for sql in [BY_ID, BY_CONTENT, BY_NAME, PAGE] {
+        for sql in [BY_ID, BY_CONTENT, BY_NAME, PAGE, REMOVED] {
             assert_searches(sql).await;
         }
+    }
+
+    #[test]
+    fn a_list_reads_no_manifests() {
+        assert!(BY_ID.contains("manifest") && !PAGE.contains("manifest"));
     }
 }

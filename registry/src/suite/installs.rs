@@ -16,6 +16,7 @@ use crate::grant::Grants;
 use crate::install::{Install, InstallEdit, InstallFilter, InstallState, NewInstall};
 use crate::page::{MAX_PAGE_ITEMS, PageRequest};
 use crate::registry::Registry;
+use crate::switches::SwitchesEdit;
 
 /// An install is what was asked for, enabled, at generation 1.
 pub async fn a_new_install_is_enabled_and_complete(registry: &dyn Registry) -> Outcome {
@@ -62,6 +63,28 @@ pub async fn an_install_of_an_unknown_version_is_refused(registry: &dyn Registry
             what: Resource::Version
         }
     );
+    Ok(())
+}
+
+/// Where the switches have a list of extensions, it says what can be installed; what is installed stays.
+pub async fn an_extension_that_is_not_allowed_is_not_installed(registry: &dyn Registry) -> Outcome {
+    let install = installed(registry, "notes", TenantId::generate()).await?;
+    let again = NewInstall::new(install.tenant, install.version_id);
+    let allow = async |names: &[&str]| {
+        let names = Some(names.iter().copied().map(name).collect());
+        let edit = SwitchesEdit::AllowedExtensions(names);
+        registry.edit_switches(edit, None, at(2)).await
+    };
+    for names in [&[][..], &["other"]] {
+        allow(names).await?;
+        assert_refused!(
+            registry.create_install(&again, at(3)).await,
+            RegistryError::ExtensionNotAllowed
+        );
+        assert_eq!(registry.install(install.id).await?.as_ref(), Some(&install));
+    }
+    allow(&["other", "notes"]).await?;
+    registry.create_install(&again, at(4)).await?;
     Ok(())
 }
 

@@ -65,6 +65,7 @@ macro_rules! registry_suite {
             a_page_has_bounds
             a_new_install_is_enabled_and_complete
             an_install_of_an_unknown_version_is_refused
+            an_extension_that_is_not_allowed_is_not_installed
             a_tenant_may_install_an_extension_twice
             every_edit_raises_the_generation_and_touches_nothing_else
             an_edit_that_changes_nothing_leaves_no_trace
@@ -85,6 +86,7 @@ macro_rules! registry_suite {
             an_upgrade_to_the_same_version_leaves_no_trace
             an_upgrade_that_makes_no_sense_is_refused
             a_version_is_removed_once_nobody_needs_it
+            a_removed_version_comes_back_only_as_it_was
             a_record_tells_what_was_upgraded_and_removed
             switches_never_changed_are_the_default
             each_edit_of_the_switches_replaces_what_it_names

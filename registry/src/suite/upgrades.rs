@@ -1,6 +1,6 @@
 //! Bringing installs to other versions and back, and removing versions that nobody needs.
 
-use alga_model::TenantId;
+use alga_model::{ContentHash, TenantId};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -9,7 +9,7 @@ use crate::audit::{AuditAction, AuditFilter};
 use crate::error::{RegistryError, Resource};
 use crate::install::{FormerVersion, Install, InstallState};
 use crate::registry::Registry;
-use crate::version::{Version, VersionKey};
+use crate::version::{NewVersion, Version, VersionKey};
 
 async fn another_version(registry: &dyn Registry) -> Result<Version, RegistryError> {
     let second = version("notes", "2.0.0");
@@ -152,6 +152,35 @@ pub async fn a_version_is_removed_once_nobody_needs_it(registry: &dyn Registry) 
         .set_state(install.id, InstallState::Uninstalled, None, at(8))
         .await?;
     assert_refused!(registry.remove_version(first, at(9)).await, error if needed(&error));
+    Ok(())
+}
+
+/// The name and number of a version stand for one content, also when it was removed meanwhile.
+pub async fn a_removed_version_comes_back_only_as_it_was(registry: &dyn Registry) -> Outcome {
+    let new = version("notes", "1.0.0");
+    let other = NewVersion {
+        content_hash: ContentHash::of(b"other"),
+        ..new.clone()
+    };
+    let mut last = None;
+    for round in 0..2 {
+        let registered = registry.register_version(&new, at(round)).await?;
+        assert!(registered.created && last != Some(registered.version.id));
+        last = Some(registered.version.id);
+        registry
+            .remove_version(registered.version.id, at(round))
+            .await?;
+        assert_refused!(
+            registry.register_version(&other, at(round)).await,
+            RegistryError::DuplicateVersion { registered } if registered == new.content_hash
+        );
+    }
+    // Another number is free.
+    let next = NewVersion {
+        version: "1.0.1".to_owned(),
+        ..other
+    };
+    assert!(registry.register_version(&next, at(3)).await?.created);
     Ok(())
 }
 

@@ -38,6 +38,9 @@ pub enum AdminError {
     /// The install is uninstalled.
     #[error("the install is uninstalled, so it can't be changed")]
     Uninstalled,
+    /// The switches have a list of extensions, and this one is not on it.
+    #[error("the extension is not on the list of those that are allowed, so it can't be installed")]
+    ExtensionNotAllowed,
     /// A version is installed, or what an install may be rolled back to.
     #[error("installs have the version, or would go back to it")]
     VersionInUse {
@@ -122,6 +125,7 @@ impl AdminError {
             Self::Changed { .. } => "PRECONDITION_FAILED",
             Self::GuardMissing => "PRECONDITION_REQUIRED",
             Self::Uninstalled => "INSTALL_UNINSTALLED",
+            Self::ExtensionNotAllowed => "EXTENSION_NOT_ALLOWED",
             Self::VersionInUse { .. } => "VERSION_IN_USE",
             Self::ApprovalNeeded(_) => "APPROVAL_NEEDED",
             Self::NothingToRollBack => "NOTHING_TO_ROLL_BACK",
@@ -149,6 +153,7 @@ impl From<RegistryError> for AdminError {
         match error {
             RegistryError::Conflict { expected, actual } => Self::Changed { expected, actual },
             RegistryError::Uninstalled => Self::Uninstalled,
+            RegistryError::ExtensionNotAllowed => Self::ExtensionNotAllowed,
             RegistryError::NoFormerVersion => Self::NothingToRollBack,
             RegistryError::VersionInUse { installs } => Self::VersionInUse { installs },
             RegistryError::Invalid { field, rule } => {

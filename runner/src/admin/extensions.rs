@@ -134,7 +134,7 @@ impl Operation for ShowExtension {
         let versions = admin.registry.versions(extension.id, page).await?;
         Ok(ExtensionBody {
             extension: extension.into(),
-            versions: versions.items.iter().map(Into::into).collect(),
+            versions: versions.items.into_iter().map(Into::into).collect(),
             next_cursor: versions.next.map(cursor),
         })
     }
@@ -162,7 +162,7 @@ impl Operation for ShowVersion {
 impl Operation for RemoveVersion {
     const METHOD: Method = Method::Delete;
     const PATH: &'static str = "/v1/extensions/{name}/versions/{version}";
-    const SUMMARY: &'static str = "Removes a version that no install has nor would go back to, and answers what it was; the extension's name stays its publisher's";
+    const SUMMARY: &'static str = "Removes a version that no install has nor would go back to, and answers what it was; it can be published again only as it was, and the extension's name stays its publisher's";
     const REFUSALS: &'static [(u16, &'static str)] = &[(404, "NOT_FOUND"), (409, "VERSION_IN_USE")];
 
     type Target = (ExtensionName, String);
@@ -200,7 +200,7 @@ impl Admin {
         let missing = || AdminError::NotFound(Missing::AnyVersion(name.clone()));
         let key = ExtensionKey::Name(name.clone());
         let extension = self.registry.extension(&key).await?.ok_or_else(missing)?;
-        let rank = |version: &Version| {
+        let rank = |version: &alga_registry::VersionSummary| {
             let parsed = semver::Version::parse(&version.version).ok()?;
             Some((parsed.pre.is_empty(), parsed))
         };
@@ -211,9 +211,11 @@ impl Admin {
             newest = newest.into_iter().chain(found.items).max_by_key(rank);
             match found.next {
                 Some(_) => page.after = found.next,
-                None => return newest.ok_or_else(missing),
+                None => break,
             }
         }
+        let newest = VersionKey::Id(newest.ok_or_else(missing)?.id);
+        self.registry.version(&newest).await?.ok_or_else(missing)
     }
 }
 
@@ -228,11 +230,11 @@ impl From<Extension> for ExtensionSummary {
     }
 }
 
-impl From<&Version> for VersionSummary {
-    fn from(version: &Version) -> Self {
+impl From<alga_registry::VersionSummary> for VersionSummary {
+    fn from(version: alga_registry::VersionSummary) -> Self {
         Self {
             version_id: version.id,
-            version: version.version.clone(),
+            version: version.version,
             content_hash: version.content_hash,
             size: version.size,
             created_at: version.created_at,
@@ -243,7 +245,7 @@ impl From<&Version> for VersionSummary {
 fn body(extension: ExtensionName, version: &Version) -> VersionBody {
     VersionBody {
         extension,
-        version: version.into(),
+        version: version.summary().into(),
         // The registry takes nothing that isn't JSON.
         manifest: serde_json::from_str(&version.manifest).unwrap_or_default(),
     }

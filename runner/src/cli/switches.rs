@@ -29,7 +29,7 @@ pub(super) struct Switches {
 enum Edit {
     /// Switch the storage on or off; what is stored stays
     Storage(Storage),
-    /// Replace or change the list of extensions that may use the storage
+    /// Replace or change the list of extensions that may be installed and use the storage
     Allow(Allow),
 }
 

@@ -67,6 +67,7 @@ impl ApiError {
                 AdminError::Forbidden(_) => StatusCode::FORBIDDEN,
                 AdminError::NotFound(_) => StatusCode::NOT_FOUND,
                 AdminError::Uninstalled
+                | AdminError::ExtensionNotAllowed
                 | AdminError::VersionInUse { .. }
                 | AdminError::ApprovalNeeded(_)
                 | AdminError::NothingToRollBack => StatusCode::CONFLICT,
@@ -287,6 +288,7 @@ mod tests {
             },
             AdminError::GuardMissing,
             AdminError::Uninstalled,
+            AdminError::ExtensionNotAllowed,
             AdminError::VersionInUse {
                 installs: vec![install],
             },

@@ -120,6 +120,14 @@ async fn every_mistake_of_a_request_is_named() {
             "{body:?}"
         );
     }
+    let twice = format!(
+        r#"{{"tenantId": "{}", "extension": "com.example.none", "config": {{"a": "hunter2", "a": ""}}}}"#,
+        Uuid::new_v4()
+    );
+    let response = create(&twice).send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    let mistakes = json!({"mistakes": ["/config/a: it is there twice"]});
+    assert_eq!(details(response).await, mistakes);
     let unknown = json!({"tenantId": Uuid::new_v4(), "extension": "com.example.none"});
     assert_eq!(
         refused(create(&unknown.to_string())).await,
@@ -146,6 +154,44 @@ async fn every_mistake_of_a_request_is_named() {
         let shown = deployment.admin(Method::GET, nothing);
         assert_eq!(refused(shown).await, is(404, "NOT_FOUND"), "{nothing}");
     }
+}
+
+#[tokio::test]
+async fn what_the_switches_leave_out_is_not_installed() {
+    let deployment = Deployment::started();
+    let installed = deployment.install("com.example.echo", &guest::echo());
+    let new = json!({"tenantId": installed.tenant, "extension": "com.example.echo"});
+    let create = || deployment.admin(Method::POST, "/v1/installs").json(&new);
+    let allow = |names: Value| {
+        let request = deployment.admin(Method::PUT, "/v1/switches");
+        let body = json!({"storage": true, "allowedExtensions": names});
+        request.header("if-match", "*").json(&body)
+    };
+    done(allow(json!(["com.example.other"]))).await;
+    assert_eq!(refused(create()).await, is(409, "EXTENSION_NOT_ALLOWED"));
+    let what = ["install", "create", "--extension", "com.example.echo"];
+    let said = deployment.fails(&[&what[..], &["--tenant", &installed.tenant]].concat());
+    assert!(said.contains("not on the list"), "{said}");
+    // What is there stays.
+    assert_eq!(deployment.call(&installed, get("/")).await.status, 200);
+    done(allow(json!(["com.example.echo"]))).await;
+    done(create()).await;
+}
+
+#[tokio::test]
+async fn a_version_that_was_removed_comes_back_only_as_it_was() {
+    let deployment = Deployment::started();
+    let bundle = deployment.pack("com.example.echo", "1.0.0", &guest::echo());
+    deployment.ok(&["bundle", "add", path(&bundle)]);
+    let version = "/v1/extensions/com.example.echo/versions/1.0.0";
+    let (removed, _) = done(deployment.admin(Method::DELETE, version)).await;
+    let other = deployment.pack("com.example.echo", "1.0.0", &guest::trap());
+    let said = deployment.fails(&["bundle", "add", path(&other)]);
+    assert!(said.contains("DUPLICATE_VERSION"), "{said}");
+    let bundle = deployment.pack("com.example.echo", "1.0.0", &guest::echo());
+    deployment.ok(&["bundle", "add", path(&bundle)]);
+    let (back, _) = done(deployment.admin(Method::GET, version)).await;
+    assert_eq!(back["contentHash"], removed["contentHash"]);
 }
 
 #[tokio::test]
