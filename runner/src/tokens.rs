@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use crate::config::secret_file::{random, read_or_create};
-use crate::config::{Config, DataConfig, SecretFileError, TokenConfig, TokenScope};
+use crate::config::{Config, DataConfig, SecretFileError, TokenConfig, TokenScope, own_ids};
 
 /// The tokens that the server accepts. It keeps their digests only.
 #[derive(Debug, Clone, Default)]
@@ -87,8 +87,8 @@ impl Tokens {
         };
         Ok(Self {
             known: vec![
-                embedded(&files.service, "local-service", Role::Service)?,
-                embedded(&files.admin, "local-admin", Role::Admin)?,
+                embedded(&files.service, own_ids::LOCAL_SERVICE, Role::Service)?,
+                embedded(&files.admin, own_ids::LOCAL_ADMIN, Role::Admin)?,
             ],
             made: Some(files),
         })

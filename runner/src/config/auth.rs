@@ -47,13 +47,44 @@ pub struct TokenScope {
 impl TokenScope {
     /// Whether it holds an install of a tenant.
     pub fn allows(&self, tenant: TenantId, install: InstallId) -> bool {
-        let Self { tenants, installs } = self;
-        tenants
-            .as_ref()
-            .is_none_or(|tenants| tenants.contains(&tenant))
-            && installs
-                .as_ref()
-                .is_none_or(|installs| installs.contains(&install))
+        let tenants = self.tenants.as_ref();
+        tenants.is_none_or(|tenants| tenants.contains(&tenant)) && self.knows(install)
+    }
+
+    /// Whether it may hold an install, whose tenant isn't known.
+    pub fn knows(&self, install: InstallId) -> bool {
+        let installs = self.installs.as_ref();
+        installs.is_none_or(|installs| installs.contains(&install))
+    }
+}
+
+/// Whom logs and the audit name where no configured token was presented. No configured token has
+/// such an id, so that nobody can be taken for another.
+pub(crate) mod own_ids {
+    /// Who works on the data folder.
+    pub(crate) const CLI: &str = "cli";
+    /// Who calls in the insecure mode.
+    pub(crate) const ANYBODY: &str = "anybody";
+    /// The service token that is made in the data folder.
+    pub(crate) const LOCAL_SERVICE: &str = "local-service";
+    /// The admin token that is made there.
+    pub(crate) const LOCAL_ADMIN: &str = "local-admin";
+
+    /// The id of a token from the environment.
+    pub(super) fn in_variable(role: &str, number: usize) -> String {
+        format!("env-{role}-{number}")
+    }
+
+    /// Whether no configured token may have this id.
+    pub(super) fn contain(id: &str) -> bool {
+        let in_variable = |role: &str| {
+            let number = id.strip_prefix("env-")?.strip_prefix(role)?;
+            number.strip_prefix('-')?.parse::<u64>().ok()
+        };
+        [CLI, ANYBODY, LOCAL_SERVICE, LOCAL_ADMIN].contains(&id)
+            || ["service", "admin"]
+                .into_iter()
+                .any(|role| in_variable(role).is_some())
     }
 }
 
@@ -101,7 +132,7 @@ impl TokenList {
     fn numbered(&self, number: usize, token: &str) -> Result<TokenConfig, Vec<String>> {
         ensure_token(token).map_err(|problem| vec![format!("token {number} {problem}")])?;
         Ok(TokenConfig {
-            id: format!("env-{}-{number}", self.role),
+            id: own_ids::in_variable(self.role, number),
             token: Secret::new(token.to_owned()),
             scope: TokenScope::default(),
         })
@@ -158,8 +189,13 @@ fn id_field(entry: &toml::Table) -> Result<String, String> {
     let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
     let fine = |id: &&str| (1..=MAX_ID_BYTES).contains(&id.len()) && id.bytes().all(allowed);
     let id = entry.get("id").and_then(toml::Value::as_str).filter(fine);
-    id.map(str::to_owned)
-        .ok_or_else(|| "must have an `id` of 1 to 64 of a-z, 0-9, - and _".into())
+    let id = id.ok_or("must have an `id` of 1 to 64 of a-z, 0-9, - and _")?;
+    if own_ids::contain(id) {
+        return Err(format!(
+            "must not have the `id` `{id}`, which the runner uses itself"
+        ));
+    }
+    Ok(id.to_owned())
 }
 
 fn token_field(entry: &toml::Table) -> Result<Secret<String>, String> {

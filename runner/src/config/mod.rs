@@ -32,6 +32,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use admission::AdmissionConfig;
+pub(crate) use auth::own_ids;
 pub use auth::{AuthConfig, TokenConfig, TokenScope};
 pub use client::ClientConfig;
 pub use data::DataConfig;

@@ -467,6 +467,35 @@ fn tokens_from_a_file_have_ids_and_scopes() {
 }
 
 #[test]
+fn no_token_has_an_id_that_the_runner_uses_itself() {
+    let load = |id: &str| {
+        let toml = format!("[[auth.admin_tokens]]\nid = '{id}'\ntoken = '{TOKEN}'");
+        Said::toml(&toml).load().map_err(|error| error.to_string())
+    };
+    for own in [
+        "cli",
+        "anybody",
+        "local-service",
+        "local-admin",
+        "env-service-1",
+        "env-admin-20",
+    ] {
+        let said = load(own).map(drop).unwrap_err();
+        let expected = format!("must not have the `id` `{own}`, which the runner uses itself");
+        assert!(said.contains(&expected), "{said}");
+    }
+    for free in [
+        "cli2",
+        "env-service",
+        "env-service-x",
+        "env-gateway-1",
+        "anybody-else",
+    ] {
+        assert!(load(free).is_ok(), "{free}");
+    }
+}
+
+#[test]
 fn tokens_from_the_environment_replace_those_of_the_file() {
     let toml = format!("[[auth.service_tokens]]\nid = 'gateway'\ntoken = '{TOKEN}'");
     let two = format!("{TOKEN}, {OTHER_TOKEN}");

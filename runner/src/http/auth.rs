@@ -14,7 +14,7 @@ use super::AppState;
 use super::error::ApiError;
 use super::request_id::RequestId;
 use crate::admin::Author;
-use crate::config::TokenScope;
+use crate::config::{TokenScope, own_ids};
 use crate::tokens::{Role, Token};
 
 /// The service header of older gateways; the same tokens as `Authorization: Bearer`.
@@ -83,7 +83,7 @@ impl FromRequestParts<AppState> for Administrator {
         let request_id = parts.extensions.get::<RequestId>();
         let request_id = request_id.map(|id| Arc::clone(&id.0));
         let (who, scope) = match &principal {
-            Principal::Anybody => ("anybody".to_owned(), TokenScope::default()),
+            Principal::Anybody => (own_ids::ANYBODY.to_owned(), TokenScope::default()),
             Principal::Token(token) => (who(token, &parts.headers)?, token.scope().clone()),
         };
         Ok(Self(Author {

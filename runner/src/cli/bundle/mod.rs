@@ -15,10 +15,10 @@ use clap::Subcommand;
 
 pub(super) use self::add::add;
 use super::output;
-use crate::config::Config;
+use crate::config::{Config, own_ids};
 
 /// The name of the administrator whom the audit of the storage has for what these commands do.
-pub(super) const ACTOR: &str = "cli";
+pub(super) const ACTOR: &str = own_ids::CLI;
 /// The same one, as the audit of the registry is told: in full.
 pub(super) const REGISTRY_ACTOR: &str = "admin:cli";
 
