@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use alga_model::{ExtensionName, InstallId, TenantId};
@@ -29,12 +30,17 @@ pub struct Installs {
     registry: Arc<dyn Registry>,
     limits: Limits,
     known: Cache<InstallId, Seen>,
+    max_age: Duration,
+    /// How many changes this process made.
+    changes: AtomicU64,
 }
 
 /// What was seen of an install; nothing where there is none.
 #[derive(Debug, Clone)]
 struct Seen {
     at: Instant,
+    /// The changes of this process that were counted before.
+    changes: u64,
     install: Option<Arc<KnownInstall>>,
 }
 
@@ -54,29 +60,55 @@ impl Installs {
     /// Looks into `registry`; `limits` are those of every install, unless it or its tenant has
     /// others.
     pub fn new(registry: Arc<dyn Registry>, limits: Limits) -> Self {
+        Self::remembering(registry, limits, MAX_AGE)
+    }
+
+    /// The same, with what is known as old as `max_age` at most.
+    pub(crate) fn remembering(
+        registry: Arc<dyn Registry>,
+        limits: Limits,
+        max_age: Duration,
+    ) -> Self {
         Self {
             registry,
             limits,
             known: Cache::new(MAX_REMEMBERED),
+            max_age,
+            changes: AtomicU64::new(0),
         }
     }
 
     /// The install with this id, uninstalled ones left out.
     pub async fn find(&self, id: InstallId) -> Result<Option<Arc<KnownInstall>>, RegistryError> {
-        if let Some(seen) = self.known.get(&id) {
-            if seen.is_fresh() {
+        let changes = self.changes.load(Ordering::Acquire);
+        if let Some(seen) = self.known.get(&id)
+            && self.is_fresh(&seen, changes)
+        {
+            return Ok(seen.install);
+        }
+        loop {
+            self.known
+                .remove_if(&id, |seen| !self.is_fresh(seen, changes));
+            // However many ask, one of them looks.
+            let seen = self.known.get_or_insert_async(&id, self.look(id)).await?;
+            // One that began before a change may have ended after it was forgotten. Changes are counted
+            // for all installs together: they are rare, and looking is cheap.
+            if seen.changes >= changes {
                 return Ok(seen.install);
             }
-            self.known.remove_if(&id, |seen| !seen.is_fresh());
         }
-        // However many ask, one of them looks.
-        let looking = async {
-            let at = Instant::now();
-            let install = self.look_up(id).await?;
-            Ok(Seen { at, install })
-        };
-        let seen = self.known.get_or_insert_async(&id, looking).await;
-        seen.map(|seen| seen.install)
+    }
+
+    fn is_fresh(&self, seen: &Seen, changes: u64) -> bool {
+        seen.changes >= changes && seen.at.elapsed() < self.max_age
+    }
+
+    async fn look(&self, id: InstallId) -> Result<Seen, RegistryError> {
+        Ok(Seen {
+            at: Instant::now(),
+            changes: self.changes.load(Ordering::Acquire),
+            install: self.look_up(id).await?,
+        })
     }
 
     /// The one install of an extension for a tenant.
@@ -120,11 +152,13 @@ impl Installs {
 
     /// Looks an install up again when it is next asked for: it was changed by this process.
     pub fn forget(&self, id: InstallId) {
+        self.changes.fetch_add(1, Ordering::Release);
         self.known.remove(&id);
     }
 
     /// Looks every install up again.
     pub fn forget_all(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
         self.known.clear();
     }
 
@@ -161,12 +195,6 @@ impl Installs {
 
     fn limits_of_tenant(&self, tenant: &TenantSettings) -> Limits {
         self.limits.with([&overrides_of_tenant(tenant)])
-    }
-}
-
-impl Seen {
-    fn is_fresh(&self) -> bool {
-        self.at.elapsed() < MAX_AGE
     }
 }
 

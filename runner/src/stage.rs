@@ -1,6 +1,7 @@
 //! What unit tests play on: databases in memory, and a clock that stands still.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use alga_model::{ContentHash, InstallId, ManualClock, Secret, TenantId, Timestamp};
 use alga_registry::{
@@ -96,6 +97,12 @@ impl Stage {
     /// A look at the registry as it is now, with these limits for everybody.
     pub(crate) fn installs_with(&self, limits: Limits) -> Arc<Installs> {
         Arc::new(Installs::new(Arc::clone(&self.registry) as _, limits))
+    }
+
+    /// A look that sees no change that it isn't told of.
+    pub(crate) fn installs_that_last(&self) -> Arc<Installs> {
+        let (registry, day) = (Arc::clone(&self.registry), Duration::from_secs(86_400));
+        Arc::new(Installs::remembering(registry, Limits::default(), day))
     }
 
     /// Writes a record to the namespace `notes`, as a guest whose request is `req-1`.

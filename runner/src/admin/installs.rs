@@ -177,7 +177,11 @@ impl Operation for CreateInstall {
     const PATH: &'static str = "/v1/installs";
     const SUMMARY: &'static str = "Installs an extension for a tenant";
     const STATUS: u16 = 201;
-    const REFUSALS: &'static [(u16, &'static str)] = &[(400, "BAD_REQUEST"), (404, "NOT_FOUND")];
+    const REFUSALS: &'static [(u16, &'static str)] = &[
+        (400, "BAD_REQUEST"),
+        (404, "NOT_FOUND"),
+        (409, "EXTENSION_NOT_ALLOWED"),
+    ];
 
     type Target = ();
     type Query = ();
@@ -187,6 +191,9 @@ impl Operation for CreateInstall {
     async fn run(admin: &Admin, by: &Author, ask: Ask<Self>) -> Result<InstallBody, AdminError> {
         let asked = ask.body;
         by.ensure_tenant(asked.tenant_id)?;
+        if asked.limits.is_some() {
+            by.ensure_operator()?;
+        }
         let version = match asked.version {
             Some(version) => admin.version(&asked.extension, version).await?,
             None => admin.newest_version(&asked.extension).await?,

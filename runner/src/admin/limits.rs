@@ -84,6 +84,8 @@ impl Operation for ReplaceInstallLimits {
     type Answer = LimitsBody;
 
     async fn run(admin: &Admin, by: &Author, ask: Ask<Self>) -> Result<LimitsBody, AdminError> {
+        admin.find(by, ask.target).await?;
+        by.ensure_operator()?;
         let overrides = parse_overrides(ask.body.overrides, LimitsOf::Install)?;
         let edit = InstallEdit::Limits(overrides);
         let edited = admin.edit(by, ask.target, edit, ask.expected).await?;
@@ -122,7 +124,6 @@ impl Operation for ReplaceTenantLimits {
     type Answer = LimitsBody;
 
     async fn run(admin: &Admin, by: &Author, ask: Ask<Self>) -> Result<LimitsBody, AdminError> {
-        by.ensure_tenant(ask.target)?;
         let overrides = parse_overrides(ask.body.overrides, LimitsOf::Tenant)?;
         let edit = TenantEdit::Limits(overrides);
         admin

@@ -29,6 +29,8 @@ use alga_bundles::Manifest;
 use alga_model::{Clock, InstallId, TenantId};
 use alga_registry::{Change, Install, InstallEdit, Registry, RegistryError, Version, VersionKey};
 use alga_storage::SqliteBackend;
+use futures_util::future::BoxFuture;
+use tracing::Instrument as _;
 
 pub use self::administration::{Administration, Refused};
 pub use self::audit::{AuditExport, AuditQuery, AuditStream};
@@ -146,6 +148,16 @@ impl Author {
         }
     }
 
+    /// Fails unless the author may set how much others may use: limits and switches keep tenants within
+    /// bounds, so that nobody who is limited to some of them sets any.
+    fn ensure_operator(&self) -> Result<(), AdminError> {
+        self.ensure_unlimited().map_err(|_| {
+            AdminError::Forbidden(
+                "limits and switches are set with a token that is not limited to some tenants or installs; this one may only read them",
+            )
+        })
+    }
+
     /// Fails unless the author may see and change what concerns a whole tenant.
     fn ensure_tenant(&self, tenant: TenantId) -> Result<(), AdminError> {
         let TokenScope { tenants, installs } = &self.scope;
@@ -183,15 +195,35 @@ impl Admin {
         expected: Option<u64>,
     ) -> Result<Install, AdminError> {
         self.find(by, id).await?;
-        let change = by.change(self);
-        let edited = self.registry.edit_install(id, edit, expected, change);
-        Ok(self.changed(edited.await?))
+        let edited = self.mutate(by, Touched::Install(id), move |registry, change| {
+            registry.edit_install(id, edit, expected, change)
+        });
+        edited.await
     }
 
-    /// An install that was changed, which the process remembers otherwise.
-    fn changed(&self, install: Install) -> Install {
-        self.installs.forget(install.id);
-        install
+    /// Does a mutation and forgets what it touched, both also where nobody waits any more: once it has
+    /// begun, it is committed, and what the process remembers must not outlive that.
+    async fn mutate<T: Send + 'static>(
+        &self,
+        by: &Author,
+        touched: Touched,
+        work: impl Mutation<T>,
+    ) -> Result<T, AdminError> {
+        let (admin, by) = (self.clone(), by.clone());
+        let task = async move {
+            let done = work(&*admin.registry, by.change(&admin)).await;
+            // Also after a failure, which may have come after the commit.
+            match touched {
+                Touched::Install(id) => admin.installs.forget(id),
+                Touched::Everything => admin.installs.forget_all(),
+            }
+            done
+        };
+        let done = tokio::spawn(task.in_current_span()).await;
+        let done = done.map_err(|error| RegistryError::Internal {
+            source: error.into(),
+        })?;
+        Ok(done?)
     }
 
     /// The version that an install has.
@@ -208,9 +240,72 @@ impl Admin {
     }
 }
 
+/// What the process remembers otherwise than it is after a mutation.
+#[derive(Debug, Clone, Copy)]
+enum Touched {
+    /// An install.
+    Install(InstallId),
+    /// Whatever it remembers.
+    Everything,
+}
+
+/// One call of the registry.
+trait Mutation<T>:
+    for<'a> FnOnce(&'a dyn Registry, Change<'a>) -> BoxFuture<'a, Result<T, RegistryError>>
+    + Send
+    + 'static
+{
+}
+
+impl<T, F> Mutation<T> for F where
+    F: for<'a> FnOnce(&'a dyn Registry, Change<'a>) -> BoxFuture<'a, Result<T, RegistryError>>
+        + Send
+        + 'static
+{
+}
+
 /// The manifest that a version was registered with.
 fn manifest(version: &Version) -> Result<Manifest, AdminError> {
     Manifest::parse(version.manifest.as_bytes())
         .map(|parsed| parsed.manifest)
         .map_err(AdminError::Manifest)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use alga_registry::InstallState;
+    use futures_util::poll;
+
+    use super::*;
+    use crate::stage::Stage;
+
+    #[tokio::test]
+    async fn what_was_changed_is_forgotten_also_where_nobody_waits() {
+        let stage = Stage::open().await;
+        let install = stage.install(TenantId::generate()).await;
+        let admin = Admin {
+            installs: stage.installs_that_last(),
+            ..stage.admin()
+        };
+        let is_known = async || admin.installs.find(install.id).await.unwrap().is_some();
+        assert!(is_known().await);
+        let by = Author::operator("admin");
+        let edit = InstallEdit::State(InstallState::Uninstalled);
+        let mut change = Box::pin(admin.mutate(
+            &by,
+            Touched::Install(install.id),
+            move |registry, change| registry.edit_install(install.id, edit, None, change),
+        ));
+        assert!(poll!(&mut change).is_pending());
+        drop(change);
+        let forgotten = async {
+            while is_known().await {
+                tokio::task::yield_now().await;
+            }
+        };
+        let forgotten = tokio::time::timeout(Duration::from_secs(30), forgotten).await;
+        assert!(forgotten.is_ok(), "the install is remembered as it was");
+    }
 }

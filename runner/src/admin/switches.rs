@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::error::AdminError;
 use super::members::Members;
 use super::operation::{Answer, Ask, Guard, Method, Operation, Parameters};
-use super::{Admin, Author, schema};
+use super::{Admin, Author, Touched, schema};
 
 /// `GET /v1/switches`.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub struct ReplaceSwitches;
 pub struct SwitchesBody {
     /// Whether the storage may be used.
     pub storage: bool,
-    /// The extensions that may use it; null where all may.
+    /// The extensions that may use it and be installed; null where all may.
     pub allowed_extensions: Option<BTreeSet<ExtensionName>>,
     /// The tenants for which it is switched off.
     pub storage_off_for_tenants: Vec<TenantId>,
@@ -42,7 +42,7 @@ pub struct SwitchesBody {
 pub struct ReplaceSwitchesBody {
     /// Whether the storage may be used.
     pub storage: bool,
-    /// The extensions that may use it; null where all may.
+    /// The extensions that may use it and be installed; null where all may.
     pub allowed_extensions: Option<BTreeSet<ExtensionName>>,
 }
 
@@ -66,7 +66,7 @@ impl Operation for ShowSwitches {
 impl Operation for ReplaceSwitches {
     const METHOD: Method = Method::Put;
     const PATH: &'static str = "/v1/switches";
-    const SUMMARY: &'static str = "Switches the storage on or off for everybody, and says which extensions may use it; what is stored stays";
+    const SUMMARY: &'static str = "Switches the storage on or off for everybody, and says which extensions may use it and be installed; what is stored stays";
     const GUARD: Guard = Guard::Required;
     const REFUSALS: &'static [(u16, &'static str)] = &[(400, "BAD_REQUEST")];
 
@@ -81,11 +81,10 @@ impl Operation for ReplaceSwitches {
             storage: ask.body.storage,
             allowed_extensions: ask.body.allowed_extensions,
         };
-        let change = by.change(admin);
-        let edited = admin.registry.edit_switches(edit, ask.expected, change);
-        let edited = edited.await?;
-        admin.installs.forget_all();
-        admin.with_tenants(edited).await
+        let edited = admin.mutate(by, Touched::Everything, move |registry, change| {
+            registry.edit_switches(edit, ask.expected, change)
+        });
+        admin.with_tenants(edited.await?).await
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::error::AdminError;
 use super::members::Members;
 use super::operation::{Answer, Ask, Guard, Method, Operation, Parameters};
-use super::{Admin, Author, schema};
+use super::{Admin, Author, Touched, schema};
 
 /// `GET /v1/tenants/{tenant_id}/switches`.
 #[derive(Debug)]
@@ -76,7 +76,6 @@ impl Operation for ReplaceTenantSwitches {
         by: &Author,
         ask: Ask<Self>,
     ) -> Result<TenantSwitchesBody, AdminError> {
-        by.ensure_tenant(ask.target)?;
         let edit = TenantEdit::Storage(ask.body.storage);
         let edited = admin.edit_tenant(by, ask.target, edit, ask.expected);
         Ok(edited.await?.into())
@@ -84,7 +83,7 @@ impl Operation for ReplaceTenantSwitches {
 }
 
 impl Admin {
-    /// Edits what is set for a tenant that the author may act for.
+    /// Edits what is set for a tenant, as only somebody may who isn't limited.
     pub(super) async fn edit_tenant(
         &self,
         by: &Author,
@@ -92,11 +91,12 @@ impl Admin {
         edit: TenantEdit,
         expected: Option<u64>,
     ) -> Result<TenantSettings, AdminError> {
-        let change = by.change(self);
-        let edited = self.registry.edit_tenant(tenant, edit, expected, change);
-        let edited = edited.await?;
-        self.installs.forget_all();
-        Ok(edited)
+        by.ensure_tenant(tenant)?;
+        by.ensure_operator()?;
+        let edited = self.mutate(by, Touched::Everything, move |registry, change| {
+            registry.edit_tenant(tenant, edit, expected, change)
+        });
+        edited.await
     }
 }
 

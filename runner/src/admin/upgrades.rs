@@ -10,7 +10,7 @@ use super::grants::{Difference, carried_over, difference_schema, ensure_within};
 use super::installs::InstallBody;
 use super::members::Members;
 use super::operation::{Answer, Ask, Guard, Method, Operation, Parameters};
-use super::{Admin, Author, manifest, schema};
+use super::{Admin, Author, Touched, manifest, schema};
 
 /// `POST /v1/installs/{install_id}/upgrade`.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub struct UpgradeBody {
     pub grants: Option<Grants>,
     /// Whether wider grants are approved.
     pub approve: bool,
-    /// Whether only to tell what would be different.
+    /// Whether only to tell what would be different, where it could be done.
     pub dry_run: bool,
 }
 
@@ -94,22 +94,18 @@ impl Operation for Upgrade {
         };
         ensure_within(&grants, &next)?;
         let difference = Difference::between(&before.grants, &grants);
-        if ask.body.dry_run {
-            return Ok(UpgradeAnswer::not_done(
-                &before,
-                version.version,
-                difference,
-            ));
-        }
+        let (id, to) = (version.id, version.version.clone());
+        // All that can be wrong is looked at before anything is done, so that it is the same for both.
+        before.upgraded(version, grants.clone(), None, admin.clock.now())?;
         difference.ensure_approved(ask.body.approve)?;
-        let upgraded = admin.registry.upgrade_install(
-            before.id,
-            version.id,
-            grants,
-            Some(before.generation),
-            by.change(admin),
-        );
-        let after = admin.changed(upgraded.await?);
+        if ask.body.dry_run {
+            return Ok(UpgradeAnswer::not_done(&before, to, difference));
+        }
+        let (install, expected) = (before.id, Some(before.generation));
+        let after = admin.mutate(by, Touched::Install(install), move |registry, change| {
+            registry.upgrade_install(install, id, grants, expected, change)
+        });
+        let after = after.await?;
         Ok(UpgradeAnswer::done(before, &after, difference))
     }
 }
@@ -138,17 +134,17 @@ impl Operation for Rollback {
         let former = former.ok_or(AdminError::NothingToRollBack)?;
         // What was taken away since the upgrade must not come back unseen.
         let difference = Difference::between(&before.grants, &former.grants);
+        before.rolled_back(None, admin.clock.now())?;
+        difference.ensure_approved(ask.body.approve)?;
         if ask.body.dry_run {
             let to = former.version.clone();
             return Ok(UpgradeAnswer::not_done(&before, to, difference));
         }
-        difference.ensure_approved(ask.body.approve)?;
-        let change = by.change(admin);
-        let expected = Some(before.generation);
-        let back = admin
-            .registry
-            .roll_back_install(before.id, expected, change);
-        let after = admin.changed(back.await?);
+        let (install, expected) = (before.id, Some(before.generation));
+        let after = admin.mutate(by, Touched::Install(install), move |registry, change| {
+            registry.roll_back_install(install, expected, change)
+        });
+        let after = after.await?;
         Ok(UpgradeAnswer::done(before, &after, difference))
     }
 }

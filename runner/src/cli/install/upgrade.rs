@@ -41,7 +41,7 @@ struct Consent {
     /// Approve that the install gets wider grants than it has
     #[arg(long)]
     approve: bool,
-    /// Only print what would be different
+    /// Only print what would be different, or why it can't be done
     #[arg(long)]
     dry_run: bool,
 }

@@ -63,6 +63,37 @@ async fn a_limited_token_administrates_its_own_alone() {
                 "{token} {whole}"
             );
         }
+        // Its bounds are set by others.
+        let overrides = json!({"overrides": {"quotas": {"namespaces": 3}}});
+        let quotas = || ask(Method::PUT, &of(&mine, "/quotas")).json(&overrides);
+        let any = ("if-match", "*");
+        assert_eq!(
+            refused(quotas().header(any.0, any.1)).await,
+            is(403, "FORBIDDEN")
+        );
+        let foreign = ask(Method::PUT, &of(&theirs, "/quotas")).json(&overrides);
+        assert_eq!(
+            refused(foreign.header(any.0, any.1)).await,
+            is(404, "NOT_FOUND")
+        );
+        for (rest, body) in [
+            ("limits", &overrides),
+            ("switches", &json!({"storage": true})),
+        ] {
+            let path = format!("/v1/tenants/{}/{rest}", mine.tenant);
+            let put = ask(Method::PUT, &path).json(body);
+            assert_eq!(
+                refused(put.header(any.0, any.1)).await,
+                is(403, "FORBIDDEN"),
+                "{token} {rest}"
+            );
+        }
+        let bounded = json!({
+            "tenantId": mine.tenant, "extension": "com.example.echo",
+            "limits": {"quotas": {"namespaces": 3}},
+        });
+        let create = ask(Method::POST, "/v1/installs").json(&bounded);
+        assert_eq!(refused(create).await, is(403, "FORBIDDEN"), "{token}");
         let audit = get("/v1/audit").send().await.unwrap().text().await.unwrap();
         let installs: BTreeSet<_> = lines(&audit)
             .iter()
@@ -93,5 +124,13 @@ async fn a_limited_token_administrates_its_own_alone() {
     let usage = format!("/v1/tenants/{}/usage", mine.tenant);
     let tenant_wide = |token: &str| deployment.anonymous(Method::GET, &usage).bearer_auth(token);
     done(tenant_wide(of_tenant)).await;
+    for rest in ["limits", "switches"] {
+        let path = format!("/v1/tenants/{}/{rest}", mine.tenant);
+        let shown = deployment.anonymous(Method::GET, &path);
+        done(shown.bearer_auth(of_tenant)).await;
+    }
+    let new = json!({"tenantId": mine.tenant, "extension": "com.example.other"});
+    let create = deployment.anonymous(Method::POST, "/v1/installs");
+    done(create.bearer_auth(of_tenant).json(&new)).await;
     assert_eq!(refused(tenant_wide(of_install)).await, is(403, "FORBIDDEN"));
 }

@@ -28,7 +28,14 @@ async fn an_upgrade_with_wider_grants_must_be_approved_and_can_be_taken_back() {
         .unwrap();
     assert_eq!(unapproved.status(), StatusCode::CONFLICT);
     assert_eq!(details(unapproved).await, json!({"difference": wider}));
-    let (dry, _) = done(post("/upgrade", json!({"dryRun": true}))).await;
+    // A dry run fails where the call itself would, with the same details.
+    let dry = post("/upgrade", json!({"dryRun": true}))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(dry.status(), StatusCode::CONFLICT);
+    assert_eq!(details(dry).await, json!({"difference": wider}));
+    let (dry, _) = done(post("/upgrade", json!({"dryRun": true, "approve": true}))).await;
     assert_eq!(
         (&dry["to"], &dry["done"], &dry["difference"]),
         (&json!("2.0.0"), &json!(false), &wider)
@@ -133,4 +140,42 @@ async fn what_was_withheld_or_taken_away_does_not_come_back_unseen() {
     assert_eq!(back, is(409, "APPROVAL_NEEDED"));
     let (back, _) = done(post("/rollback", json!({"approve": true}))).await;
     assert_eq!(back["install"]["grants"], reading);
+}
+
+#[tokio::test]
+async fn a_dry_run_fails_where_the_call_itself_would() {
+    let deployment = Deployment::started();
+    let installed = in_two_versions(&deployment);
+    let post = |what: &str, mut body: Value, dry: bool| {
+        body["dryRun"] = json!(dry);
+        let path = of(&installed, what);
+        deployment.admin(Method::POST, &path).json(&body)
+    };
+    let both = async |what: &str, body: Value, expected: (u16, String)| {
+        for dry in [true, false] {
+            let refused = refused(post(what, body.clone(), dry)).await;
+            assert_eq!(refused, expected, "{what} {body} {dry}");
+        }
+    };
+    both("/rollback", json!({}), is(409, "NOTHING_TO_ROLL_BACK")).await;
+    both(
+        "/upgrade",
+        json!({"version": "2.0.0"}),
+        is(409, "APPROVAL_NEEDED"),
+    )
+    .await;
+    let namespaces = json!([{"name": "notes", "access": ["read"], "note": "n".repeat(64 << 10)}]);
+    let too_large =
+        json!({"grants": {"alga.storage": {"namespaces": namespaces}}, "approve": true});
+    both("/upgrade", too_large, is(400, "BAD_REQUEST")).await;
+    done(post("/upgrade", json!({"approve": true}), false)).await;
+    done(deployment.admin(Method::DELETE, &of(&installed, ""))).await;
+    both(
+        "/rollback",
+        json!({"approve": true}),
+        is(409, "INSTALL_UNINSTALLED"),
+    )
+    .await;
+    let first = json!({"version": "1.0.0", "approve": true});
+    both("/upgrade", first, is(409, "INSTALL_UNINSTALLED")).await;
 }
