@@ -7,27 +7,32 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::{done, is, lines, of, refused};
-use crate::deployment::{Deployment, path};
+use crate::deployment::{Deployment, Installed, path};
 
-#[tokio::test]
-async fn a_limited_token_administrates_its_own_alone() {
+const OF_TENANT: &str = "an-admin-token-for-one-tenant";
+const OF_INSTALL: &str = "an-admin-token-for-one-install";
+
+/// Two tenants with an install each, and tokens for the first one and its install.
+fn with_limited_tokens() -> (Deployment, [Installed; 2]) {
     let mut deployment = Deployment::new();
     let mine = deployment.install("com.example.echo", &guest::echo());
     let theirs = deployment.install("com.example.other", &guest::trap());
-    let (of_tenant, of_install) = (
-        "an-admin-token-for-one-tenant",
-        "an-admin-token-for-one-install",
-    );
     let config = format!(
-        "[[auth.admin_tokens]]\nid = \"tenant\"\ntoken = \"{of_tenant}\"\ntenants = [\"{}\"]\n\
-         [[auth.admin_tokens]]\nid = \"install\"\ntoken = \"{of_install}\"\ninstalls = [\"{}\"]\n",
+        "[[auth.admin_tokens]]\nid = \"tenant\"\ntoken = \"{OF_TENANT}\"\ntenants = [\"{}\"]\n\
+         [[auth.admin_tokens]]\nid = \"install\"\ntoken = \"{OF_INSTALL}\"\ninstalls = [\"{}\"]\n",
         mine.tenant, mine.install
     );
     let file = deployment.scratch("limited.toml");
     std::fs::write(&file, config).unwrap();
     deployment.set("ALGA_CONFIG", path(&file));
     deployment.start();
-    for token in [of_tenant, of_install] {
+    (deployment, [mine, theirs])
+}
+
+#[tokio::test]
+async fn a_limited_token_administrates_its_own_alone() {
+    let (deployment, [mine, theirs]) = with_limited_tokens();
+    for token in [OF_TENANT, OF_INSTALL] {
         let ask =
             |method: Method, path: &str| deployment.anonymous(method, path).bearer_auth(token);
         let get = |path: &str| ask(Method::GET, path);
@@ -63,7 +68,45 @@ async fn a_limited_token_administrates_its_own_alone() {
                 "{token} {whole}"
             );
         }
-        // Its bounds are set by others.
+        let audit = get("/v1/audit").send().await.unwrap().text().await.unwrap();
+        let installs: BTreeSet<_> = lines(&audit)
+            .iter()
+            .map(|it| it["installId"].clone().to_string())
+            .collect();
+        assert_eq!(
+            installs,
+            [json!(mine.install).to_string()].into(),
+            "{audit}"
+        );
+        let foreign = format!("/v1/audit?install={}", theirs.install);
+        assert_eq!(
+            refused(get(&foreign)).await,
+            is(404, "NOT_FOUND"),
+            "{token}"
+        );
+        let new = json!({"tenantId": theirs.tenant, "extension": "com.example.echo"});
+        let foreign = ask(Method::POST, "/v1/installs")
+            .json(&new)
+            .send()
+            .await
+            .unwrap();
+        assert!([403, 404].contains(&foreign.status().as_u16()), "{token}");
+        let foreign = format!("/v1/tenants/{}/usage", theirs.tenant);
+        let foreign = get(&foreign).send().await.unwrap();
+        assert!([403, 404].contains(&foreign.status().as_u16()), "{token}");
+    }
+    let usage = format!("/v1/tenants/{}/usage", mine.tenant);
+    let tenant_wide = |token: &str| deployment.anonymous(Method::GET, &usage).bearer_auth(token);
+    done(tenant_wide(OF_TENANT)).await;
+    assert_eq!(refused(tenant_wide(OF_INSTALL)).await, is(403, "FORBIDDEN"));
+}
+
+#[tokio::test]
+async fn a_limited_token_sets_none_of_its_own_bounds() {
+    let (deployment, [mine, theirs]) = with_limited_tokens();
+    for token in [OF_TENANT, OF_INSTALL] {
+        let ask =
+            |method: Method, path: &str| deployment.anonymous(method, path).bearer_auth(token);
         let overrides = json!({"overrides": {"quotas": {"namespaces": 3}}});
         let quotas = || ask(Method::PUT, &of(&mine, "/quotas")).json(&overrides);
         let any = ("if-match", "*");
@@ -94,43 +137,13 @@ async fn a_limited_token_administrates_its_own_alone() {
         });
         let create = ask(Method::POST, "/v1/installs").json(&bounded);
         assert_eq!(refused(create).await, is(403, "FORBIDDEN"), "{token}");
-        let audit = get("/v1/audit").send().await.unwrap().text().await.unwrap();
-        let installs: BTreeSet<_> = lines(&audit)
-            .iter()
-            .map(|it| it["installId"].clone().to_string())
-            .collect();
-        assert_eq!(
-            installs,
-            [json!(mine.install).to_string()].into(),
-            "{audit}"
-        );
-        let foreign = format!("/v1/audit?install={}", theirs.install);
-        assert_eq!(
-            refused(get(&foreign)).await,
-            is(404, "NOT_FOUND"),
-            "{token}"
-        );
-        let new = json!({"tenantId": theirs.tenant, "extension": "com.example.echo"});
-        let foreign = ask(Method::POST, "/v1/installs")
-            .json(&new)
-            .send()
-            .await
-            .unwrap();
-        assert!([403, 404].contains(&foreign.status().as_u16()), "{token}");
-        let foreign = format!("/v1/tenants/{}/usage", theirs.tenant);
-        let foreign = get(&foreign).send().await.unwrap();
-        assert!([403, 404].contains(&foreign.status().as_u16()), "{token}");
     }
-    let usage = format!("/v1/tenants/{}/usage", mine.tenant);
-    let tenant_wide = |token: &str| deployment.anonymous(Method::GET, &usage).bearer_auth(token);
-    done(tenant_wide(of_tenant)).await;
     for rest in ["limits", "switches"] {
         let path = format!("/v1/tenants/{}/{rest}", mine.tenant);
         let shown = deployment.anonymous(Method::GET, &path);
-        done(shown.bearer_auth(of_tenant)).await;
+        done(shown.bearer_auth(OF_TENANT)).await;
     }
     let new = json!({"tenantId": mine.tenant, "extension": "com.example.other"});
     let create = deployment.anonymous(Method::POST, "/v1/installs");
-    done(create.bearer_auth(of_tenant).json(&new)).await;
-    assert_eq!(refused(tenant_wide(of_install)).await, is(403, "FORBIDDEN"));
+    done(create.bearer_auth(OF_TENANT).json(&new)).await;
 }
