@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use alga_model::Secret;
 use reqwest::header::{ACCEPT, IF_MATCH};
-use reqwest::{RequestBuilder, Response, Url};
+use reqwest::{Certificate, ClientBuilder, RequestBuilder, Response, Url};
+use rustls::crypto::ring;
 use serde_json::Value;
 
 use super::administration::Refused;
@@ -27,9 +28,17 @@ pub struct Client {
 }
 
 impl Client {
-    /// Asks the server at `url`, a base that paths are added to, with an administrator's token.
-    pub fn new(url: &str, token: Option<Secret<String>>) -> Result<Self, Refused> {
-        let http = reqwest::Client::builder()
+    /// Asks the server at `url`, a base that paths are added to, with an administrator's token. A server
+    /// at https is who the certificates in the PEM text `authorities` vouch for, or else the system's.
+    pub fn new(
+        url: &str,
+        authorities: Option<&[u8]>,
+        token: Option<Secret<String>>,
+    ) -> Result<Self, Refused> {
+        let url = Url::parse(url.trim_end_matches('/')).map_err(|error| {
+            Refused::unanswered("the address of the server is no URL", Some(error.into()))
+        })?;
+        let http = trusting(&url, authorities)?
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(SILENCE_TIMEOUT)
             // It would get to see the token.
@@ -38,9 +47,6 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| unanswered("cannot make an HTTP client", error))?;
-        let url = Url::parse(url.trim_end_matches('/')).map_err(|error| {
-            Refused::unanswered("the address of the server is no URL", Some(error.into()))
-        })?;
         Ok(Self { http, url, token })
     }
 
@@ -101,6 +107,30 @@ impl Client {
             _ => Refused::unanswered(format!("the server answered {status}"), None),
         })
     }
+}
+
+/// A client that knows whom to trust with `url`.
+fn trusting(url: &Url, authorities: Option<&[u8]>) -> Result<ClientBuilder, Refused> {
+    // It fails where somebody did so before, and theirs is as good.
+    let _ = ring::default_provider().install_default();
+    let builder = reqwest::Client::builder();
+    let Some(pem) = authorities else {
+        // Without TLS there is nobody to trust: reading whom the system trusts would be for nothing.
+        let needs_none = url.scheme() != "https";
+        return Ok(if needs_none {
+            builder.tls_certs_only([])
+        } else {
+            builder
+        });
+    };
+    let unusable = "cannot use the certificates that shall vouch for the server";
+    let certificates = Certificate::from_pem_bundle(pem);
+    let certificates = certificates.map_err(|error| unanswered(unusable, error))?;
+    if certificates.is_empty() {
+        let none = format!("{unusable}: there is none, as PEM");
+        return Err(Refused::unanswered(none, None));
+    }
+    Ok(builder.tls_certs_only(certificates))
 }
 
 /// Lines of an answer, as they come.

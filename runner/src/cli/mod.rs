@@ -62,6 +62,10 @@ struct Settings {
     #[arg(long, global = true, value_name = "URL")]
     server: Option<String>,
 
+    /// Trust the certificates in this PEM file, instead of the system's, to vouch for that server
+    #[arg(long, global = true, value_name = "FILE")]
+    server_ca: Option<String>,
+
     /// Present the administrator's token in this file to that server
     #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<String>,
@@ -230,6 +234,7 @@ fn overrides(settings: Settings, command: &Command) -> Overrides {
     let Settings {
         data_dir,
         server,
+        server_ca,
         token_file,
         log_format,
         log_filter,
@@ -237,6 +242,7 @@ fn overrides(settings: Settings, command: &Command) -> Overrides {
     let everywhere = Overrides {
         data_dir,
         server,
+        server_ca,
         token_file,
         log_format,
         log_filter,

@@ -1,9 +1,9 @@
 //! Whom a command of administration asks.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use alga_model::Secret;
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 
 use super::bundle::REGISTRY_ACTOR;
 use crate::admin::{Administration, Author, Client};
@@ -29,7 +29,11 @@ impl Session {
                 stores: Some(stores),
             });
         };
-        let client = Client::new(url, token(&config.client)?)?;
+        let client = Client::new(
+            url,
+            authorities(&config.client)?.as_deref(),
+            token(&config.client)?,
+        )?;
         Ok(Self {
             admin: Administration::There(client),
             stores: None,
@@ -51,6 +55,14 @@ pub(super) fn here(stores: &Stores, config: &Config) -> Administration {
         admin: Box::new(stores.admin(installs)),
         author: Author::operator(REGISTRY_ACTOR),
     }
+}
+
+/// The certificates that vouch for the server, where they aren't those of the system.
+fn authorities(config: &ClientConfig) -> anyhow::Result<Option<Vec<u8>>> {
+    let read = |file: &PathBuf| {
+        std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))
+    };
+    config.server_ca.as_ref().map(read).transpose()
 }
 
 fn token(config: &ClientConfig) -> anyhow::Result<Option<Secret<String>>> {

@@ -12,6 +12,9 @@ section! {
     pub struct ClientConfig {
         /// The server that commands of administration ask; without one, they work on the data folder.
         server: Option<String> = None, "client.server" or "ALGA_SERVER": Optional(ServerUrl);
+        /// The file of the certificates, as PEM, that vouch for a server at https instead of those of the
+        /// system.
+        server_ca: Option<PathBuf> = None, "client.server_ca" or "ALGA_SERVER_CA": Optional(Path);
         /// The administrator's token for that server.
         token: Option<Secret<String>> = None, "client.token" or "ALGA_TOKEN": Optional(TokenText);
         /// The file of that token, which others must not be able to read. Stronger than the token.
@@ -28,6 +31,7 @@ impl Kind for ServerUrl {
     fn parse(&self, raw: &Raw) -> Result<String, Vec<String>> {
         let fine = |text: &&str| {
             let rest = text.strip_prefix("http://");
+            let rest = rest.or_else(|| text.strip_prefix("https://"));
             rest.is_some_and(|rest| {
                 !rest.is_empty() && !rest.starts_with('/') && !rest.contains(['@', '?', '#'])
             })
@@ -40,7 +44,7 @@ impl Kind for ServerUrl {
     }
 
     fn expects(&self) -> String {
-        "a URL such as http://127.0.0.1:7410; this release speaks no TLS".into()
+        "a URL such as https://runner.example or http://127.0.0.1:7410".into()
     }
 }
 

@@ -20,6 +20,9 @@ pub struct Overrides {
     /// The server that commands ask.
     pub server: Option<String>,
 
+    /// The file of the certificates that vouch for it.
+    pub server_ca: Option<String>,
+
     /// The file of the token for it.
     pub token_file: Option<String>,
 
@@ -38,6 +41,7 @@ impl Overrides {
             ("data_dir", "--data-dir", self.data_dir),
             ("server.insecure_dev", "--insecure-dev", insecure_dev),
             ("client.server", "--server", self.server),
+            ("client.server_ca", "--server-ca", self.server_ca),
             ("client.token_file", "--token-file", self.token_file),
             ("log.format", "--log-format", self.log_format),
             ("log.filter", "--log-filter", self.log_filter),

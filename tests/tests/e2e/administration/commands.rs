@@ -157,7 +157,7 @@ async fn commands_change_what_a_server_keeps() {
             "http://127.0.0.1:1",
             "cannot reach the server",
         ),
-        ("ALGA_SERVER", "https://runner.example", "no TLS"),
+        ("ALGA_SERVER", "ftp://runner.example", "must be a URL"),
         ("ALGA_SERVER", "runner", "must be a URL"),
     ] {
         let output = deployment

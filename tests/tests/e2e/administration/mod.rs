@@ -5,6 +5,7 @@ mod commands;
 mod installs;
 mod replacing;
 mod scopes;
+mod tls;
 mod upgrades;
 
 use alga_e2e::guest;
