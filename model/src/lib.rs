@@ -21,6 +21,7 @@ mod hash;
 mod id;
 mod name;
 mod secret;
+mod silence;
 
 pub use chain::ErrorChain;
 pub use clock::{Clock, ManualClock, ParseTimestampError, SystemClock, Timestamp};
@@ -28,3 +29,4 @@ pub use hash::{ContentHash, ContentHasher, ParseContentHashError};
 pub use id::{InstallId, ParseIdError, TenantId};
 pub use name::{ExtensionName, ParseExtensionNameError};
 pub use secret::Secret;
+pub use silence::Silences;
