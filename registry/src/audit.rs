@@ -60,6 +60,8 @@ pub enum AuditAction {
     InstallEnvelopeConfig,
     /// An install's limit overrides were replaced.
     InstallLimits,
+    /// How many calls of an install run at once was changed.
+    InstallConcurrency,
     /// The storage was turned on or off for all.
     SwitchesStorage,
     /// The list of allowed extensions was replaced.
@@ -73,7 +75,7 @@ pub enum AuditAction {
 }
 
 impl AuditAction {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::VersionRegister,
         Self::VersionRemove,
         Self::InstallCreate,
@@ -84,6 +86,7 @@ impl AuditAction {
         Self::InstallConfig,
         Self::InstallEnvelopeConfig,
         Self::InstallLimits,
+        Self::InstallConcurrency,
         Self::SwitchesStorage,
         Self::SwitchesExtensions,
         Self::SwitchesAll,
@@ -104,6 +107,7 @@ impl AuditAction {
             Self::InstallConfig => "install.config",
             Self::InstallEnvelopeConfig => "install.envelope-config",
             Self::InstallLimits => "install.limits",
+            Self::InstallConcurrency => "install.concurrency",
             Self::SwitchesStorage => "switches.storage",
             Self::SwitchesExtensions => "switches.extensions",
             Self::SwitchesAll => "switches.all",
@@ -257,6 +261,14 @@ impl<'a> AuditEntry<'a> {
             InstallEdit::Limits(_) => (
                 AuditAction::InstallLimits,
                 json!({ "before": before.limits, "after": after.limits, "generation": after.generation }),
+            ),
+            InstallEdit::Concurrency(_) => (
+                AuditAction::InstallConcurrency,
+                json!({
+                    "before": before.concurrency,
+                    "after": after.concurrency,
+                    "generation": after.generation,
+                }),
             ),
         };
         Self::of_install(action, after, details)

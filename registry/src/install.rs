@@ -42,6 +42,8 @@ pub struct Install {
     pub grants: Grants,
     /// Where its limits differ from its tenant's, as JSON that the storage understands.
     pub limits: Option<Value>,
+    /// How many calls of it run at once, where that is not what the configuration says.
+    pub concurrency: Option<u32>,
     /// What it was before its last upgrade; `None` if it never was upgraded, or went back.
     pub former: Option<FormerVersion>,
     /// 1 at first, one more with every change.
@@ -73,6 +75,7 @@ impl Install {
             config: new.config.clone(),
             grants: new.grants.clone(),
             limits: new.limits.clone(),
+            concurrency: None,
             former: None,
             generation: 1,
             created_at: now,
@@ -95,6 +98,7 @@ impl Install {
             InstallEdit::Config(config) => after.config = config,
             InstallEdit::AllowEnvelopeConfig(allow) => after.allow_envelope_config = allow,
             InstallEdit::Limits(limits) => after.limits = limits,
+            InstallEdit::Concurrency(concurrency) => after.concurrency = concurrency,
         }
         self.ensure_followed_by(after, now)
     }
@@ -270,7 +274,13 @@ pub enum InstallEdit {
     AllowEnvelopeConfig(bool),
     /// Replaces the limit overrides.
     Limits(Option<Value>),
+    /// Says how many calls of it run at once, 1 to [`MAX_CONCURRENCY`]; without a number, as many as
+    /// the configuration says.
+    Concurrency(Option<u32>),
 }
+
+/// The most calls of an install that may be allowed to run at once.
+pub const MAX_CONCURRENCY: u32 = 10_000;
 
 impl InstallEdit {
     pub(crate) fn ensure_valid(&self) -> Result<(), RegistryError> {
@@ -279,6 +289,10 @@ impl InstallEdit {
             Self::Grants(grants) => grant::ensure_valid(grants),
             Self::Config(config) => config.ensure_valid(),
             Self::Limits(limits) => limits::ensure_valid(limits.as_ref()),
+            Self::Concurrency(concurrency) => {
+                let fits = concurrency.is_none_or(|most| (1..=MAX_CONCURRENCY).contains(&most));
+                ensure(fits, "concurrency", "1 to 10000")
+            }
         }
     }
 }

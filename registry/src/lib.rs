@@ -72,7 +72,9 @@ pub use idempotency::{
     Claim, Claimed, IdempotencyKey, KeyedRequest, MAX_ANSWER_BYTES, MAX_ANSWERS_REMOVAL,
     ParseIdempotencyKeyError,
 };
-pub use install::{FormerVersion, Install, InstallEdit, InstallFilter, InstallState, NewInstall};
+pub use install::{
+    FormerVersion, Install, InstallEdit, InstallFilter, InstallState, MAX_CONCURRENCY, NewInstall,
+};
 pub use page::{MAX_PAGE_ITEMS, Page, PageRequest};
 pub use registry::Registry;
 pub use sqlite::SqliteRegistry;

@@ -4,8 +4,9 @@
 
 use alga_model::{ContentHash, TenantId, Timestamp};
 use alga_registry::{
-    AuditAction, AuditFilter, AuditRecord, Change, Install, MAX_PAGE_ITEMS, NewInstall, NewVersion,
-    PageRequest, Registry, SqliteRegistry, Switches, SwitchesEdit, TenantEdit, TenantSettings,
+    AuditAction, AuditFilter, AuditRecord, Change, Install, InstallEdit, MAX_PAGE_ITEMS,
+    NewInstall, NewVersion, PageRequest, Registry, SqliteRegistry, Switches, SwitchesEdit,
+    TenantEdit, TenantSettings,
 };
 use alga_sqlite::{Database, DriverError, Options};
 use rusqlite::Connection;
@@ -178,4 +179,24 @@ async fn settings_go_with_their_tables_and_leave_their_records() {
     }
     let edited = registry.edit_switches(off, Some(0), change()).await;
     assert_eq!(edited.unwrap().generation, 1);
+}
+
+#[tokio::test]
+async fn a_concurrency_goes_with_its_column() {
+    let registry = SqliteRegistry::open(Options::memory()).await.unwrap();
+    let install = install_with_limits(&registry).await;
+    let edit = InstallEdit::Concurrency(Some(3));
+    let edited = registry
+        .edit_install(install.id, edit, None, change())
+        .await
+        .unwrap();
+    let database = registry.database();
+    database.migrate_down_to(4).await.unwrap();
+    database.migrate_up().await.unwrap();
+    let expected = Install {
+        concurrency: None,
+        ..edited
+    };
+    let found = registry.install(install.id).await.unwrap();
+    assert_eq!(found, Some(expected));
 }

@@ -201,9 +201,17 @@ fn admission_limits(config: &Config) -> Limits {
     };
     Limits {
         process: caps(config.engine.max_instances, admission.queue),
+        reserve: size(reserve(config).into()),
         tenant: caps(admission.tenant_concurrency, admission.tenant_queue),
         install: caps(admission.install_concurrency, admission.install_queue),
     }
+}
+
+/// How many places are for tenants of whom nothing runs. Where there are two, one is.
+fn reserve(config: &Config) -> u32 {
+    let places = config.engine.max_instances;
+    let part = places * u32::from(config.admission.reserve_percent);
+    part.div_ceil(100).min(places - 1)
 }
 
 /// The engine as `config` describes it, without a code cache.
@@ -258,12 +266,45 @@ mod tests {
         config.admission.tenant_queue = 4;
         config.admission.install_concurrency = 5;
         config.admission.install_queue = 6;
+        config.admission.reserve_percent = 90;
         let caps = |running, waiting| Caps { running, waiting };
         let expected = Limits {
             process: caps(1, 2),
+            reserve: 0,
             tenant: caps(3, 4),
             install: caps(5, 6),
         };
         assert_eq!(admission_limits(&config), expected);
+    }
+
+    #[test]
+    fn a_part_of_the_places_is_reserved_but_never_all() {
+        let mut config = Config::default();
+        for (places, percent, reserved) in [
+            (256, 25, 64),
+            (256, 0, 0),
+            (1, 25, 0),
+            (2, 25, 1),
+            (4, 25, 1),
+            (5, 25, 2),
+            (2, 90, 1),
+            (10_000, 90, 9_000),
+        ] {
+            config.engine.max_instances = places;
+            config.admission.reserve_percent = percent;
+            assert_eq!(reserve(&config), reserved, "{percent} % of {places}");
+        }
+    }
+
+    #[test]
+    fn two_tenants_with_all_they_may_have_leave_room_for_a_third() {
+        let config = Config::default();
+        let Limits {
+            process,
+            reserve,
+            tenant,
+            ..
+        } = admission_limits(&config);
+        assert!((2 * tenant.running).min(process.running - reserve) < process.running);
     }
 }

@@ -147,7 +147,7 @@ impl Executor {
             install: install.id,
         };
         // First, as fetching and compiling are to be had as little without bounds as running.
-        let permit = self.admission.admit(who, deadline).await?;
+        let permit = self.admission.admit(who, install.concurrency, deadline).await?;
         let hash = install.content_hash;
         let bundles = Arc::clone(&self.bundles);
         let load = async move { bundles.get(hash).await?.read_component().await };

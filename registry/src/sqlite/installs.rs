@@ -26,7 +26,7 @@ macro_rules! select_installs {
             "SELECT i.id, i.tenant_id, i.extension_id, e.name, i.version_id, v.version, v.content_hash,
                 i.state, i.allow_envelope_config, i.config, i.grants, i.limits, i.generation,
                 i.created_at, i.updated_at, i.former_version_id, f.version AS former_version,
-                f.content_hash AS former_content_hash, i.former_grants
+                f.content_hash AS former_content_hash, i.former_grants, i.concurrency
             FROM registry_installs i
                 CROSS JOIN registry_extensions e ON e.id = i.extension_id
                 CROSS JOIN registry_versions v ON v.id = i.version_id
@@ -45,7 +45,8 @@ const INSERT: &str = "INSERT INTO registry_installs
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
 const UPDATE: &str = "UPDATE registry_installs
     SET state = ?2, allow_envelope_config = ?3, config = ?4, grants = ?5, limits = ?6, generation = ?7,
-        updated_at = ?8, version_id = ?9, former_version_id = ?10, former_grants = ?11
+        updated_at = ?8, version_id = ?9, former_version_id = ?10, former_grants = ?11,
+        concurrency = ?12
     WHERE id = ?1";
 const OF_VERSION: &str = "SELECT id FROM registry_installs
     WHERE extension_id = ?1 AND version_id = ?2 LIMIT ?3";
@@ -226,6 +227,7 @@ fn update(tx: &Transaction<'_>, install: &Install) -> Result<(), SqliteError> {
         install.version_id.as_bytes(),
         former.map(|former| former.version_id.as_bytes()),
         former.map(|former| json_text(&former.grants)).transpose()?,
+        install.concurrency,
     ])?;
     Ok(())
 }

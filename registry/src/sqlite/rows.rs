@@ -105,6 +105,7 @@ pub(super) fn install(row: &Row<'_>) -> Result<Install, SqliteError> {
         config: Config::from(columns.json::<BTreeMap<_, _>>("config")?),
         grants: columns.json("grants")?,
         limits: columns.optional_json("limits")?,
+        concurrency: columns.get("concurrency")?,
         former: former(&columns)?,
         generation: columns.get("generation")?,
         created_at: columns.time("created_at")?,

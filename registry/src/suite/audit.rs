@@ -35,12 +35,14 @@ pub async fn every_mutation_leaves_one_record(registry: &dyn Registry) -> Outcom
             at(5),
         )
         .await?;
+    let edit = InstallEdit::Concurrency(Some(1));
+    registry.edit_install(install.id, edit, None, at(6)).await?;
     registry
-        .set_state(install.id, InstallState::Uninstalled, None, at(6))
+        .set_state(install.id, InstallState::Uninstalled, None, at(7))
         .await?;
     assert_refused!(
         registry
-            .set_state(install.id, InstallState::Enabled, None, at(7))
+            .set_state(install.id, InstallState::Enabled, None, at(8))
             .await,
         RegistryError::Uninstalled
     );
@@ -57,6 +59,7 @@ pub async fn every_mutation_leaves_one_record(registry: &dyn Registry) -> Outcom
         AuditAction::InstallConfig,
         AuditAction::InstallLimits,
         AuditAction::InstallEnvelopeConfig,
+        AuditAction::InstallConcurrency,
         AuditAction::InstallState,
     ];
     assert_eq!(actions, expected.map(AuditAction::as_str));

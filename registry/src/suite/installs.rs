@@ -13,7 +13,9 @@ use crate::config::Config;
 use crate::error::{RegistryError, Resource};
 use crate::extension::ExtensionKey;
 use crate::grant::Grants;
-use crate::install::{Install, InstallEdit, InstallFilter, InstallState, NewInstall};
+use crate::install::{
+    Install, InstallEdit, InstallFilter, InstallState, MAX_CONCURRENCY, NewInstall,
+};
 use crate::page::{MAX_PAGE_ITEMS, PageRequest};
 use crate::registry::Registry;
 use crate::switches::SwitchesEdit;
@@ -38,6 +40,7 @@ pub async fn a_new_install_is_enabled_and_complete(registry: &dyn Registry) -> O
         config: new.config,
         grants: new.grants,
         limits: new.limits,
+        concurrency: None,
         former: None,
         generation: 1,
         created_at: at(5).now,
@@ -141,7 +144,17 @@ pub async fn every_edit_raises_the_generation_and_touches_nothing_else(
     let edited = registry
         .set_state(id, InstallState::Disabled, Some(6), at(7))
         .await?;
-    assert_edited(registry, &mut expected, edited, 7).await
+    assert_edited(registry, &mut expected, edited, 7).await?;
+
+    for (generation, concurrency) in [(8, Some(3)), (9, None)] {
+        expected.concurrency = concurrency;
+        let edit = InstallEdit::Concurrency(concurrency);
+        let edited = registry
+            .edit_install(id, edit, None, at(generation.into()))
+            .await?;
+        assert_edited(registry, &mut expected, edited, generation).await?;
+    }
+    Ok(())
 }
 
 /// Asserts that the edit of `generation`, made that many milliseconds after the start, led to
@@ -171,6 +184,7 @@ pub async fn an_edit_that_changes_nothing_leaves_no_trace(registry: &dyn Registr
         InstallEdit::Config(install.config.clone()),
         InstallEdit::AllowEnvelopeConfig(install.allow_envelope_config),
         InstallEdit::Limits(install.limits.clone()),
+        InstallEdit::Concurrency(install.concurrency),
     ] {
         assert_eq!(
             registry
@@ -268,6 +282,7 @@ pub async fn an_uninstalled_install_is_not_changed(registry: &dyn Registry) -> O
         InstallEdit::Config(Config::default()),
         InstallEdit::AllowEnvelopeConfig(false),
         InstallEdit::Limits(None),
+        InstallEdit::Concurrency(Some(1)),
     ] {
         assert_refused!(
             registry.edit_install(gone.id, edit, None, at(3)).await,
@@ -296,6 +311,22 @@ pub async fn an_unknown_install_is_not_edited(registry: &dyn Registry) -> Outcom
             what: Resource::Install
         }
     );
+    Ok(())
+}
+
+/// At least one call runs at once, and no more than any process runs.
+pub async fn a_concurrency_outside_its_bounds_is_refused(registry: &dyn Registry) -> Outcome {
+    let install = installed(registry, "notes", TenantId::generate()).await?;
+    let set = async |most| {
+        let edit = InstallEdit::Concurrency(Some(most));
+        registry.edit_install(install.id, edit, None, at(2)).await
+    };
+    for most in [0, MAX_CONCURRENCY + 1] {
+        assert_refused!(set(most).await, RegistryError::Invalid { .. });
+    }
+    for most in [1, MAX_CONCURRENCY] {
+        assert_eq!(set(most).await?.concurrency, Some(most));
+    }
     Ok(())
 }
 

@@ -77,6 +77,7 @@ macro_rules! registry_suite {
             grants_outside_their_bounds_are_refused
             settings_outside_their_bounds_are_refused
             limits_outside_their_bounds_are_refused
+            a_concurrency_outside_its_bounds_is_refused
             installs_of_another_tenant_never_show
             installs_are_found_by_extension
             uninstalled_installs_show_only_when_asked_for

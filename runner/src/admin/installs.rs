@@ -1,11 +1,11 @@
-//! Installs: listing, making, enabling and disabling, removing.
+//! Installs: listing, making, enabling and disabling, removing, and what else is set for one.
 
 use std::collections::BTreeMap;
 
 use alga_model::{ContentHash, ExtensionName, InstallId, TenantId, Timestamp};
 use alga_registry::{
-    Config, ExtensionKey, Grants, Install, InstallEdit, InstallFilter, InstallState, NewInstall,
-    PageRequest,
+    Config, ExtensionKey, Grants, Install, InstallEdit, InstallFilter, InstallState,
+    MAX_CONCURRENCY, NewInstall, PageRequest,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -95,6 +95,8 @@ pub struct InstallBody {
     pub allow_envelope_config: bool,
     /// Where its limits differ from its tenant's.
     pub limits: Option<Value>,
+    /// How many of its calls run at once, where that is not what the configuration says.
+    pub concurrency: Option<u32>,
     /// One more with every change.
     pub generation: u64,
     /// When it was installed.
@@ -123,11 +125,16 @@ pub struct CreateInstallBody {
     pub limits: Option<Value>,
 }
 
-/// What is to be changed of an install.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct EditInstallBody {
+/// What is to be changed of an install: one thing at a time, as every change is audited by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum EditInstallBody {
     /// Enabled or disabled.
-    pub state: InstallState,
+    State(InstallState),
+    /// How many of its calls run at once; as many as the configuration says where there is no number.
+    Concurrency(Option<u32>),
+    /// Whether the config of an envelope counts.
+    AllowEnvelopeConfig(bool),
 }
 
 impl Operation for ListInstalls {
@@ -233,7 +240,8 @@ impl Operation for ShowInstall {
 impl Operation for EditInstall {
     const METHOD: Method = Method::Patch;
     const PATH: &'static str = "/v1/installs/{install_id}";
-    const SUMMARY: &'static str = "Enables or disables an install; its data stays";
+    const SUMMARY: &'static str = "Enables or disables an install, or says how many of its calls run at once, or whether \
+         the config of an envelope counts: one of these";
     const GUARD: Guard = Guard::Optional;
     const REFUSALS: &'static [(u16, &'static str)] = &[
         (400, "BAD_REQUEST"),
@@ -247,7 +255,11 @@ impl Operation for EditInstall {
     type Answer = InstallBody;
 
     async fn run(admin: &Admin, by: &Author, ask: Ask<Self>) -> Result<InstallBody, AdminError> {
-        let edit = InstallEdit::State(ask.body.state);
+        let edit = match ask.body {
+            EditInstallBody::State(state) => InstallEdit::State(state),
+            EditInstallBody::Concurrency(most) => InstallEdit::Concurrency(most),
+            EditInstallBody::AllowEnvelopeConfig(allow) => InstallEdit::AllowEnvelopeConfig(allow),
+        };
         let edited = admin.edit(by, ask.target, edit, ask.expected).await?;
         Ok((&edited).into())
     }
@@ -287,6 +299,7 @@ impl From<&Install> for InstallBody {
             config: masked(&install.config),
             allow_envelope_config: install.allow_envelope_config,
             limits: install.limits.clone(),
+            concurrency: install.concurrency,
             generation: install.generation,
             created_at: install.created_at,
             updated_at: install.updated_at,
@@ -367,22 +380,57 @@ impl Parameters for CreateInstallBody {
     }
 }
 
+impl EditInstallBody {
+    const MEMBERS: [&'static str; 3] = ["state", "concurrency", "allowEnvelopeConfig"];
+}
+
 impl Parameters for EditInstallBody {
     fn read(members: &mut Members) -> Option<Self> {
-        match members.required("state")? {
-            InstallState::Uninstalled => {
-                members.mistake("state", "enabled or disabled; DELETE uninstalls");
+        let named = Self::MEMBERS.map(|name| members.has(name));
+        match named {
+            [true, false, false] => match members.required("state")? {
+                InstallState::Uninstalled => {
+                    members.mistake("state", "enabled or disabled; DELETE uninstalls");
+                    None
+                }
+                state @ (InstallState::Enabled | InstallState::Disabled) => {
+                    Some(Self::State(state))
+                }
+            },
+            [false, true, false] => {
+                let most: Option<u32> = members.nullable("concurrency")?;
+                if most.is_some_and(|most| !(1..=MAX_CONCURRENCY).contains(&most)) {
+                    members.mistake("concurrency", "1 to 10000, or null");
+                }
+                Some(Self::Concurrency(most))
+            }
+            [false, false, true] => members
+                .required("allowEnvelopeConfig")
+                .map(Self::AllowEnvelopeConfig),
+            _ => {
+                for name in Self::MEMBERS {
+                    members.ignore(name);
+                }
+                let names = Self::MEMBERS.map(|name| format!("`{name}`")).join(", ");
+                members.mistake("the body", format!("it must have one of {names}"));
                 None
             }
-            state @ (InstallState::Enabled | InstallState::Disabled) => Some(Self { state }),
         }
     }
 
     fn schema() -> Value {
-        schema::parameters(
-            &[("state", json!({ "enum": ["enabled", "disabled"] }))],
-            &[],
-        )
+        let concurrency = json!({ "type": "integer", "minimum": 1, "maximum": MAX_CONCURRENCY });
+        let members = [
+            ("state", json!({ "enum": ["enabled", "disabled"] })),
+            ("concurrency", schema::nullable(&concurrency)),
+            ("allowEnvelopeConfig", schema::truth()),
+        ];
+        let mut schema = schema::parameters(&[], &members);
+        if let Some(schema) = schema.as_object_mut() {
+            schema.insert("minProperties".to_owned(), 1.into());
+            schema.insert("maxProperties".to_owned(), 1.into());
+        }
+        schema
     }
 }
 
@@ -421,6 +469,7 @@ impl Answer for InstallBody {
             ("config", schema::map(&json!({ "const": MASKED }))),
             ("allowEnvelopeConfig", schema::truth()),
             ("limits", schema::nullable(&schema::limits())),
+            ("concurrency", schema::nullable(&schema::count())),
             ("generation", schema::count()),
             ("createdAt", schema::time()),
             ("updatedAt", schema::time()),
@@ -462,6 +511,7 @@ mod tests {
                 "config": {"token": "***"},
                 "allowEnvelopeConfig": false,
                 "limits": limits,
+                "concurrency": null,
                 "generation": 3,
                 "createdAt": change.now,
                 "updatedAt": change.now,

@@ -114,6 +114,11 @@ impl Members {
         self.left.contains_key(name)
     }
 
+    /// Leaves a member alone: what is wrong with it is said otherwise.
+    pub fn ignore(&mut self, name: &str) {
+        self.left.remove(name);
+    }
+
     /// A parameter of a query, which is always text.
     pub fn text<T: FromStr<Err: Display>>(&mut self, name: &str) -> Option<T> {
         let text: String = self.optional(name)?;

@@ -1,8 +1,9 @@
 //! Which calls run now, and which wait for their turn.
 //!
 //! Every call needs a [`Permit`] to run. There are as many as the engine has slots, so that the
-//! engine never has to refuse one, and fewer for one tenant and for one install, so that nobody
-//! has all of them. The module `queue` decides; here are the clock, the channels and the numbers.
+//! engine never has to refuse one, and fewer for one tenant and for one install; some are kept for
+//! tenants of whom nothing runs, so that nobody has all of them. The module `queue` decides; here
+//! are the clock, the channels and the numbers.
 
 mod queue;
 mod refusals;
@@ -48,23 +49,32 @@ impl Admission {
     /// Lets as many calls run as `limits` allow, and none wait longer than `longest_wait`.
     pub fn new(limits: Limits, longest_wait: Duration) -> Self {
         Self(Arc::new(Shared {
-            queue: Mutex::new(Queue::new(limits)),
-            longest_wait,
-            refusals: Refusals::default(),
             running: metrics::gauge!("alga_admission_running"),
             waiting: metrics::gauge!("alga_admission_waiting"),
             waits: metrics::histogram!("alga_admission_wait_duration_seconds"),
+            ..Shared::unmeasured(limits, longest_wait)
         }))
     }
 
+    /// Lets in by the same rules for something else than running. Only refusals are counted.
+    pub fn to_something_else(limits: Limits, longest_wait: Duration) -> Self {
+        Self(Arc::new(Shared::unmeasured(limits, longest_wait)))
+    }
+
     /// Waits until a call may run, at most until `deadline`. Dropped before that, the call leaves
-    /// its place to others at once.
+    /// its place to others at once. `most` calls of its install run at once, or as many as the limits
+    /// say.
     ///
     /// # Errors
     /// What is in its way: where too many wait already, or it has waited as long as it may.
-    pub async fn admit(&self, who: Who, deadline: Instant) -> Result<Permit, Refusal> {
+    pub async fn admit(
+        &self,
+        who: Who,
+        most: Option<u32>,
+        deadline: Instant,
+    ) -> Result<Permit, Refusal> {
         let arrived = Instant::now();
-        let admitted = self.wait(who, deadline, arrived).await;
+        let admitted = self.wait(who, most, deadline, arrived).await;
         let waited = arrived.elapsed();
         match &admitted {
             Ok(_) => self.0.waits.record(waited),
@@ -78,15 +88,25 @@ impl Admission {
         self.0.change(Queue::close);
     }
 
-    async fn wait(&self, who: Who, deadline: Instant, now: Instant) -> Result<Permit, Refusal> {
+    async fn wait(
+        &self,
+        who: Who,
+        most: Option<u32>,
+        deadline: Instant,
+        now: Instant,
+    ) -> Result<Permit, Refusal> {
+        let most = most.map(|most| usize::try_from(most).unwrap_or(usize::MAX));
         let mut answer = None;
-        let arrival = self.0.change(|queue| {
-            queue.arrive(who, || {
+        let (served, arrival) = self.0.change(|queue| {
+            let served = queue.limit(who, most);
+            let arrival = queue.arrive(who, most, || {
                 let (waiter, answered) = oneshot::channel();
                 answer = Some(answered);
                 waiter
-            })
+            });
+            (served, arrival)
         });
+        self.0.serve(served);
         let (ticket, displaced) = match arrival {
             Arrival::Runs => return Ok(Permit::new(&self.0, who)),
             Arrival::Refused(refusal) => return Err(refusal),
@@ -142,6 +162,25 @@ impl Drop for Waiting<'_> {
 }
 
 impl Shared {
+    fn unmeasured(limits: Limits, longest_wait: Duration) -> Self {
+        Self {
+            queue: Mutex::new(Queue::new(limits)),
+            longest_wait,
+            refusals: Refusals::default(),
+            running: Gauge::noop(),
+            waiting: Gauge::noop(),
+            waits: Histogram::noop(),
+        }
+    }
+
+    /// Tells those who run now.
+    fn serve(self: &Arc<Self>, served: Vec<(Who, Waiter)>) {
+        for (who, waiter) in served {
+            // Where somebody has just gone away, the permit comes back and is given back here.
+            drop(waiter.send(Ok(Permit::new(self, who))));
+        }
+    }
+
     fn change<T>(&self, change: impl FnOnce(&mut Queue<Waiter>) -> T) -> T {
         // Poisoning would need a panic below, which counts and moves only.
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
@@ -177,10 +216,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let held = self.since.elapsed();
         let served = self.shared.change(|queue| queue.release(self.who, held));
-        for (who, waiter) in served {
-            // Where somebody has just gone away, the permit comes back and is given back here.
-            drop(waiter.send(Ok(Self::new(&self.shared, who))));
-        }
+        self.shared.serve(served);
     }
 }
 

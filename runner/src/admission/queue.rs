@@ -1,9 +1,10 @@
 //! Who runs, who waits and who is next: a value without clock, channels and tasks.
 //!
-//! A call runs if the process, its tenant and its install all have room. Those that wait are served
-//! in turns by tenant, and within a tenant in the order they came, where calls of an install that
-//! has no room are passed over. So after every change either the process is full, or nobody who
-//! waits could run.
+//! A call runs if the process, its tenant and its install all have room. The last places of the
+//! process, the reserve, are for tenants of whom nothing runs: however many calls some have running,
+//! another one's first does not wait for them to end. Those that wait are served in turns by tenant,
+//! and within a tenant in the order they came, where calls of an install that has no room are passed
+//! over. So after every change nobody who waits could run.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
@@ -24,9 +25,11 @@ pub struct Caps {
 pub struct Limits {
     /// Of all calls.
     pub process: Caps,
+    /// How many places of the process are for tenants of whom nothing runs; fewer than all.
+    pub reserve: usize,
     /// Of the calls of one tenant.
     pub tenant: Caps,
-    /// Of the calls of one install.
+    /// Of the calls of one install that has no cap of its own.
     pub install: Caps,
 }
 
@@ -93,7 +96,7 @@ pub(super) struct Queue<W> {
     last_ticket: u64,
     all: Load,
     tenants: HashMap<TenantId, Tenant<W>>,
-    installs: HashMap<InstallId, Load>,
+    installs: HashMap<InstallId, Install>,
     /// The tenants of whom a call could run if the process had room; who has waited longest for a
     /// turn is in front.
     turns: VecDeque<TenantId>,
@@ -105,6 +108,13 @@ struct Tenant<W> {
     line: BTreeMap<Ticket, (InstallId, W)>,
     /// Whether it is among the turns.
     has_turn: bool,
+}
+
+#[derive(Debug)]
+struct Install {
+    load: Load,
+    /// How many of its calls run at once.
+    most: usize,
 }
 
 /// The calls of the process, of a tenant or of an install.
@@ -134,13 +144,33 @@ impl<W> Queue<W> {
         }
     }
 
-    /// A call comes. `waiter` makes what it is known by, if it has to wait.
-    pub(super) fn arrive(&mut self, who: Who, waiter: impl FnOnce() -> W) -> Arrival<W> {
+    /// From now on `most` calls of an install run at once, or as many as the limits say. Gives
+    /// those who run now; each must be released in its turn. Nothing is known of an install without
+    /// calls.
+    pub(super) fn limit(&mut self, who: Who, most: Option<usize>) -> Vec<(Who, W)> {
+        let most = most.unwrap_or(self.limits.install.running);
+        match self.installs.get_mut(&who.install) {
+            Some(install) if install.most != most => install.most = most,
+            _ => return Vec::new(),
+        }
+        self.settle(who.tenant);
+        self.serve()
+    }
+
+    /// A call comes, of an install of which `most` run at once. `waiter` makes what it is known by,
+    /// if it has to wait.
+    pub(super) fn arrive(
+        &mut self,
+        who: Who,
+        most: Option<usize>,
+        waiter: impl FnOnce() -> W,
+    ) -> Arrival<W> {
         if self.closed {
             return Arrival::Refused(Refusal::because(Reason::Closed));
         }
         if self.blocked(who).is_none() {
             self.each_load(who, |load| load.running += 1);
+            self.limit_known(who, most);
             return Arrival::Runs;
         }
         let (tenant, install) = self.loads(who);
@@ -160,6 +190,7 @@ impl<W> Queue<W> {
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);
         self.each_load(who, |load| load.waiting += 1);
+        self.limit_known(who, most);
         if let Some(tenant) = self.tenants.get_mut(&who.tenant) {
             tenant.line.insert(ticket, (who.install, waiter()));
         }
@@ -210,24 +241,39 @@ impl<W> Queue<W> {
     /// What keeps a call from running at once: whatever has no room, the narrowest first.
     fn blocked(&self, who: Who) -> Option<Reason> {
         let (tenant, install) = self.loads(who);
-        if install.running >= self.limits.install.running {
+        if install.running >= self.most_of(who.install) {
             Some(Reason::Install)
         } else if tenant.running >= self.limits.tenant.running {
             Some(Reason::Tenant)
-        } else if self.all.running >= self.limits.process.running {
+        } else if self.all.running >= self.places_for(tenant.running) {
             Some(Reason::Process)
         } else {
             None
         }
     }
 
+    /// How many calls there may be for another one of a tenant of whom so many run.
+    const fn places_for(&self, running: usize) -> usize {
+        let reserve = if running == 0 { 0 } else { self.limits.reserve };
+        self.limits.process.running.saturating_sub(reserve)
+    }
+
+    /// How many calls of an install run at once.
+    fn most_of(&self, install: InstallId) -> usize {
+        let known = self.installs.get(&install);
+        known.map_or(self.limits.install.running, |install| install.most)
+    }
+
+    fn limit_known(&mut self, who: Who, most: Option<usize>) {
+        if let (Some(install), Some(most)) = (self.installs.get_mut(&who.install), most) {
+            install.most = most;
+        }
+    }
+
     /// Lets those run whose turn it is, as far as there is room.
     fn serve(&mut self) -> Vec<(Who, W)> {
         let mut served = Vec::new();
-        while self.all.running < self.limits.process.running {
-            let Some(tenant) = self.turns.pop_front() else {
-                break;
-            };
+        while let Some(tenant) = self.next_turn() {
             if let Some((install, waiter)) = self.take_first(tenant) {
                 let who = Who { tenant, install };
                 self.each_load(who, |load| {
@@ -239,6 +285,19 @@ impl<W> Queue<W> {
             self.settle(tenant);
         }
         served
+    }
+
+    /// Takes the tenant whose turn it is; where only the reserve is left, of those who may have it.
+    fn next_turn(&mut self) -> Option<TenantId> {
+        if self.all.running >= self.limits.process.running {
+            return None;
+        }
+        let has_room = |id: &TenantId| {
+            let running = self.tenants.get(id).map_or(0, |tenant| tenant.load.running);
+            self.all.running < self.places_for(running)
+        };
+        let next = self.turns.iter().position(has_room)?;
+        self.turns.remove(next)
     }
 
     /// The call of a tenant that has waited longest of those that could run.
@@ -255,8 +314,8 @@ impl<W> Queue<W> {
             return None;
         }
         let has_room = |install: &InstallId| {
-            let load = self.installs.get(install);
-            load.is_none_or(|load| load.running < self.limits.install.running)
+            let known = self.installs.get(install);
+            known.is_none_or(|install| install.load.running < install.most)
         };
         let mut line = tenant.line.iter();
         line.find_map(|(ticket, (install, _))| has_room(install).then_some(*ticket))
@@ -301,7 +360,7 @@ impl<W> Queue<W> {
     fn refusal(&self, reason: Reason, who: Who) -> Refusal {
         let (tenant, install) = self.loads(who);
         let retry_after = match reason {
-            Reason::Install => install.served_within(self.limits.install.running),
+            Reason::Install => install.served_within(self.most_of(who.install)),
             Reason::Tenant => tenant.served_within(self.limits.tenant.running),
             Reason::Process => self.all.served_within(self.limits.process.running),
             Reason::Closed => RETRY_UNKNOWN,
@@ -315,7 +374,7 @@ impl<W> Queue<W> {
     /// The loads of the tenant and the install.
     fn loads(&self, who: Who) -> (Load, Load) {
         let tenant = self.tenants.get(&who.tenant).map(|tenant| tenant.load);
-        let install = self.installs.get(&who.install).copied();
+        let install = self.installs.get(&who.install).map(|install| install.load);
         (tenant.unwrap_or_default(), install.unwrap_or_default())
     }
 
@@ -328,12 +387,17 @@ impl<W> Queue<W> {
         });
         change(&mut self.all);
         change(&mut tenant.load);
-        change(self.installs.entry(who.install).or_default());
+        let install = self.installs.entry(who.install).or_insert_with(|| Install {
+            load: Load::default(),
+            most: self.limits.install.running,
+        });
+        change(&mut install.load);
     }
 
     /// Forgets those of whom nothing runs and nothing waits.
     fn tidy(&mut self, who: Who) {
-        if self.installs.get(&who.install).is_some_and(Load::is_idle) {
+        let install = self.installs.get(&who.install);
+        if install.is_some_and(|install| install.load.is_idle()) {
             self.installs.remove(&who.install);
         }
         let tenant = self.tenants.get(&who.tenant);

@@ -31,7 +31,7 @@ fn lasting(installed: &Installed, timeout_ms: u64) -> Value {
 
 impl Deployment {
     /// Waits until as many calls run and wait.
-    async fn until_there(&self, running: usize, waiting: usize) {
+    pub(crate) async fn until_there(&self, running: usize, waiting: usize) {
         let expected = [
             format!("alga_admission_running {running}\n"),
             format!("alga_admission_waiting {waiting}\n"),
@@ -210,14 +210,110 @@ async fn in_a_storm_no_call_lacks_a_slot_and_no_permit_is_lost() {
     );
     assert!(statuses.contains(&200) && statuses.contains(&429));
     deployment.until_there(0, 0).await;
-    // All three places are there.
+    // All three places are there, the one of the reserve for who runs nothing else.
     let other = deployment.install("com.example.other", &guest::endless_loop());
+    let third = deployment.install("com.example.third", &guest::endless_loop());
     let [looping, ..] = &installed;
-    let envelopes = [looping, looping, &other].map(|installed| lasting(installed, 10_000));
+    let envelopes = [looping, &other, &third].map(|installed| lasting(installed, 10_000));
     tokio::select! {
         answers = join_all(envelopes.iter().map(|envelope| deployment.execute(envelope))) => {
             panic!("answered: {answers:?}")
         }
         () = deployment.until_there(3, 0) => {}
+    }
+}
+
+#[tokio::test]
+async fn a_third_tenant_gets_in_while_two_flood() {
+    let deployment = set_up(&[
+        ("ALGA_ENGINE_MAX_INSTANCES", "4"),
+        ("ALGA_ADMISSION_QUEUE_WAIT_MS", "60000"),
+        ("ALGA_ENGINE_TIMEOUT_MS", "60000"),
+    ]);
+    let floods = [
+        deployment.install("com.example.first", &guest::endless_loop()),
+        deployment.install("com.example.second", &guest::endless_loop()),
+    ];
+    let good = deployment.install("com.example.good", &guest::echo());
+    let envelopes = floods.each_ref().map(|flood| lasting(flood, 60_000));
+    let first_calls = join_all(
+        envelopes
+            .iter()
+            .map(|envelope| deployment.execute(envelope)),
+    );
+    let more = async {
+        // The reserve is for who runs nothing yet, as these do until then.
+        deployment.until_there(2, 0).await;
+        join_all((0..10).map(|call| deployment.execute(&envelopes[call % 2]))).await
+    };
+    let third = async {
+        deployment.until_there(3, 9).await;
+        for _ in 0..3 {
+            assert_eq!(deployment.call(&good, get("/")).await.status, 200);
+        }
+        deployment.until_there(3, 9).await;
+    };
+    tokio::select! {
+        answers = first_calls => panic!("answered: {answers:?}"),
+        answers = more => panic!("answered: {answers:?}"),
+        () = third => {}
+    }
+}
+
+#[tokio::test]
+async fn an_install_may_have_a_number_of_its_own() {
+    let deployment = set_up(&[
+        ("ALGA_ADMISSION_INSTALL_CONCURRENCY", "2"),
+        ("ALGA_ADMISSION_QUEUE_WAIT_MS", "20"),
+        ("ALGA_ENGINE_TIMEOUT_MS", "60000"),
+    ]);
+    let looping = deployment.install("com.example.loop", &guest::endless_loop());
+    let by_command = |concurrency: &str| {
+        let command = ["install", "set", "--concurrency", concurrency];
+        deployment.ok(&[&command[..], &[&looping.install]].concat())
+    };
+    let envelope = lasting(&looping, 60_000);
+    let path = format!("/v1/installs/{}", looping.install);
+    let by_server = async |concurrency: Value| {
+        let request = deployment.admin(Method::PATCH, &path);
+        let body = json!({ "concurrency": concurrency });
+        let changed = request.json(&body).send().await.unwrap();
+        assert_eq!(changed.status(), 200);
+    };
+    // One that ends at once where it runs.
+    let is_limited = async || {
+        let answer = deployment.execute(&lasting(&looping, 1)).await;
+        answer.status() == 429
+    };
+    let shown: Value = serde_json::from_str(&by_command("1")).unwrap();
+    assert_eq!(shown["concurrency"], 1);
+    let script = async {
+        deployment.until_there(1, 0).await;
+        ensure_limited(deployment.execute(&envelope).await, "install").await;
+        // Also more than the configuration says; at once in the server that was told.
+        by_server(json!(3)).await;
+        tokio::select! {
+            answers = join_all((0..2).map(|_| deployment.execute(&envelope))) => {
+                panic!("answered: {answers:?}")
+            }
+            () = async {
+                deployment.until_there(3, 0).await;
+                ensure_limited(deployment.execute(&envelope).await, "install").await;
+            } => {}
+        }
+        deployment.until_there(1, 0).await;
+        assert!(!is_limited().await);
+        // Another process told the database.
+        by_command("1");
+        let since = Instant::now();
+        while !is_limited().await {
+            assert!(since.elapsed() < PATIENCE, "it was not noticed");
+        }
+        by_server(json!(null)).await;
+        assert!(!is_limited().await);
+    };
+    tokio::select! {
+        answer = deployment.execute(&envelope) => panic!("answered: {answer:?}"),
+        () = script => {}
     }
 }

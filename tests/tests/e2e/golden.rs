@@ -31,6 +31,7 @@ fn the_help_of_every_command() {
         vec!["install", "enable"],
         vec!["install", "disable"],
         vec!["install", "uninstall"],
+        vec!["install", "set"],
         vec!["install", "limits"],
         vec!["extension"],
         vec!["extension", "list"],

@@ -21,6 +21,7 @@ const fn caps(running: usize, waiting: usize) -> Caps {
 fn queue(process: Caps, tenant: Caps, install: Caps) -> Queue<u64> {
     Queue::new(Limits {
         process,
+        reserve: 0,
         tenant,
         install,
     })
@@ -30,12 +31,12 @@ const NOBODY: [u64; 0] = [];
 const MANY: Caps = caps(1_000, 1_000);
 
 fn runs(queue: &mut Queue<u64>, who: Who) {
-    let arrival = queue.arrive(who, || panic!("it has to wait"));
+    let arrival = queue.arrive(who, None, || panic!("it has to wait"));
     assert!(matches!(arrival, Arrival::Runs), "{arrival:?}");
 }
 
 fn waits(queue: &mut Queue<u64>, who: Who, name: u64) -> Ticket {
-    match queue.arrive(who, || name) {
+    match queue.arrive(who, None, || name) {
         Arrival::Waits {
             ticket,
             displaced: None,
@@ -45,7 +46,7 @@ fn waits(queue: &mut Queue<u64>, who: Who, name: u64) -> Ticket {
 }
 
 fn refused(queue: &mut Queue<u64>, who: Who) -> Refusal {
-    match queue.arrive(who, || 0) {
+    match queue.arrive(who, None, || 0) {
         Arrival::Refused(refusal) => refusal,
         other => panic!("{other:?}"),
     }
@@ -126,7 +127,7 @@ fn whoever_waits_most_makes_room_for_who_waits_less() {
     }
     assert_eq!(refused(&mut queue, first).reason, Reason::Process);
     for (newcomer, name, displaced) in [(second, 5, 4), (third, 6, 3)] {
-        match queue.arrive(newcomer, || name) {
+        match queue.arrive(newcomer, None, || name) {
             Arrival::Waits {
                 displaced: Some((waiter, refusal)),
                 ..
@@ -174,6 +175,93 @@ fn when_to_try_again_follows_from_what_waits_and_what_ended() {
     assert_eq!(refused(&mut queue, a).retry_after, RETRY_LONGEST);
 }
 
+#[test]
+fn a_third_tenant_gets_in_while_two_flood() {
+    let mut queue = Queue::new(Limits {
+        process: caps(8, 100),
+        reserve: 2,
+        tenant: caps(4, 100),
+        install: MANY,
+    });
+    let (first, second, third, fourth) = (who(1, 1), who(2, 1), who(3, 1), who(4, 1));
+    for (flood, runs_at_once) in [(first, 4), (second, 2)] {
+        for _ in 0..runs_at_once {
+            runs(&mut queue, flood);
+        }
+        waits(&mut queue, flood, 1);
+    }
+    // Each has one of the reserve, and no second one.
+    for (newcomer, name) in [(third, 3), (fourth, 4)] {
+        runs(&mut queue, newcomer);
+        waits(&mut queue, newcomer, name);
+    }
+    assert_eq!(queue.running(), 8);
+    waits(&mut queue, who(5, 1), 5);
+    // What the floods give back is for those who run nothing, until the reserve is there again.
+    assert_eq!(released(&mut queue, first), [5]);
+    assert_eq!(released(&mut queue, first), NOBODY);
+    assert_eq!(released(&mut queue, first), NOBODY);
+    // From then on tenants take turns as ever.
+    assert_eq!(released(&mut queue, second), [1]);
+    assert_eq!(released(&mut queue, second), [3]);
+}
+
+#[test]
+fn a_tenant_alone_has_all_but_the_reserve() {
+    let mut queue = Queue::new(Limits {
+        process: caps(4, 100),
+        reserve: 1,
+        tenant: MANY,
+        install: MANY,
+    });
+    let a = who(1, 1);
+    for _ in 0..3 {
+        runs(&mut queue, a);
+    }
+    let ticket = waits(&mut queue, a, 1);
+    assert_eq!(queue.leave(a, ticket).unwrap().reason, Reason::Process);
+    for _ in 0..3 {
+        assert_eq!(released(&mut queue, a), NOBODY);
+    }
+    // The reserve is for the first call of anybody.
+    for tenant in 2..=4 {
+        runs(&mut queue, who(tenant, 1));
+    }
+    runs(&mut queue, a);
+}
+
+#[test]
+fn an_install_with_a_cap_of_its_own_has_that_one_at_once() {
+    let mut queue = queue(MANY, caps(4, 100), caps(2, 100));
+    let a = who(1, 1);
+    let arrive = |queue: &mut Queue<u64>, most, name| {
+        let served = queue.limit(a, most);
+        let served: Vec<_> = served.into_iter().map(|(_, name)| name).collect();
+        let arrival = queue.arrive(a, most, || name);
+        (served, matches!(arrival, Arrival::Runs))
+    };
+    assert_eq!(arrive(&mut queue, Some(1), 1), (vec![], true));
+    assert_eq!(arrive(&mut queue, Some(1), 2), (vec![], false));
+    assert_eq!(arrive(&mut queue, Some(1), 3), (vec![], false));
+    // Wider: who waits runs first.
+    assert_eq!(arrive(&mut queue, Some(3), 4), (vec![2, 3], false));
+    assert_eq!(arrive(&mut queue, Some(100), 5), (vec![4], false));
+    assert_eq!(queue.running(), 4, "never more than the tenant may have");
+    // Narrower: what runs goes on, and nobody takes its place.
+    assert_eq!(arrive(&mut queue, None, 6), (vec![], false));
+    assert_eq!(released(&mut queue, a), NOBODY);
+    assert_eq!(released(&mut queue, a), NOBODY);
+    assert_eq!(released(&mut queue, a), [5]);
+    assert_eq!(released(&mut queue, a), [6]);
+    released(&mut queue, a);
+    released(&mut queue, a);
+    // Of an install without calls nothing is remembered.
+    assert!(queue.installs.is_empty());
+    assert_eq!(arrive(&mut queue, None, 7), (vec![], true));
+    assert_eq!(arrive(&mut queue, None, 8), (vec![], true));
+    assert_eq!(arrive(&mut queue, None, 9), (vec![], false));
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Arrive(u128, u128),
@@ -192,11 +280,14 @@ fn step() -> impl Strategy<Value = Step> {
 fn any_limits() -> impl Strategy<Value = Limits> {
     let any_caps =
         |most: usize| (1..=most, 1..8_usize).prop_map(|(running, waiting)| caps(running, waiting));
-    (any_caps(5), any_caps(4), any_caps(3)).prop_map(|(process, tenant, install)| Limits {
-        process,
-        tenant,
-        install,
-    })
+    (any_caps(5), any::<usize>(), any_caps(4), any_caps(3)).prop_map(
+        |(process, reserve, tenant, install)| Limits {
+            process,
+            reserve: reserve % process.running,
+            tenant,
+            install,
+        },
+    )
 }
 
 /// The same calls, kept as plain lists.
@@ -233,12 +324,14 @@ impl Model {
         let [all, tenant, install] = self.running(who);
         let Limits {
             process,
+            reserve,
             tenant: of_tenant,
             install: of_install,
         } = self.limits;
+        let kept_back = if tenant == 0 { 0 } else { reserve };
         (
             tenant < of_tenant.running && install < of_install.running,
-            all < process.running,
+            all + kept_back < process.running,
         )
     }
 
@@ -250,8 +343,10 @@ impl Model {
             .iter()
             .find(|(_, other, _)| other.tenant == who.tenant && self.room(*other).0);
         assert_eq!(overtaken, None, "{name} came later and could run too");
+        // The reserve is nobody's turn: those who run something can't have it.
+        let is_turn = self.running.len() + self.limits.reserve < self.limits.process.running;
         for (tenant, served) in &mut self.passed_over {
-            if *tenant != who.tenant {
+            if is_turn && *tenant != who.tenant {
                 let turns = served.entry(who.tenant).or_default();
                 *turns += 1;
                 assert!(*turns <= 1, "{tenant} was passed over");
@@ -272,6 +367,7 @@ impl Model {
             process,
             tenant,
             install,
+            ..
         } = self.limits;
         let everybody = self
             .running
@@ -323,7 +419,7 @@ proptest! {
             match step {
                 Step::Arrive(tenant, install) => {
                     let who = who(tenant, install);
-                    match queue.arrive(who, || name) {
+                    match queue.arrive(who, None, || name) {
                         Arrival::Runs => model.running.push(who),
                         Arrival::Waits { ticket, displaced } => {
                             model.waiting.push((name, who, ticket));

@@ -2,6 +2,7 @@
 
 mod create;
 mod grant;
+mod set;
 mod upgrade;
 
 use std::process::ExitCode;
@@ -44,6 +45,9 @@ pub(super) enum Command {
     Disable(One),
     /// Remove an install; its data can't be reached any more, but is kept
     Uninstall(One),
+    /// Change how many calls of an install run at once, or whether the config of an envelope counts,
+    /// and print the install as JSON
+    Set(set::Set),
     /// Print as JSON how far an install's limits differ from its tenant's, and what applies; or
     /// change it
     Limits(Limits),
@@ -87,6 +91,7 @@ impl Command {
             Self::Enable(command) => command.switch(admin, InstallState::Enabled).await?,
             Self::Disable(command) => command.switch(admin, InstallState::Disabled).await?,
             Self::Uninstall(command) => command.uninstall(admin).await?,
+            Self::Set(command) => command.run(admin).await?,
             Self::Limits(command) => command.run(admin).await?,
         }
         session.close().await;
@@ -150,7 +155,7 @@ impl One {
     }
 
     async fn switch(self, admin: &Administration, state: InstallState) -> anyhow::Result<()> {
-        let edit = EditInstallBody { state };
+        let edit = EditInstallBody::State(state);
         let edited = admin.ask(Ask::<EditInstall>::with(self.install, edit));
         note_state(&edited.await?);
         Ok(())

@@ -5,8 +5,8 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{details, done, is, refused};
-use crate::deployment::{Deployment, Installed, get, path};
+use super::{details, done, is, of, refused};
+use crate::deployment::{Answer, Deployment, Installed, get, path};
 
 #[tokio::test]
 async fn an_install_is_made_switched_and_removed() {
@@ -65,6 +65,11 @@ async fn an_install_is_made_switched_and_removed() {
         json!({"state": "uninstalled"}),
         json!({"state": "on"}),
         json!({"state": "enabled", "tenantId": tenant}),
+        json!({"state": "enabled", "concurrency": 1}),
+        json!({"concurrency": 0}),
+        json!({"concurrency": 10_001}),
+        json!({"concurrency": "1"}),
+        json!({"allowEnvelopeConfig": null}),
         json!([]),
     ] {
         assert_eq!(
@@ -72,6 +77,22 @@ async fn an_install_is_made_switched_and_removed() {
             is(400, "BAD_REQUEST"),
             "{bad}"
         );
+    }
+
+    for (member, value) in [
+        ("concurrency", json!(10_000)),
+        ("concurrency", json!(null)),
+        ("allowEnvelopeConfig", json!(true)),
+    ] {
+        let (changed, tag) = done(patch(json!({ member: value }))).await;
+        assert_eq!(changed[member], value);
+        let stale = patch(json!({ "concurrency": 1 })).header("if-match", "\"1\"");
+        assert_eq!(refused(stale).await, is(412, "PRECONDITION_FAILED"));
+        assert_eq!(done(deployment.admin(Method::GET, &install)).await.1, tag);
+    }
+    let audit = deployment.ok(&["audit", "--install", &installed.install]);
+    for (operation, times) in [("install.concurrency", 2), ("install.envelope-config", 1)] {
+        assert_eq!(audit.matches(operation).count(), times, "{audit}");
     }
 
     let (gone, _) = done(deployment.admin(Method::DELETE, &install)).await;
@@ -87,6 +108,21 @@ async fn an_install_is_made_switched_and_removed() {
     assert_eq!(all["items"], json!([gone]));
     let late = refused(patch(json!({"state": "enabled"}))).await;
     assert_eq!(late, is(409, "INSTALL_UNINSTALLED"));
+}
+
+#[tokio::test]
+async fn the_config_of_an_envelope_counts_where_that_is_allowed() {
+    let deployment = Deployment::started();
+    let notes = deployment.install_notes();
+    let mut envelope = notes.envelope(&get("/"));
+    envelope["context"]["config"] = json!({ "greeting": "Hi" });
+    for (allow, greeting) in [(true, "Hi"), (false, "Hello")] {
+        let request = deployment.admin(Method::PATCH, &of(&notes, ""));
+        done(request.json(&json!({ "allowEnvelopeConfig": allow }))).await;
+        let response = deployment.execute(&envelope).await;
+        let answer = Answer::of(&response.json().await.unwrap());
+        assert_eq!(answer.json()["greeting"], greeting);
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,1 @@
+ALTER TABLE registry_installs DROP COLUMN concurrency;
