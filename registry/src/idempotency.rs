@@ -3,13 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-use alga_model::{ContentHash, InstallId, Timestamp};
+use alga_model::{ContentHash, InstallId, TenantId, Timestamp};
 use uuid::Uuid;
 
 use crate::bounds::ensure;
 use crate::error::RegistryError;
 
-/// The most bytes of an answer that is kept.
+/// The most bytes of an answer that is kept with its content.
 pub const MAX_ANSWER_BYTES: usize = 1 << 20;
 /// The most answers that are removed at once.
 pub const MAX_ANSWERS_REMOVAL: u32 = 10_000;
@@ -35,33 +35,70 @@ pub struct KeyedRequest {
     pub digest: ContentHash,
 }
 
-/// What is to be done about a request.
+/// What is known of a request whose key was used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Known {
+    /// Somebody else is answering it.
+    Theirs,
+    /// This is the answer.
+    Answered(KeptAnswer),
+    /// The key was used for another request.
+    OtherRequest,
+}
+
+/// What became of the wish to answer a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claimed {
     /// It is the caller's to answer, and nobody else's until the lease is over.
     Ours(Claim),
-    /// Somebody else is answering it.
-    Theirs,
-    /// This is the answer.
-    Answered(Vec<u8>),
-    /// The key was used for another request.
-    OtherRequest,
+    /// Somebody was there before.
+    Known(Known),
+}
+
+/// An answer, or the mark that there was one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptAnswer {
+    /// Its status, as the caller names it.
+    pub status: u16,
+    /// How many bytes its content has, kept or not.
+    pub bytes: u64,
+    /// What it is, at most [`MAX_ANSWER_BYTES`]; nothing where only the mark is kept.
+    pub content: Option<Vec<u8>>,
+}
+
+/// How much is kept for an install, and for all installs of a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnswerQuotas {
+    /// For one install.
+    pub install: AnswerQuota,
+    /// For all installs of one tenant together.
+    pub tenant: AnswerQuota,
+}
+
+/// How many answers are kept, and how large their contents may be together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnswerQuota {
+    /// Answers, with or without content.
+    pub answers: u64,
+    /// Bytes of all contents.
+    pub bytes: u64,
 }
 
 /// The right to answer a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
     pub(crate) install: InstallId,
+    pub(crate) tenant: TenantId,
     pub(crate) key: IdempotencyKey,
     pub(crate) id: Uuid,
 }
 
-/// What is known of a request whose key was used.
+/// What is stored about a key that was used.
 #[derive(Debug)]
-pub(crate) struct Known {
+pub(crate) struct UsedKey {
     pub(crate) digest: ContentHash,
     pub(crate) expires_at: Timestamp,
-    pub(crate) answer: Option<Vec<u8>>,
+    pub(crate) answer: Option<KeptAnswer>,
 }
 
 impl IdempotencyKey {
@@ -91,33 +128,37 @@ impl fmt::Display for IdempotencyKey {
 }
 
 impl Claim {
-    /// A new right to answer `request`.
-    pub(crate) fn to(request: &KeyedRequest) -> Self {
+    /// A new right to answer `request`, whose install is one of `tenant`.
+    pub(crate) fn to(request: &KeyedRequest, tenant: TenantId) -> Self {
         Self {
             install: request.install,
+            tenant,
             key: request.key.clone(),
             id: Uuid::now_v7(),
         }
     }
 }
 
-impl Known {
+impl UsedKey {
     /// What this means for `request`; nothing where it counts no longer.
-    pub(crate) fn judge(self, request: &KeyedRequest, now: Timestamp) -> Option<Claimed> {
+    pub(crate) fn judge(self, request: &KeyedRequest, now: Timestamp) -> Option<Known> {
         if self.expires_at <= now {
             return None;
         }
         Some(match self.answer {
-            _ if self.digest != request.digest => Claimed::OtherRequest,
-            Some(answer) => Claimed::Answered(answer),
-            None => Claimed::Theirs,
+            _ if self.digest != request.digest => Known::OtherRequest,
+            Some(answer) => Known::Answered(answer),
+            None => Known::Theirs,
         })
     }
 }
 
-pub(crate) fn ensure_answer(answer: &[u8]) -> Result<(), RegistryError> {
-    let fits = answer.len() <= MAX_ANSWER_BYTES;
-    ensure(fits, "the answer", "at most 1 MiB")
+impl KeptAnswer {
+    pub(crate) fn ensure_valid(&self) -> Result<(), RegistryError> {
+        let content = self.content.as_ref();
+        let fits = content.is_none_or(|content| content.len() <= MAX_ANSWER_BYTES);
+        ensure(fits, "the answer", "at most 1 MiB")
+    }
 }
 
 pub(crate) fn ensure_removal_limit(limit: u32) -> Result<(), RegistryError> {

@@ -69,8 +69,8 @@ pub use error::{RegistryError, Resource};
 pub use extension::{Extension, ExtensionKey};
 pub use grant::Grants;
 pub use idempotency::{
-    Claim, Claimed, IdempotencyKey, KeyedRequest, MAX_ANSWER_BYTES, MAX_ANSWERS_REMOVAL,
-    ParseIdempotencyKeyError,
+    AnswerQuota, AnswerQuotas, Claim, Claimed, IdempotencyKey, KeptAnswer, KeyedRequest, Known,
+    MAX_ANSWER_BYTES, MAX_ANSWERS_REMOVAL, ParseIdempotencyKeyError,
 };
 pub use install::{
     FormerVersion, Install, InstallEdit, InstallFilter, InstallState, MAX_CONCURRENCY, NewInstall,

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::error::RegistryError;
 use crate::extension::{Extension, ExtensionKey};
 use crate::grant::Grants;
-use crate::idempotency::{Claim, Claimed, KeyedRequest};
+use crate::idempotency::{AnswerQuotas, Claim, Claimed, KeptAnswer, KeyedRequest, Known};
 use crate::install::{Install, InstallEdit, InstallFilter, InstallState, NewInstall};
 use crate::page::{Page, PageRequest};
 use crate::switches::{Switches, SwitchesEdit};
@@ -100,7 +100,8 @@ pub trait Registry: fmt::Debug + Send + Sync {
         page: PageRequest<InstallId>,
     ) -> Result<Page<Install, InstallId>, RegistryError>;
 
-    /// Changes an install and raises its generation by one.
+    /// Changes an install and raises its generation by one. With an install that is uninstalled
+    /// go the answers that are kept for it.
     ///
     /// With `expected_generation`, only if the install is at that generation. An edit that finds
     /// everything as it should be succeeds and changes nothing, the generation included.
@@ -256,11 +257,22 @@ pub trait Registry: fmt::Debug + Send + Sync {
     /// is never given again.
     async fn remove_audit(&self, before: Timestamp, limit: u32) -> Result<u64, RegistryError>;
 
+    /// What is known of a request at `now`; nothing where it can be claimed. Writes nothing.
+    async fn known_request(
+        &self,
+        request: &KeyedRequest,
+        now: Timestamp,
+    ) -> Result<Option<Known>, RegistryError>;
+
     /// Claims a request, unless it is claimed or answered already, or its key is another one's.
     ///
     /// Of claims at once exactly one is [`Ours`](Claimed::Ours). It must be followed by
     /// [`keep_answer`](Self::keep_answer) or [`give_up_request`](Self::give_up_request); from
     /// `until` on, the key can be claimed again without either, for another request too.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](RegistryError::NotFound) when there is no such install, or it is uninstalled.
     async fn claim_request(
         &self,
         request: &KeyedRequest,
@@ -268,14 +280,18 @@ pub trait Registry: fmt::Debug + Send + Sync {
         until: Timestamp,
     ) -> Result<Claimed, RegistryError>;
 
-    /// Keeps the answer to a claimed request until `until`, at most
-    /// [`MAX_ANSWER_BYTES`](crate::MAX_ANSWER_BYTES). Tells whether it is kept: not where the
+    /// Keeps the answer to a claimed request until `until`. Tells whether it is kept: not where the
     /// claim is over and somebody else has claimed the request since, or it was removed.
+    ///
+    /// Where the install or its tenant then has more than `quotas` allow, the oldest answers give
+    /// way, this one last: they become mere marks while the contents are too large, and are
+    /// forgotten while they are too many. Claims neither count nor give way.
     async fn keep_answer(
         &self,
         claim: &Claim,
-        answer: &[u8],
+        answer: &KeptAnswer,
         until: Timestamp,
+        quotas: AnswerQuotas,
     ) -> Result<bool, RegistryError>;
 
     /// Ends a claim without an answer, so that the key can be claimed again at once. A claim that

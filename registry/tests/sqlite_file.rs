@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use alga_model::{ContentHash, InstallId, Timestamp};
+use alga_model::{ContentHash, TenantId, Timestamp};
 use alga_registry::{
-    Change, Claimed, KeyedRequest, NewVersion, Registry, RegistryError, SqliteRegistry,
-    SwitchesEdit, VersionKey,
+    AnswerQuota, AnswerQuotas, Change, Claimed, KeptAnswer, KeyedRequest, Known, NewInstall,
+    NewVersion, Registry, RegistryError, SqliteRegistry, SwitchesEdit, VersionKey,
 };
 use alga_sqlite::Options;
 use rusqlite::Connection;
@@ -160,10 +160,22 @@ async fn of_two_registries_racing_for_a_request_one_answers_and_both_have_the_an
     let path = folder.path().join("registry.db");
     let (ours, theirs) = (open(&path).await, open(&path).await);
     let (now, until) = (Timestamp::from_millis(0), Timestamp::from_millis(1_000));
+    let notes = notes("1.0.0", b"notes");
+    let registered = ours.register_version(&notes, change()).await.unwrap();
+    let new = NewInstall::new(TenantId::generate(), registered.version.id);
+    let install = ours.create_install(&new, change()).await.unwrap().id;
+    let many = AnswerQuota {
+        answers: 1_000,
+        bytes: 1_000,
+    };
+    let quotas = AnswerQuotas {
+        install: many,
+        tenant: many,
+    };
     for round in 0..20_u8 {
         let request = KeyedRequest {
-            install: InstallId::generate(),
-            key: "k".parse().unwrap(),
+            install,
+            key: format!("k{round}").parse().unwrap(),
             digest: ContentHash::of(&[round]),
         };
         let claims = tokio::join!(
@@ -171,14 +183,20 @@ async fn of_two_registries_racing_for_a_request_one_answers_and_both_have_the_an
             theirs.claim_request(&request, now, until),
         );
         let (winner, claim) = match claims {
-            (Ok(Claimed::Ours(claim)), Ok(Claimed::Theirs)) => (&ours, claim),
-            (Ok(Claimed::Theirs), Ok(Claimed::Ours(claim))) => (&theirs, claim),
+            (Ok(Claimed::Ours(claim)), Ok(Claimed::Known(Known::Theirs))) => (&ours, claim),
+            (Ok(Claimed::Known(Known::Theirs)), Ok(Claimed::Ours(claim))) => (&theirs, claim),
             other => panic!("expected one winner, got {other:?}"),
         };
-        assert!(winner.keep_answer(&claim, &[round], until).await.unwrap());
+        let answer = KeptAnswer {
+            status: 200,
+            bytes: 1,
+            content: Some(vec![round]),
+        };
+        let keep = winner.keep_answer(&claim, &answer, until, quotas);
+        assert!(keep.await.unwrap());
         for registry in [&ours, &theirs] {
-            let known = registry.claim_request(&request, now, until).await.unwrap();
-            assert_eq!(known, Claimed::Answered(vec![round]));
+            let known = registry.known_request(&request, now).await.unwrap();
+            assert_eq!(known, Some(Known::Answered(answer.clone())));
         }
     }
 }

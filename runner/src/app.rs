@@ -6,7 +6,7 @@ use std::sync::Arc;
 use alga_bundles::{BundleCache, FetchOptions, LocalStore};
 use alga_host_api::LogLimits;
 use alga_model::{Clock, SystemClock};
-use alga_registry::{Registry, SqliteRegistry};
+use alga_registry::{AnswerQuota, AnswerQuotas, Registry, SqliteRegistry};
 use alga_sqlite::Options;
 use alga_storage::{CursorKey, Gate, LocalService, SqliteBackend};
 use anyhow::{Context as _, ensure};
@@ -16,7 +16,7 @@ use crate::admission::{Admission, Caps, Limits};
 use crate::config::Config;
 use crate::engine::{Engine, EngineError, EngineOptions};
 use crate::execute::Executor;
-use crate::idempotency::Idempotency;
+use crate::idempotency::{Idempotency, IdempotencyLimits};
 use crate::installs::Installs;
 use crate::keys::{KeyUse, MasterKeys};
 use crate::upkeep::{QuotaGauges, Upkeep};
@@ -176,8 +176,9 @@ impl App {
         let executor = stores.executor(config, gate)?;
         let idempotency = Idempotency::new(
             Arc::clone(&stores.registry) as _,
+            Arc::clone(&installs),
             Arc::clone(&stores.clock),
-            config.engine.timeout,
+            idempotency_limits(config),
         );
         let upkeep = Arc::new(stores.upkeep(config, Arc::clone(&installs)));
         let admin = stores.admin(Arc::clone(&installs));
@@ -212,6 +213,21 @@ fn reserve(config: &Config) -> u32 {
     let places = config.engine.max_instances;
     let part = places * u32::from(config.admission.reserve_percent);
     part.div_ceil(100).min(places - 1)
+}
+
+/// What bounds requests with a key as `config` describes it.
+fn idempotency_limits(config: &Config) -> IdempotencyLimits {
+    let kept = &config.idempotency;
+    let quota = |answers, bytes| AnswerQuota { answers, bytes };
+    IdempotencyLimits {
+        longest_call: config.engine.timeout,
+        calls: admission_limits(config),
+        longest_wait: config.admission.longest_wait,
+        quotas: AnswerQuotas {
+            install: quota(kept.answers_per_install, kept.bytes_per_install),
+            tenant: quota(kept.answers_per_tenant, kept.bytes_per_tenant),
+        },
+    }
 }
 
 /// The engine as `config` describes it, without a code cache.
@@ -306,5 +322,20 @@ mod tests {
             ..
         } = admission_limits(&config);
         assert!((2 * tenant.running).min(process.running - reserve) < process.running);
+    }
+
+    #[test]
+    fn every_setting_of_the_answers_reaches_its_quota() {
+        let mut config = Config::default();
+        config.idempotency.answers_per_install = 1;
+        config.idempotency.bytes_per_install = 2;
+        config.idempotency.answers_per_tenant = 3;
+        config.idempotency.bytes_per_tenant = 4;
+        let quota = |answers, bytes| AnswerQuota { answers, bytes };
+        let expected = AnswerQuotas {
+            install: quota(1, 2),
+            tenant: quota(3, 4),
+        };
+        assert_eq!(idempotency_limits(&config).quotas, expected);
     }
 }

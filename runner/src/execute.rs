@@ -8,13 +8,12 @@ use std::time::{Duration, Instant};
 use alga_bundles::{BundleCache, FetchError};
 use alga_host_api::{Invocation, Request, Response};
 use alga_model::ErrorChain;
-use alga_registry::InstallState;
 use alga_storage::{Actor, Caller, Gate};
 use metrics::Histogram;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
-use crate::admission::{Admission, Reason, Refusal, Who};
+use crate::admission::{Admission, Permit, Reason, Refusal, Who};
 use crate::engine::{Engine, PrepareError, Run, RunError, RunLimits};
 use crate::headers;
 use crate::installs::KnownInstall;
@@ -50,6 +49,24 @@ pub struct Call {
     pub config: Option<BTreeMap<String, String>>,
     /// The id that joins the logs of all who take part.
     pub request_id: Arc<str>,
+}
+
+/// A call that may run, and holds its place until it has.
+#[derive(Debug)]
+#[must_use = "the place is given back when this is dropped"]
+pub struct Admitted {
+    call: Call,
+    permit: Permit,
+    deadline: Instant,
+    begun: Begun,
+}
+
+/// An invocation, for the log.
+#[derive(Debug)]
+struct Begun {
+    id: Uuid,
+    at: Instant,
+    span: Span,
 }
 
 /// Why a call was not answered.
@@ -110,44 +127,72 @@ impl Executor {
 
     /// Has the extension answer.
     pub async fn execute(&self, call: Call) -> Result<Response, ExecuteError> {
-        let install = &call.install.install;
-        let invocation = Uuid::now_v7();
-        let span = tracing::info_span!(
-            "engine.invoke",
-            request.id = %call.request_id,
-            invocation.id = %invocation,
-            tenant.id = %install.tenant,
-            install.id = %install.id,
-            extension.id = %install.extension_name,
-            extension.version = %install.version,
-        );
-        async {
-            let unanswered = Unanswered(Instant::now());
-            let answer = self.answer(call, invocation).await;
-            let duration = unanswered.answered();
-            match &answer {
-                Ok(_) => self.answered.record(duration),
-                Err(error) => duration_of(error.code()).record(duration),
+        let deadline = self.engine.deadline(call.timeout);
+        self.run(self.admit(call, deadline).await?).await
+    }
+
+    /// Waits until a call may run. Dropped before that, the call has left nothing anywhere.
+    pub async fn admit(&self, call: Call, deadline: Instant) -> Result<Admitted, ExecuteError> {
+        let begun = Begun::new(&call);
+        let admit = async {
+            let unanswered = Unanswered(begun.at);
+            let permit = self.permit(&call, deadline).await;
+            match &permit {
+                Ok(_) => unanswered.goes_on(),
+                Err(error) => report_failure(error, unanswered.ended()),
             }
-            report(&answer, millis(duration));
+            permit
+        };
+        let permit = admit.instrument(begun.span.clone()).await?;
+        Ok(Admitted {
+            call,
+            permit,
+            deadline,
+            begun,
+        })
+    }
+
+    fn report(&self, response: &Response, duration: Duration) {
+        self.answered.record(duration);
+        tracing::info!(
+            duration_ms = millis(duration),
+            http.response.status_code = response.status,
+            "the extension answered"
+        );
+    }
+
+    /// Has the extension answer a call that may run.
+    pub async fn run(&self, admitted: Admitted) -> Result<Response, ExecuteError> {
+        let span = admitted.begun.span.clone();
+        async {
+            let unanswered = Unanswered(admitted.begun.at);
+            let answer = self.answer(admitted).await;
+            let duration = unanswered.ended();
+            match &answer {
+                Ok(response) => self.report(response, duration),
+                Err(error) => report_failure(error, duration),
+            }
             answer
         }
         .instrument(span)
         .await
     }
 
-    async fn answer(&self, call: Call, invocation: Uuid) -> Result<Response, ExecuteError> {
+    async fn permit(&self, call: &Call, deadline: Instant) -> Result<Permit, ExecuteError> {
+        call.ensure_enabled()?;
+        let most = call.install.install.concurrency;
+        Ok(self.admission.admit(call.who(), most, deadline).await?)
+    }
+
+    async fn answer(&self, admitted: Admitted) -> Result<Response, ExecuteError> {
+        let Admitted {
+            call,
+            // Had first, as fetching and compiling are to be had as little without bounds as running.
+            permit,
+            deadline,
+            begun: Begun { id: invocation, .. },
+        } = admitted;
         let install = &call.install.install;
-        if install.state != InstallState::Enabled {
-            return Err(ExecuteError::Disabled);
-        }
-        let deadline = self.engine.deadline(call.timeout);
-        let who = Who {
-            tenant: install.tenant,
-            install: install.id,
-        };
-        // First, as fetching and compiling are to be had as little without bounds as running.
-        let permit = self.admission.admit(who, install.concurrency, deadline).await?;
         let hash = install.content_hash;
         let bundles = Arc::clone(&self.bundles);
         let load = async move { bundles.get(hash).await?.read_component().await };
@@ -190,13 +235,55 @@ impl Executor {
     }
 }
 
+impl Call {
+    /// Whose call it is.
+    pub fn who(&self) -> Who {
+        Who {
+            tenant: self.install.install.tenant,
+            install: self.install.install.id,
+        }
+    }
+
+    /// Fails where the install was disabled when it was looked up.
+    pub fn ensure_enabled(&self) -> Result<(), ExecuteError> {
+        let enabled = self.install.is_enabled();
+        enabled.then_some(()).ok_or(ExecuteError::Disabled)
+    }
+}
+
+impl Begun {
+    fn new(call: &Call) -> Self {
+        let install = &call.install.install;
+        let id = Uuid::now_v7();
+        let span = tracing::info_span!(
+            "engine.invoke",
+            request.id = %call.request_id,
+            invocation.id = %id,
+            tenant.id = %install.tenant,
+            install.id = %install.id,
+            extension.id = %install.extension_name,
+            extension.version = %install.version,
+        );
+        Self {
+            id,
+            at: Instant::now(),
+            span,
+        }
+    }
+}
+
 /// An invocation until it is answered. Dropped before that, its caller has gone away or the process
 /// stops; the guest is gone in any case.
 struct Unanswered(Instant);
 
 impl Unanswered {
+    /// It is still to be answered, by somebody else.
+    fn goes_on(self) {
+        std::mem::forget(self);
+    }
+
     /// It was; how long that took.
-    fn answered(self) -> Duration {
+    fn ended(self) -> Duration {
         let duration = self.0.elapsed();
         std::mem::forget(self);
         duration
@@ -224,21 +311,11 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// One event an invocation; the only place where its failure is logged. What a guest does wrong is
-/// its author's business and wakes no operator.
-fn report(answer: &Result<Response, ExecuteError>, duration_ms: u64) {
-    let error = match answer {
-        Ok(response) => {
-            let status = response.status;
-            tracing::info!(
-                duration_ms,
-                http.response.status_code = status,
-                "the extension answered"
-            );
-            return;
-        }
-        Err(error) => error,
-    };
+/// The only place where the failure of an invocation is logged, in one event. What a guest does wrong
+/// is its author's business and wakes no operator.
+fn report_failure(error: &ExecuteError, duration: Duration) {
+    duration_of(error.code()).record(duration);
+    let duration_ms = millis(duration);
     let (code, blame) = (error.code(), error.blame());
     let cause = ErrorChain(error);
     match error {

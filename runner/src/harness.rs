@@ -115,7 +115,7 @@ impl Harness {
             tenant: self.install.tenant,
             install: self.id,
         };
-        let permit = self.admission.admit(who, deadline).await;
+        let permit = self.admission.admit(who, None, deadline).await;
         let invocation = Uuid::now_v7();
         let request_id: Arc<str> = invocation.to_string().into();
         let run = Run {
@@ -289,6 +289,7 @@ fn all_at_once(places: usize) -> Admission {
     };
     let limits = admission::Limits {
         process: caps,
+        reserve: 0,
         tenant: caps,
         install: caps,
     };

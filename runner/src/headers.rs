@@ -19,6 +19,24 @@ const HOP_BY_HOP: [&str; 8] = [
 ];
 const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "x-runner-auth"];
 const CREDENTIAL_PREFIXES: [&str; 2] = ["proxy-", "x-alga-"];
+/// What whoever passes a request on, or repeats it, writes anew: for tracing, and about the way it took.
+const OF_THE_WAY: [&str; 14] = [
+    "b3",
+    "baggage",
+    "content-length",
+    "date",
+    "forwarded",
+    "sentry-trace",
+    "traceparent",
+    "tracestate",
+    "via",
+    "x-amzn-trace-id",
+    "x-cloud-trace-context",
+    "x-correlation-id",
+    "x-real-ip",
+    "x-request-id",
+];
+const OF_THE_WAY_PREFIXES: [&str; 3] = ["x-b3-", "x-envoy-", "x-forwarded-"];
 /// The host sets the length of an answer and its ids itself. The others act on more than the
 /// answer: on the cookies, caches, credentials or later requests of the whole origin.
 const NOT_FROM_GUEST: [&str; 13] = [
@@ -62,6 +80,14 @@ pub(crate) fn to_guest(headers: Vec<Header>) -> Vec<Header> {
                 && !named.iter().any(|named| named == name)
         })
         .collect()
+}
+
+/// Whether a header, by its lowercase name, may be another one when the same request is repeated.
+pub(crate) fn changes_on_the_way(name: &str) -> bool {
+    OF_THE_WAY.contains(&name)
+        || OF_THE_WAY_PREFIXES
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
 }
 
 /// What of a guest's headers its caller gets to see.

@@ -1,27 +1,36 @@
 //! Requests with a key are answered once, however often they are repeated.
 //!
-//! Whoever comes first claims the key in the registry, runs the extension and keeps the answer
-//! there; whoever repeats the request gets that. Within this process those with the same key stand
-//! in one line, so that only the first of them asks the registry; other processes are waited for by
-//! asking again. A claim ends with its lease, so that a crash blocks no key for long.
+//! A request is looked up first, which writes nothing. One that nobody has answered is admitted as
+//! any call is, and only then claims its key in the registry, runs, and has its answer kept there.
+//! So a call that is refused leaves nothing behind, and nobody has a claim without a permit. Within
+//! this process those with the same key stand in one line, of whom the first asks the registry;
+//! other processes are waited for by asking again. A claim ends with its lease, so that a crash
+//! blocks no key for long.
 
-use std::collections::HashMap;
-use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+mod answer;
+mod claim;
+mod digest;
+mod lines;
+
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use alga_host_api::{Header, Response};
-use alga_model::{Clock, ContentHash, ContentHasher, ErrorChain, InstallId};
+use alga_host_api::Response;
+use alga_model::{Clock, ErrorChain, InstallId};
 use alga_registry::{
-    Claim, Claimed, IdempotencyKey, InstallState, KeyedRequest, MAX_ANSWER_BYTES, Registry,
+    AnswerQuotas, Claim, Claimed, IdempotencyKey, KeptAnswer, KeyedRequest, Known, Registry,
     RegistryError,
 };
-use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use tokio::sync::watch;
 
+use self::answer::{decode, worth_keeping};
+use self::claim::Held;
+use self::digest::digest;
+use self::lines::{Lines, Place};
+use crate::admission::{Admission, Caps, Limits, Permit, Reason, Refusal, Who};
 use crate::engine::RunError;
 use crate::execute::{Call, ExecuteError};
-use crate::headers;
+use crate::installs::Installs;
 
 /// How long an answer is kept.
 const KEPT: Duration = Duration::from_hours(24);
@@ -29,19 +38,51 @@ const KEPT: Duration = Duration::from_hours(24);
 const KEEPING: Duration = Duration::from_secs(10);
 /// How long to wait until another process is asked for again, at first and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+/// How many requests are looked up at once. Each may bring an answer of a MiB, of which there are a
+/// few copies until it is on its way.
+const LOOK_UPS: usize = 16;
 
 /// Answers requests with a key once.
 #[derive(Debug)]
 pub struct Idempotency {
     registry: Arc<dyn Registry>,
+    installs: Arc<Installs>,
     clock: Arc<dyn Clock>,
     lease: Duration,
+    quotas: AnswerQuotas,
     lines: Arc<Lines>,
+    look_ups: Admission,
+    repeats: Admission,
+    stopping: watch::Sender<bool>,
+}
+
+/// What bounds requests with a key.
+#[derive(Debug, Clone, Copy)]
+pub struct IdempotencyLimits {
+    /// No invocation takes longer.
+    pub longest_call: Duration,
+    /// What bounds calls. As many as may wait there may wait for the answer to another request, and
+    /// to be looked up.
+    pub calls: Limits,
+    /// How long a request may wait to be looked up.
+    pub longest_wait: Duration,
+    /// How much is kept.
+    pub quotas: AnswerQuotas,
+}
+
+/// What there is to do about a request with a key.
+#[derive(Debug)]
+pub enum Turn {
+    /// Nothing: this is the answer.
+    Replay(Answer),
+    /// It is to be answered, and by nobody else of this process as long as this lives.
+    Run(Front),
 }
 
 /// The front place among the requests of this process that have the same key.
 #[derive(Debug)]
-pub struct Turn {
+#[must_use = "the next one has its turn when this is dropped"]
+pub struct Front {
     request: KeyedRequest,
     deadline: Instant,
     _place: Place,
@@ -50,10 +91,11 @@ pub struct Turn {
 /// An answer, and where it comes from.
 #[derive(Debug)]
 pub struct Answer {
-    /// The extension's answer.
-    pub response: Response,
     /// Whether it was given to an earlier request.
     pub is_replay: bool,
+    response: Response,
+    /// Of a replay, which is a copy in memory until it is written.
+    _look_up: Option<Permit>,
 }
 
 /// Why a request with a key was not answered.
@@ -62,6 +104,22 @@ pub enum OnceError {
     /// The key belongs to something else.
     #[error("the idempotency key was used for another request")]
     OtherRequest,
+    /// Somebody else is answering it, and takes longer than this one may wait.
+    #[error("the request is being answered")]
+    InProgress,
+    /// It was answered, and only that is known.
+    #[error(
+        "the request was carried out with status {status}; its answer of {bytes} bytes is not kept"
+    )]
+    NotKept {
+        /// The status of the answer.
+        status: u16,
+        /// How large status, headers and body were together.
+        bytes: u64,
+    },
+    /// The install was uninstalled.
+    #[error("the install is uninstalled")]
+    Uninstalled,
     /// It is not known whether the request was answered before.
     #[error("cannot tell whether the request was answered before")]
     Registry(#[from] RegistryError),
@@ -70,256 +128,257 @@ pub enum OnceError {
     Execute(#[from] ExecuteError),
 }
 
+impl Answer {
+    /// The answer, written by `write`. A replay has its place among those looked up until then.
+    pub fn written<T>(self, write: impl FnOnce(Response) -> T) -> T {
+        write(self.response)
+    }
+}
+
 impl Idempotency {
-    /// Keeps answers in `registry`. No invocation takes longer than `longest`.
-    pub fn new(registry: Arc<dyn Registry>, clock: Arc<dyn Clock>, longest: Duration) -> Self {
+    /// Keeps answers in `registry`.
+    pub fn new(
+        registry: Arc<dyn Registry>,
+        installs: Arc<Installs>,
+        clock: Arc<dyn Clock>,
+        limits: IdempotencyLimits,
+    ) -> Self {
+        let (calls, longest_wait) = (limits.calls, limits.longest_wait);
         Self {
             registry,
+            installs,
             clock,
-            lease: longest + KEEPING,
+            lease: limits.longest_call + KEEPING,
+            quotas: limits.quotas,
             lines: Arc::default(),
+            look_ups: Admission::to_something_else(of_look_ups(calls), longest_wait),
+            repeats: Admission::to_something_else(of_repeats(calls), Duration::ZERO),
+            stopping: watch::Sender::default(),
         }
     }
 
-    /// Waits until no other request of this process with the same key is before this one.
+    /// Refuses requests from now on, those too that wait for the answer to another one.
+    pub fn close(&self) {
+        self.look_ups.close();
+        self.repeats.close();
+        self.stopping.send_replace(true);
+    }
+
+    /// Waits until nobody answers the same request, at most until `deadline`, and gives the answer
+    /// there is by then. Writes nothing.
     pub async fn turn(
         &self,
         call: &Call,
         key: IdempotencyKey,
         deadline: Instant,
     ) -> Result<Turn, OnceError> {
-        let install = &call.install.install;
-        if install.state != InstallState::Enabled {
-            return Err(ExecuteError::Disabled.into());
-        }
+        call.ensure_enabled()?;
+        let who = call.who();
         let request = KeyedRequest {
-            install: install.id,
+            install: who.install,
             digest: digest(call),
             key,
         };
-        let id = (request.install, request.key.clone());
-        let place = tokio::time::timeout_at(deadline.into(), self.lines.enter(id));
-        Ok(Turn {
-            _place: place.await.map_err(|_| timeout())?,
+        let mut waits = None;
+        let place = self.front(&request, who, deadline, &mut waits).await?;
+        let (mut pause, longest_pause) = PAUSES;
+        loop {
+            if waits.is_some() {
+                self.ensure_still_enabled(who.install).await?;
+            }
+            let look_up = self.look_ups.admit(who, None, deadline).await;
+            let look_up = look_up.map_err(ExecuteError::from)?;
+            let known = self.registry.known_request(&request, self.clock.now());
+            match known.await? {
+                None => break,
+                Some(Known::Theirs) => {}
+                Some(known) => return Ok(Turn::Replay(replay(known, &request, Some(look_up))?)),
+            }
+            drop(look_up);
+            self.wait(who, &mut waits).await?;
+            if Instant::now() + pause >= deadline {
+                return Err(in_progress());
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                refusal = self.stopped() => return Err(refusal),
+            }
+            pause = (pause * 2).min(longest_pause);
+        }
+        Ok(Turn::Run(Front {
             request,
             deadline,
-        })
+            _place: place,
+        }))
     }
 
-    /// Gives the answer that was kept; or has `run` answer within the time that is left, and keeps
-    /// that. Begun, it should not be dropped: what a guest did half-way would be done again.
-    pub async fn answer<F>(
+    /// Claims the request, has `run` answer it and keeps the answer. Begun, it should not be dropped:
+    /// what a guest did half-way would be done again.
+    pub async fn answer(
         &self,
-        turn: Turn,
-        run: impl FnOnce(Duration) -> F,
-    ) -> Result<Answer, OnceError>
-    where
-        F: Future<Output = Result<Response, ExecuteError>>,
-    {
-        let claim = match self.claim(&turn).await? {
-            Ok(claim) => claim,
-            Err(response) => {
-                count("replayed");
-                tracing::info!(
-                    install.id = %turn.request.install,
-                    "the answer to an earlier request was given again"
-                );
-                return Ok(Answer {
-                    response,
-                    is_replay: true,
-                });
-            }
+        front: Front,
+        run: impl Future<Output = Result<Response, ExecuteError>>,
+    ) -> Result<Answer, OnceError> {
+        let now = self.clock.now();
+        let claimed = self
+            .registry
+            .claim_request(&front.request, now, now.plus(self.lease));
+        let claim = match claimed.await {
+            Ok(Claimed::Ours(claim)) => Held::new(Arc::clone(&self.registry), claim),
+            Ok(Claimed::Known(known)) => return replay(known, &front.request, None),
+            Err(RegistryError::NotFound { .. }) => return Err(OnceError::Uninstalled),
+            Err(error) => return Err(error.into()),
         };
-        let left = turn.deadline.saturating_duration_since(Instant::now());
-        let answer = run(left).await;
-        let to_keep = answer.as_ref().ok().and_then(worth_keeping);
-        let finished = if let Some(answer) = to_keep {
-            self.keep(&claim, &answer).await
+        if Instant::now() >= front.deadline {
+            claim.give_up().await;
+            return Err(ExecuteError::from(RunError::Timeout).into());
+        }
+        let answer = run.await;
+        if let Some(answer) = answer.as_ref().ok().and_then(worth_keeping) {
+            self.keep(claim.answered(), &answer).await;
         } else {
             count("not_kept");
-            self.registry.give_up_request(&claim).await
-        };
-        if let Err(error) = finished {
-            // The caller has an answer, which is what it came for.
-            tracing::warn!(
-                install.id = %turn.request.install,
-                error = %ErrorChain(&error),
-                error.blame = "host",
-                "an answer can't be kept for those who repeat the request"
-            );
+            claim.give_up().await;
         }
         Ok(Answer {
             response: answer?,
             is_replay: false,
+            _look_up: None,
         })
     }
 
-    /// Claims the request, or finds its answer. Waits for other processes that are answering it.
-    async fn claim(&self, turn: &Turn) -> Result<Result<Claim, Response>, OnceError> {
-        let (mut pause, longest_pause) = PAUSES;
-        loop {
-            let now = self.clock.now();
-            let claimed = self
-                .registry
-                .claim_request(&turn.request, now, now.plus(self.lease));
-            match claimed.await? {
-                Claimed::Ours(claim) => return Ok(Ok(claim)),
-                Claimed::Answered(answer) => return Ok(Err(decode(&answer)?)),
-                Claimed::OtherRequest => {
-                    count("conflict");
-                    return Err(OnceError::OtherRequest);
-                }
-                Claimed::Theirs => {}
+    /// Comes to the front of those with the same key.
+    async fn front(
+        &self,
+        request: &KeyedRequest,
+        who: Who,
+        deadline: Instant,
+        waits: &mut Option<Permit>,
+    ) -> Result<Place, OnceError> {
+        let id = (request.install, request.key.clone());
+        let mut place = self.lines.stand(id);
+        if !place.is_front() {
+            self.wait(who, waits).await?;
+            tokio::select! {
+                biased;
+                () = place.come_to_front() => {}
+                refusal = self.stopped() => return Err(refusal),
+                () = tokio::time::sleep_until(deadline.into()) => return Err(in_progress()),
             }
-            if Instant::now() + pause >= turn.deadline {
-                return Err(timeout());
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(longest_pause);
+        }
+        Ok(place)
+    }
+
+    /// Counts a request among those that wait, of whom there must not be too many.
+    async fn wait(&self, who: Who, waits: &mut Option<Permit>) -> Result<(), OnceError> {
+        if waits.is_none() {
+            let permit = self.repeats.admit(who, None, Instant::now()).await;
+            *waits = Some(permit.map_err(ExecuteError::from)?);
+        }
+        Ok(())
+    }
+
+    /// Resolves when nobody should wait any more.
+    async fn stopped(&self) -> OnceError {
+        // The sender is in `self`, so the channel is open.
+        let _ = self.stopping.subscribe().wait_for(|stops| *stops).await;
+        ExecuteError::from(Refusal::because(Reason::Closed)).into()
+    }
+
+    /// Who has waited knows the install as it was before.
+    async fn ensure_still_enabled(&self, install: InstallId) -> Result<(), OnceError> {
+        match self.installs.find(install).await? {
+            None => Err(OnceError::Uninstalled),
+            Some(install) if install.is_enabled() => Ok(()),
+            Some(_) => Err(ExecuteError::Disabled.into()),
         }
     }
 
-    async fn keep(&self, claim: &Claim, answer: &[u8]) -> Result<(), RegistryError> {
+    /// Keeps an answer. Where that fails the claim stands until its lease is over: what was done must
+    /// not be done again at once.
+    async fn keep(&self, claim: Claim, answer: &KeptAnswer) {
         let until = self.clock.now().plus(KEPT);
-        let kept = self.registry.keep_answer(claim, answer, until).await?;
-        count(if kept { "kept" } else { "late" });
-        Ok(())
+        let kept = self
+            .registry
+            .keep_answer(&claim, answer, until, self.quotas);
+        match kept.await {
+            Ok(true) if answer.content.is_some() => count("kept"),
+            Ok(true) => count("kept_as_mark"),
+            Ok(false) => count("late"),
+            // The caller has an answer, which is what it came for.
+            Err(error) => tracing::warn!(
+                error = %ErrorChain(&error),
+                error.blame = "host",
+                "an answer can't be kept for those who repeat the request"
+            ),
+        }
     }
 }
 
-fn timeout() -> OnceError {
-    ExecuteError::Run(RunError::Timeout).into()
+/// What somebody gets who is not the one to answer.
+fn replay(
+    known: Known,
+    request: &KeyedRequest,
+    look_up: Option<Permit>,
+) -> Result<Answer, OnceError> {
+    let kept = match known {
+        Known::Answered(kept) => kept,
+        Known::Theirs => return Err(in_progress()),
+        Known::OtherRequest => {
+            count("conflict");
+            return Err(OnceError::OtherRequest);
+        }
+    };
+    let KeptAnswer { status, bytes, .. } = kept;
+    let Some(content) = kept.content else {
+        count("not_replayed");
+        return Err(OnceError::NotKept { status, bytes });
+    };
+    let response = decode(status, &content)?;
+    count("replayed");
+    tracing::info!(
+        install.id = %request.install,
+        "the answer to an earlier request was given again"
+    );
+    Ok(Answer {
+        response,
+        is_replay: true,
+        _look_up: look_up,
+    })
+}
+
+fn in_progress() -> OnceError {
+    count("in_progress");
+    OnceError::InProgress
+}
+
+/// As few at once as there is memory for, shared as the places of calls are.
+fn of_look_ups(calls: Limits) -> Limits {
+    let at_once = |running, caps: Caps| Caps { running, ..caps };
+    Limits {
+        process: at_once(LOOK_UPS, calls.process),
+        reserve: LOOK_UPS / 4,
+        tenant: at_once(LOOK_UPS / 2, calls.tenant),
+        install: at_once(LOOK_UPS / 4, calls.install),
+    }
+}
+
+/// As many as calls may wait. Nobody waits to wait.
+fn of_repeats(calls: Limits) -> Limits {
+    let waiting = |caps: Caps| Caps {
+        running: caps.waiting,
+        ..caps
+    };
+    Limits {
+        process: waiting(calls.process),
+        reserve: calls.process.waiting / 4,
+        tenant: waiting(calls.tenant),
+        install: waiting(calls.install),
+    }
 }
 
 fn count(outcome: &'static str) {
     metrics::counter!("alga_idempotency_requests_total", "outcome" => outcome).increment(1);
-}
-
-/// What makes two calls the same: the install, and all that its guest gets to see of the request.
-fn digest(call: &Call) -> ContentHash {
-    let mut hasher = ContentHasher::new();
-    let mut add = |part: &[u8]| {
-        hasher.update(&(part.len() as u64).to_be_bytes());
-        hasher.update(part);
-    };
-    let request = &call.request;
-    add(call.install.install.id.as_bytes());
-    add(request.method.as_bytes());
-    add(request.path.as_bytes());
-    // None and empty are different: each is a list of one part or of none.
-    add(&[u8::from(request.query.is_some())]);
-    add(request.query.as_deref().unwrap_or_default().as_bytes());
-    add(&[u8::from(request.body.is_some())]);
-    add(request.body.as_deref().unwrap_or_default());
-    for header in headers::to_guest(request.headers.clone()) {
-        add(header.name.as_bytes());
-        add(header.value.as_bytes());
-    }
-    hasher.finish()
-}
-
-/// The answer as it is kept, if it is. What failed, or came too early, is worth another try.
-fn worth_keeping(response: &Response) -> Option<Vec<u8>> {
-    let is_final = response.status != 429 && response.status < 500;
-    is_final
-        .then(|| encode(response))
-        .filter(|answer| answer.len() <= MAX_ANSWER_BYTES)
-}
-
-/// A kept answer is this in one line of JSON, and then the body as it is.
-#[derive(Serialize, Deserialize)]
-struct Head {
-    status: u16,
-    headers: Vec<(String, String)>,
-    has_body: bool,
-}
-
-fn encode(response: &Response) -> Vec<u8> {
-    let pair = |header: &Header| (header.name.clone(), header.value.clone());
-    let head = Head {
-        status: response.status,
-        headers: response.headers.iter().map(pair).collect(),
-        has_body: response.body.is_some(),
-    };
-    let mut answer = serde_json::to_vec(&head).expect("texts and numbers can be written as JSON");
-    answer.push(b'\n');
-    answer.extend(response.body.as_deref().unwrap_or_default());
-    answer
-}
-
-fn decode(answer: &[u8]) -> Result<Response, RegistryError> {
-    let damaged =
-        |source: Box<dyn std::error::Error + Send + Sync>| RegistryError::Internal { source };
-    let end = answer.iter().position(|byte| *byte == b'\n');
-    let (head, body) = answer.split_at(end.unwrap_or(answer.len()));
-    let head: Head = serde_json::from_slice(head).map_err(|error| damaged(error.into()))?;
-    let headers = head.headers.into_iter();
-    Ok(Response {
-        status: head.status,
-        headers: headers
-            .map(|(name, value)| Header { name, value })
-            .collect(),
-        body: head
-            .has_body
-            .then(|| body.get(1..).unwrap_or_default().to_vec()),
-    })
-}
-
-type LineId = (InstallId, IdempotencyKey);
-
-/// For each key that somebody uses now, those who do.
-#[derive(Default)]
-struct Lines(Mutex<HashMap<LineId, Arc<AsyncMutex<()>>>>);
-
-/// A place in a line, the front one once it has the guard. Left when it is dropped.
-struct Place {
-    lines: Arc<Lines>,
-    id: LineId,
-    guard: Option<OwnedMutexGuard<()>>,
-}
-
-impl Lines {
-    async fn enter(self: &Arc<Self>, id: LineId) -> Place {
-        let line = Arc::clone(self.lock().entry(id.clone()).or_default());
-        let mut place = Place {
-            lines: Arc::clone(self),
-            id,
-            guard: None,
-        };
-        place.guard = Some(line.lock_owned().await);
-        place
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<LineId, Arc<AsyncMutex<()>>>> {
-        // Poisoning would need a panic below, which moves plain values only.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut lines = self.lines.lock();
-        drop(self.guard.take());
-        // One is that of the map itself; whoever comes needs the lock that is held here.
-        if lines
-            .get(&self.id)
-            .is_some_and(|line| Arc::strong_count(line) == 1)
-        {
-            lines.remove(&self.id);
-        }
-    }
-}
-
-impl fmt::Debug for Lines {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lines").finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Place").finish_non_exhaustive()
-    }
 }
 
 #[cfg(test)]

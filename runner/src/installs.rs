@@ -217,6 +217,11 @@ impl KnownInstall {
         }
     }
 
+    /// Whether it may run.
+    pub fn is_enabled(&self) -> bool {
+        self.install.state == InstallState::Enabled
+    }
+
     /// Whether this is the extension that a caller means, by name or by id.
     pub fn is_of(&self, extension: &ExtensionKey) -> bool {
         match extension {

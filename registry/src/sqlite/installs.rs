@@ -7,14 +7,14 @@ use uuid::Uuid;
 
 use super::error::SqliteError;
 use super::{
-    audit, extensions, find_all, find_one, json_text, lookahead, rows, switches, versions,
+    answers, audit, extensions, find_all, find_one, json_text, lookahead, rows, switches, versions,
 };
 use crate::audit::{AuditAction, AuditEntry};
 use crate::change::Change;
 use crate::error::{RegistryError, Resource};
 use crate::extension::ExtensionKey;
 use crate::grant::Grants;
-use crate::install::{Install, InstallEdit, InstallFilter, NewInstall};
+use crate::install::{Install, InstallEdit, InstallFilter, InstallState, NewInstall};
 use crate::page::{MAX_PAGE_ITEMS, Page, PageRequest};
 use crate::version::{Version, VersionKey};
 
@@ -117,6 +117,9 @@ pub(super) fn edit(
         return Ok(before);
     };
     update(tx, &after)?;
+    if after.state == InstallState::Uninstalled {
+        answers::remove_of(tx, id)?;
+    }
     let entry = AuditEntry::install_edited(edit, &before, &after);
     audit::record(tx, &entry, change)?;
     Ok(after)

@@ -27,7 +27,7 @@ use crate::change::Change;
 use crate::error::RegistryError;
 use crate::extension::{Extension, ExtensionKey};
 use crate::grant::Grants;
-use crate::idempotency::{self, Claim, Claimed, KeyedRequest};
+use crate::idempotency::{self, AnswerQuotas, Claim, Claimed, KeptAnswer, KeyedRequest, Known};
 use crate::install::{Install, InstallEdit, InstallFilter, NewInstall};
 use crate::page::{Page, PageRequest};
 use crate::registry::Registry;
@@ -282,18 +282,22 @@ impl Registry for SqliteRegistry {
         Ok(self.database.write(remove).await?)
     }
 
+    async fn known_request(
+        &self,
+        request: &KeyedRequest,
+        now: Timestamp,
+    ) -> Result<Option<Known>, RegistryError> {
+        let request = request.clone();
+        self.read(move |connection| answers::find(connection, &request, now))
+            .await
+    }
+
     async fn claim_request(
         &self,
         request: &KeyedRequest,
         now: Timestamp,
         until: Timestamp,
     ) -> Result<Claimed, RegistryError> {
-        // Most requests that can't be claimed are found so without the write lock.
-        let wanted = request.clone();
-        let find = move |connection: &Connection| answers::find(connection, &wanted, now);
-        if let Some(known) = self.read(find).await? {
-            return Ok(known);
-        }
         let request = request.clone();
         let claim = move |tx: &Transaction<'_>| answers::claim(tx, &request, now, until);
         Ok(self.database.write(claim).await?)
@@ -302,12 +306,13 @@ impl Registry for SqliteRegistry {
     async fn keep_answer(
         &self,
         claim: &Claim,
-        answer: &[u8],
+        answer: &KeptAnswer,
         until: Timestamp,
+        quotas: AnswerQuotas,
     ) -> Result<bool, RegistryError> {
-        idempotency::ensure_answer(answer)?;
-        let (claim, answer) = (claim.clone(), answer.to_owned());
-        let keep = move |tx: &Transaction<'_>| answers::keep(tx, &claim, &answer, until);
+        answer.ensure_valid()?;
+        let (claim, answer) = (claim.clone(), answer.clone());
+        let keep = move |tx: &Transaction<'_>| answers::keep(tx, &claim, &answer, until, quotas);
         Ok(self.database.write(keep).await?)
     }
 

@@ -15,7 +15,7 @@ use crate::audit::AuditRecord;
 use crate::config::Config;
 use crate::error::RegistryError;
 use crate::extension::Extension;
-use crate::idempotency::Known;
+use crate::idempotency::{KeptAnswer, UsedKey};
 use crate::install::{FormerVersion, Install, InstallState};
 use crate::switches::Switches;
 use crate::tenant::TenantSettings;
@@ -174,20 +174,32 @@ pub(super) fn audit_record(row: &Row<'_>) -> Result<AuditRecord, SqliteError> {
     })
 }
 
-/// A row's columns `rowid`, `request`, `expires_at`, `answer`. The key is the caller's own, and
-/// appears in no error.
-pub(super) fn known_request(row: &Row<'_>) -> Result<Known, SqliteError> {
+/// A row's columns `rowid`, `request`, `expires_at`, `status`, `bytes`, `answer`. The key is the
+/// caller's own, and appears in no error.
+pub(super) fn used_key(row: &Row<'_>) -> Result<UsedKey, SqliteError> {
     let rowid: i64 = row.get("rowid")?;
     let columns = Columns {
         row,
         table: ANSWERS,
         key: rowid.to_string(),
     };
-    Ok(Known {
+    Ok(UsedKey {
         digest: columns.content_hash("request")?,
         expires_at: columns.time("expires_at")?,
-        answer: columns.get("answer")?,
+        answer: kept_answer(&columns)?,
     })
+}
+
+/// The answer of a row, if it has one.
+fn kept_answer(columns: &Columns<'_>) -> Result<Option<KeptAnswer>, SqliteError> {
+    let Some(status) = columns.get("status")? else {
+        return Ok(None);
+    };
+    Ok(Some(KeptAnswer {
+        status,
+        bytes: columns.get("bytes")?,
+        content: columns.get("answer")?,
+    }))
 }
 
 /// What it means that a version's extension is missing.

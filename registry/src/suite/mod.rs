@@ -125,6 +125,13 @@ macro_rules! registry_suite {
             an_answer_has_a_bound
             of_claims_at_once_one_succeeds
             expired_answers_are_removed_in_batches
+            a_request_is_looked_up_without_being_claimed
+            a_mark_is_kept_without_the_content
+            the_oldest_answers_are_forgotten_where_there_are_too_many
+            the_oldest_answers_become_marks_where_they_are_too_large
+            installs_of_a_tenant_share_what_is_kept_for_it
+            what_is_gone_does_not_count
+            answers_go_with_their_install
         }
     };
     (@stamp $backend:ident, $open:expr, $($behaviour:ident)*) => {

@@ -255,6 +255,11 @@ impl Operation for EditInstall {
     type Answer = InstallBody;
 
     async fn run(admin: &Admin, by: &Author, ask: Ask<Self>) -> Result<InstallBody, AdminError> {
+        if matches!(ask.body, EditInstallBody::Concurrency(_)) {
+            // An install that the author may not know of stays unknown.
+            admin.find(by, ask.target).await?;
+            by.ensure_operator()?;
+        }
         let edit = match ask.body {
             EditInstallBody::State(state) => InstallEdit::State(state),
             EditInstallBody::Concurrency(most) => InstallEdit::Concurrency(most),

@@ -16,6 +16,7 @@ mod data;
 mod engine;
 mod error;
 mod flags;
+mod idempotency;
 mod keys;
 mod kind;
 mod log;
@@ -39,6 +40,7 @@ pub use data::DataConfig;
 pub use engine::EngineConfig;
 pub use error::{ConfigError, Mistake, Origin, Problem};
 pub use flags::Overrides;
+pub use idempotency::IdempotencyConfig;
 pub use keys::KeysConfig;
 pub use kind::KeyFile;
 pub(crate) use kind::parse_key;
@@ -66,6 +68,8 @@ pub struct Config {
     pub engine: EngineConfig,
     /// How many invocations there may be at once.
     pub admission: AdmissionConfig,
+    /// How much is kept for those who repeat a request.
+    pub idempotency: IdempotencyConfig,
     /// How the database of records is used.
     pub storage: StorageConfig,
     /// What a request to the storage may hold; see [`Config::storage_limits`].
@@ -157,6 +161,7 @@ impl Config {
             keys: Section::read(reader),
             engine: Section::read(reader),
             admission: Section::read(reader),
+            idempotency: Section::read(reader),
             storage: Section::read(reader),
             request_limits: Section::read(reader),
             quotas: Section::read(reader),
@@ -207,6 +212,7 @@ impl Config {
             &self.keys,
             &self.engine,
             &self.admission,
+            &self.idempotency,
             &self.storage,
             &self.request_limits,
             &self.quotas,

@@ -40,6 +40,10 @@ pub(super) enum ApiError {
     Internal,
     /// The idempotency key belongs to another request.
     IdempotencyConflict,
+    /// The same request is being answered, and takes longer than this one could wait.
+    IdempotencyInProgress,
+    /// The request was answered before, and its answer is not kept: status and size of that.
+    IdempotencyAnswerNotKept(u16, u64),
     /// The extension gave no answer.
     Execute(ExecuteError),
     /// An administrator did not get what was asked for.
@@ -61,7 +65,9 @@ impl ApiError {
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::IdempotencyConflict => StatusCode::CONFLICT,
+            Self::IdempotencyConflict
+            | Self::IdempotencyInProgress
+            | Self::IdempotencyAnswerNotKept(..) => StatusCode::CONFLICT,
             Self::Admin(error) => match error {
                 AdminError::Invalid { .. } => StatusCode::BAD_REQUEST,
                 AdminError::Forbidden(_) => StatusCode::FORBIDDEN,
@@ -123,6 +129,8 @@ impl ApiError {
             Self::Unavailable => "UNAVAILABLE",
             Self::Internal => "INTERNAL",
             Self::IdempotencyConflict => "IDEMPOTENCY_CONFLICT",
+            Self::IdempotencyInProgress => "IDEMPOTENCY_IN_PROGRESS",
+            Self::IdempotencyAnswerNotKept(..) => "IDEMPOTENCY_ANSWER_NOT_KEPT",
             Self::Execute(error) => error.code(),
             Self::Admin(error) => error.code(),
         }
@@ -145,6 +153,12 @@ impl ApiError {
             Self::IdempotencyConflict => {
                 "the idempotency key was used for another request".to_owned()
             }
+            Self::IdempotencyInProgress => {
+                "the request with this idempotency key is still being answered".to_owned()
+            }
+            Self::IdempotencyAnswerNotKept(status, bytes) => format!(
+                "the request was carried out with status {status}; its answer of {bytes} bytes is not kept"
+            ),
             Self::Execute(error) => error.to_string(),
             Self::Admin(error) => error.to_string(),
         }
@@ -153,6 +167,9 @@ impl ApiError {
     fn details(&self) -> Value {
         match self {
             Self::TooLarge(limit) => json!({ "limit": limit }),
+            Self::IdempotencyAnswerNotKept(status, bytes) => {
+                json!({ "status": status, "bytes": bytes })
+            }
             Self::Execute(ExecuteError::Run(RunError::OutOfFuel)) => json!({ "limit": "fuel" }),
             Self::Admin(error) => error.details(),
             Self::Execute(ExecuteError::Refused(refusal)) => match refusal.reason {
@@ -168,6 +185,7 @@ impl ApiError {
     fn retry_after(&self) -> Option<u64> {
         let wait = match self {
             Self::Execute(ExecuteError::Refused(Refusal { retry_after, .. })) => *retry_after,
+            Self::IdempotencyInProgress => RETRY_UNAVAILABLE,
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => RETRY_UNAVAILABLE,
             _ => return None,
         };
@@ -255,6 +273,8 @@ mod tests {
             ApiError::Unavailable,
             ApiError::Internal,
             ApiError::IdempotencyConflict,
+            ApiError::IdempotencyInProgress,
+            ApiError::IdempotencyAnswerNotKept(200, 2_000_000),
             ApiError::Execute(ExecuteError::Disabled),
             bundle(FetchError::NotFound { hash }),
             bundle(FetchError::Integrity {
@@ -319,6 +339,7 @@ mod tests {
         assert_eq!(after(1_000), Some(1));
         assert_eq!(after(1_001), Some(2));
         assert_eq!(ApiError::Unavailable.retry_after(), Some(1));
+        assert_eq!(ApiError::IdempotencyInProgress.retry_after(), Some(1));
         assert_eq!(ApiError::Internal.retry_after(), None);
     }
 

@@ -75,6 +75,7 @@ impl AppState {
     fn start_draining(&self) {
         // First: a request that is not counted any more must not be let in.
         self.app.executor.close();
+        self.app.idempotency.close();
         self.0.draining.store(true, Ordering::Relaxed);
     }
 

@@ -385,7 +385,11 @@ fn execute() -> Value {
         },
         "required": ["status", "headers"],
     });
-    let conflict = [(409, "IDEMPOTENCY_CONFLICT")];
+    let conflict = [
+        (409, "IDEMPOTENCY_ANSWER_NOT_KEPT"),
+        (409, "IDEMPOTENCY_CONFLICT"),
+        (409, "IDEMPOTENCY_IN_PROGRESS"),
+    ];
     let mut responses = responses([&EVERYWHERE[..], &OF_CALLS, &conflict].concat());
     responses.insert(
         "200".to_owned(),

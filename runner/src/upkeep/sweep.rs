@@ -129,7 +129,7 @@ mod tests {
     use std::convert::Infallible;
     use std::future::ready;
 
-    use alga_model::{ContentHash, InstallId, TenantId};
+    use alga_model::{ContentHash, TenantId};
     use alga_registry::{KeyedRequest, PageRequest};
     use alga_storage::AuditFilter;
 
@@ -199,9 +199,10 @@ mod tests {
     async fn answers_go_when_they_are_not_given_again() {
         let stage = Stage::open().await;
         let now = stage.clock.now();
+        let install = stage.install(TenantId::generate()).await.id;
         for key in 0..2 * BATCH_OF_ANSWERS {
             let request = KeyedRequest {
-                install: InstallId::generate(),
+                install,
                 key: key.to_string().parse().unwrap(),
                 digest: ContentHash::of(b""),
             };

@@ -124,45 +124,199 @@ async fn what_failed_can_be_tried_again_under_its_key() {
 }
 
 #[tokio::test]
-async fn a_large_answer_is_given_but_not_kept() {
+async fn a_large_answer_is_given_once_and_then_told_of() {
     let deployment = Deployment::started();
     for (bytes, kept) in [(1_000_000, true), (2_000_000, false)] {
         let guest = guest::body_of(bytes);
         let installed = deployment.install(&format!("com.example.of{bytes}"), &guest);
         let envelope = installed.envelope(&get("/"));
-        for again in [false, true] {
-            let (headers, body) = answered(keyed(&deployment, "k", &envelope)).await;
-            let answer = Answer::of(&serde_json::from_str(&body).unwrap());
-            assert_eq!(answer.body.len(), bytes as usize);
-            assert_eq!(headers.contains_key(REPLAY), again && kept, "{bytes}");
+        let (headers, body) = answered(keyed(&deployment, "k", &envelope)).await;
+        assert!(!headers.contains_key(REPLAY));
+        let answer = Answer::of(&serde_json::from_str(&body).unwrap());
+        assert_eq!(answer.body.len(), bytes as usize);
+        if kept {
+            let (headers, again) = answered(keyed(&deployment, "k", &envelope)).await;
+            assert_eq!(headers[REPLAY], "true");
+            assert_eq!(again, body);
+            continue;
         }
+        let again = keyed(&deployment, "k", &envelope).send().await.unwrap();
+        assert_eq!(again.status(), 409);
+        let error = again.json::<Value>().await.unwrap()["error"].clone();
+        assert_eq!(error["code"], "IDEMPOTENCY_ANSWER_NOT_KEPT");
+        assert_eq!(error["details"]["status"], 200);
+        assert!(
+            error["details"]["bytes"].as_u64().unwrap() > bytes.into(),
+            "{error}"
+        );
     }
 }
 
 #[tokio::test]
+async fn what_is_kept_for_an_install_has_its_bounds() {
+    for (setting, again) in [
+        ("ALGA_IDEMPOTENCY_ANSWERS_PER_INSTALL", None),
+        ("ALGA_IDEMPOTENCY_ANSWERS_PER_TENANT", None),
+        ("ALGA_IDEMPOTENCY_BYTES_PER_INSTALL", Some(409)),
+        ("ALGA_IDEMPOTENCY_BYTES_PER_TENANT", Some(409)),
+    ] {
+        let mut deployment = Deployment::new();
+        // One answer of the example fits into these bytes, two do not.
+        let most = if again.is_some() { "300" } else { "1" };
+        deployment.set(setting, most);
+        deployment.start();
+        let (notes, line) = note(&deployment).await;
+        for key in ["a", "b"] {
+            answered(keyed(&deployment, key, &line)).await;
+        }
+        let (headers, _) = answered(keyed(&deployment, "b", &line)).await;
+        assert!(headers.contains_key(REPLAY), "{setting}: the last one");
+        let first = keyed(&deployment, "a", &line).send().await.unwrap();
+        match again {
+            None => assert_eq!(first.status(), 200, "{setting}"),
+            Some(status) => assert_eq!(first.status(), status, "{setting}"),
+        }
+        // Who is forgotten is done again; who left a mark is not.
+        let lines = 3 + u64::from(again.is_none());
+        assert_eq!(revision(&deployment, &notes).await, lines, "{setting}");
+    }
+}
+
+#[tokio::test]
+async fn a_repeat_may_come_another_way() {
+    let deployment = Deployment::started();
+    let (notes, mut line) = note(&deployment).await;
+    answered(keyed(&deployment, "k", &line)).await;
+    line["http"]["headers"]["traceparent"] =
+        json!("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    line["http"]["headers"]["x-forwarded-for"] = json!("192.0.2.1");
+    line["context"]["request_id"] = json!("e2e-2");
+    line["limits"] = json!({ "timeout_ms": 5000 });
+    let (headers, _) = answered(keyed(&deployment, "k", &line)).await;
+    assert_eq!(headers[REPLAY], "true");
+    for (pointer, value) in [
+        ("/context/config", json!({ "greeting": "Hi" })),
+        ("/providers", json!([])),
+    ] {
+        let mut other = line.clone();
+        let (parent, member) = pointer.rsplit_once('/').unwrap();
+        other.pointer_mut(parent).unwrap()[member] = value;
+        let request = keyed(&deployment, "k", &other).send().await.unwrap();
+        let conflict = (409, "IDEMPOTENCY_CONFLICT".to_owned());
+        assert_eq!(refusal(request).await, conflict, "{pointer}");
+    }
+    assert_eq!(revision(&deployment, &notes).await, 2);
+}
+
+#[tokio::test]
+async fn an_answer_goes_with_its_install() {
+    let deployment = Deployment::started();
+    let (notes, line) = note(&deployment).await;
+    answered(keyed(&deployment, "k", &line)).await;
+    let path = format!("/v1/installs/{}", notes.install);
+    let edit = async |state: &str| {
+        let request = deployment.admin(Method::PATCH, &path);
+        let edited = request.json(&json!({ "state": state })).send().await;
+        assert_eq!(edited.unwrap().status(), 200);
+    };
+    let again = async || keyed(&deployment, "k", &line).send().await.unwrap();
+    edit("disabled").await;
+    let disabled = (409, "INSTALL_DISABLED".to_owned());
+    assert_eq!(refusal(again().await).await, disabled);
+    edit("enabled").await;
+    assert_eq!(again().await.headers()[REPLAY], "true");
+    let gone = deployment.admin(Method::DELETE, &path).send().await;
+    assert_eq!(gone.unwrap().status(), 200);
+    let unknown = (404, "NOT_FOUND".to_owned());
+    assert_eq!(refusal(again().await).await, unknown);
+}
+
+#[tokio::test]
+async fn repeats_that_wait_are_few_and_told_that_it_takes_long() {
+    let mut deployment = Deployment::new();
+    deployment.set("ALGA_ADMISSION_INSTALL_QUEUE", "2");
+    deployment.start();
+    let looping = deployment.install("com.example.loop", &guest::log_then_loop());
+    let lasting = |timeout_ms: u64| {
+        let mut envelope = looping.envelope(&get("/"));
+        envelope["limits"] = json!({ "timeout_ms": timeout_ms });
+        envelope
+    };
+    let first = async {
+        refusal(
+            keyed(&deployment, "k", &lasting(5_000))
+                .send()
+                .await
+                .unwrap(),
+        )
+        .await
+    };
+    let repeats = async {
+        deployment.logged(guest::LOOPING, 1).await;
+        let envelope = lasting(500);
+        let repeats = join_all((0..5).map(async |_| {
+            let answer = keyed(&deployment, "k", &envelope).send().await.unwrap();
+            assert!(answer.headers().contains_key("retry-after"), "{answer:?}");
+            refusal(answer).await
+        }));
+        let mut refusals = repeats.await;
+        refusals.sort();
+        refusals
+    };
+    let (first, repeats) = tokio::join!(first, repeats);
+    assert_eq!(first, (504, "TIMEOUT".to_owned()));
+    let waited = (409, "IDEMPOTENCY_IN_PROGRESS".to_owned());
+    let refused = (429, "CONCURRENCY_LIMITED".to_owned());
+    let mut expected = vec![waited; 2];
+    expected.extend(vec![refused; 3]);
+    assert_eq!(repeats, expected);
+}
+
+#[tokio::test]
 async fn what_has_begun_goes_on_when_its_caller_hangs_up() {
+    let deployment = Deployment::started();
+    let looping = deployment.install("com.example.loop", &guest::log_then_loop());
+    let mut envelope = looping.envelope(&get("/"));
+    envelope["limits"] = json!({ "timeout_ms": 2000 });
+    tokio::select! {
+        answer = keyed(&deployment, "k", &envelope).send() => panic!("answered: {answer:?}"),
+        _ = deployment.logged(guest::LOOPING, 1) => {}
+    }
+    deployment
+        .logged("given up before it was answered", 1)
+        .await;
+    let log = deployment.logged("the extension gave no answer", 1).await;
+    assert!(!log.contains("CANCELLED"), "{log}");
+}
+
+#[tokio::test]
+async fn who_hangs_up_before_it_runs_leaves_nothing() {
     let mut deployment = Deployment::new();
     deployment.set("ALGA_ENGINE_MAX_INSTANCES", "1");
+    deployment.set("ALGA_ENGINE_TIMEOUT_MS", "60000");
     deployment.set("ALGA_ADMISSION_QUEUE_WAIT_MS", "60000");
     deployment.start();
     let (notes, line) = note(&deployment).await;
-    let looping = deployment.install("com.example.loop", &guest::log_then_loop());
-    let mut busy = looping.envelope(&get("/"));
-    busy["limits"] = json!({ "timeout_ms": 2000 });
-    let hanging_up = async {
-        deployment.logged(guest::LOOPING, 1).await;
+    let looping = deployment.install("com.example.loop", &guest::endless_loop());
+    let busy = looping.envelope(&get("/"));
+    let script = async {
+        deployment.until_there(1, 0).await;
+        let keys: Vec<_> = (0..20).map(|key| key.to_string()).collect();
+        let waiting = keys.iter().map(|key| keyed(&deployment, key, &line).send());
         tokio::select! {
-            answer = keyed(&deployment, "k", &line).send() => panic!("answered: {answer:?}"),
-            () = async {
-                while !deployment.metrics().await.contains("alga_admission_waiting 1\n") {}
-            } => {}
+            answers = join_all(waiting) => panic!("answered: {answers:?}"),
+            () = deployment.until_there(1, 20) => {}
         }
-        deployment
-            .logged("given up before it was answered", 1)
-            .await;
-        let (headers, _) = answered(keyed(&deployment, "k", &line)).await;
-        assert_eq!(headers[REPLAY], "true");
+        deployment.until_there(1, 0).await;
     };
-    tokio::join!(deployment.execute(&busy), hanging_up);
-    assert_eq!(revision(&deployment, &notes).await, 2);
+    tokio::select! {
+        answer = deployment.execute(&busy) => panic!("answered: {answer:?}"),
+        () = script => {}
+    }
+    deployment.until_there(0, 0).await;
+    assert_eq!(revision(&deployment, &notes).await, 1);
+    // The keys belong to nobody.
+    let other = notes.envelope(&get("/notes/first"));
+    let (headers, _) = answered(keyed(&deployment, "0", &other)).await;
+    assert!(!headers.contains_key(REPLAY));
 }

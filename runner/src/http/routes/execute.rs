@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::install::{known_install, read_body};
+use super::install::{NO_INSTALL, known_install, read_body};
 use crate::engine::RunLimits;
 use crate::execute::Call;
 use crate::headers::checked;
@@ -28,7 +28,7 @@ use crate::http::AppState;
 use crate::http::auth::Principal;
 use crate::http::error::ApiError;
 use crate::http::request_id::RequestId;
-use crate::idempotency::{Answer, OnceError};
+use crate::idempotency::{Answer, OnceError, Turn};
 use crate::installs::{Ambiguous, KnownInstall};
 
 /// The envelope. What it doesn't know is ignored and counted.
@@ -113,57 +113,65 @@ pub(crate) async fn execute(
     let envelope = ExecuteParams::parse(&body)?;
     let install = find_install(&state, &principal, &envelope.context).await?;
     let call = envelope.into_call(install, request_id)?;
-    let answer = match key {
-        Some(key) => execute_once(state, call, key).await?,
-        None => Answer {
-            response: state
-                .app
-                .executor
-                .execute(call)
-                .await
-                .map_err(ApiError::Execute)?,
-            is_replay: false,
-        },
-    };
-    let mut response = Json(ExecuteBody::from(answer.response)).into_response();
-    if answer.is_replay {
-        response.headers_mut().insert(REPLAY.0, REPLAY.1);
+    if let Some(key) = key {
+        return execute_once(state, call, key).await;
     }
-    Ok(response)
+    let answered = state.app.executor.execute(call).await;
+    Ok(written(answered.map_err(ApiError::Execute)?))
+}
+
+fn written(answer: GuestResponse) -> Response {
+    Json(ExecuteBody::from(answer)).into_response()
 }
 
 async fn execute_once(
     state: AppState,
     call: Call,
     key: IdempotencyKey,
-) -> Result<Answer, ApiError> {
+) -> Result<Response, ApiError> {
+    let answered = answer_once(state, call, key).await.map_err(not_once)?;
+    let answer = answered.ok_or(ApiError::Internal)?;
+    let is_replay = answer.is_replay;
+    let mut response = answer.written(written);
+    if is_replay {
+        response.headers_mut().insert(REPLAY.0, REPLAY.1);
+    }
+    Ok(response)
+}
+
+/// The answer; nothing where the task that answers is gone.
+async fn answer_once(
+    state: AppState,
+    call: Call,
+    key: IdempotencyKey,
+) -> Result<Option<Answer>, OnceError> {
     let deadline = state.app.executor.engine().deadline(call.timeout);
-    let turn = state.app.idempotency.turn(&call, key, deadline).await;
-    let turn = turn.map_err(not_once)?;
+    let front = match state.app.idempotency.turn(&call, key, deadline).await? {
+        Turn::Replay(answer) => return Ok(Some(answer)),
+        Turn::Run(front) => front,
+    };
+    let admitted = state.app.executor.admit(call, deadline).await?;
     // In a task of its own, as it goes on when the caller hangs up: who repeats the request then gets
-    // the answer, instead of having it done twice. The process waits for it before it stops.
+    // the answer, instead of having it done twice. None begins without a permit; an answer that is
+    // being kept has none any more, but waits in the same line for the database as the claims of those
+    // who have, so that they can't pile up. The process waits for it before it stops.
     let going_on = state.begin();
     let answering = async move {
         let _going_on = going_on;
-        let run = async |left| {
-            let call = Call {
-                timeout: Some(left),
-                ..call
-            };
-            state.app.executor.execute(call).await
-        };
-        state.app.idempotency.answer(turn, run).await
+        let run = state.app.executor.run(admitted);
+        state.app.idempotency.answer(front, run).await
     };
-    tokio::spawn(answering.in_current_span())
-        .await
-        // A panic, which the hook has logged, or the end of the process.
-        .map_err(|_| ApiError::Internal)?
-        .map_err(not_once)
+    // Gone by a panic, which the hook has logged, or by the end of the process.
+    let answered = tokio::spawn(answering.in_current_span()).await.ok();
+    answered.transpose()
 }
 
 fn not_once(error: OnceError) -> ApiError {
     match error {
         OnceError::OtherRequest => ApiError::IdempotencyConflict,
+        OnceError::InProgress => ApiError::IdempotencyInProgress,
+        OnceError::NotKept { status, bytes } => ApiError::IdempotencyAnswerNotKept(status, bytes),
+        OnceError::Uninstalled => ApiError::NotFound(NO_INSTALL),
         OnceError::Registry(error) => look_up_failed(&error),
         OnceError::Execute(error) => ApiError::Execute(error),
     }

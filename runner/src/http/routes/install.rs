@@ -57,7 +57,7 @@ pub(crate) async fn call(
     answer(response)
 }
 
-const NO_INSTALL: &str = "there is no such install";
+pub(super) const NO_INSTALL: &str = "there is no such install";
 
 /// The install with this id, if there is one and the caller may know of it.
 pub(super) async fn known_install(
