@@ -2,8 +2,9 @@
 //!
 //! Lines come from `alga:extension/logging`, standard output and standard error, and share one
 //! budget. They are events of the target `guest`, within the span of their invocation, which holds
-//! the ids.
+//! the ids; whoever wants them besides is a [`LogSink`].
 
+use std::fmt::Debug;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -35,12 +36,46 @@ impl Default for LogLimits {
     }
 }
 
+/// Hears what a guest logs while it runs.
+///
+/// It is called on the guest's own time, so that it must neither wait nor fail.
+pub trait LogSink: Debug + Send + Sync {
+    /// A line that fits the budget of its invocation.
+    fn line(&self, line: LogLine);
+
+    /// A line that doesn't fit any more.
+    fn dropped(&self);
+}
+
+/// One line of a guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// How much it matters, as the guest says.
+    pub level: Level,
+    /// Where the guest wrote it.
+    pub source: LogSource,
+    /// What it says, cut to the longest line allowed; tab is its only control character.
+    pub message: String,
+}
+
+/// Where a guest wrote a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogSource {
+    /// `alga:extension/logging`.
+    Logging,
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
 /// The log of one invocation. Clones share one budget.
 #[derive(Debug, Clone)]
 pub struct InvocationLog {
     limits: LogLimits,
     span: Span,
     used: Arc<Mutex<Used>>,
+    sink: Option<Arc<dyn LogSink>>,
 }
 
 #[derive(Debug, Default)]
@@ -57,6 +92,16 @@ impl InvocationLog {
             limits,
             span,
             used: Arc::default(),
+            sink: None,
+        }
+    }
+
+    /// The same log, whose lines `sink` hears as well.
+    #[must_use]
+    pub fn heard_by(self, sink: Arc<dyn LogSink>) -> Self {
+        Self {
+            sink: Some(sink),
+            ..self
         }
     }
 
@@ -69,10 +114,20 @@ impl InvocationLog {
     }
 
     /// Writes one line, or counts it as dropped where the budget is used up.
-    pub(crate) fn line(&self, level: Level, text: &str) {
-        let line = printable(cut(text, self.limits.line_bytes));
-        if self.admits(line.len()) {
-            self.span.in_scope(|| emit(level, &line));
+    pub(crate) fn line(&self, level: Level, source: LogSource, text: &str) {
+        let message = printable(cut(text, self.limits.line_bytes));
+        let fits = self.admits(message.len());
+        if fits {
+            self.span.in_scope(|| emit(level, &message));
+        }
+        match &self.sink {
+            Some(sink) if fits => sink.line(LogLine {
+                level,
+                source,
+                message,
+            }),
+            Some(sink) => sink.dropped(),
+            None => {}
         }
     }
 
@@ -133,6 +188,7 @@ pub enum OutputStream {
 #[derive(Debug, Clone)]
 pub struct GuestOutput {
     level: Level,
+    source: LogSource,
     log: InvocationLog,
     /// What was written of a line that has not ended yet.
     partial: Arc<Mutex<Vec<u8>>>,
@@ -141,15 +197,21 @@ pub struct GuestOutput {
 impl GuestOutput {
     /// Makes lines of `log` out of `stream`.
     pub fn new(log: InvocationLog, stream: OutputStream) -> Self {
-        let level = match stream {
-            OutputStream::Stdout => Level::INFO,
-            OutputStream::Stderr => Level::WARN,
+        let (level, source) = match stream {
+            OutputStream::Stdout => (Level::INFO, LogSource::Stdout),
+            OutputStream::Stderr => (Level::WARN, LogSource::Stderr),
         };
         Self {
             level,
+            source,
             log,
             partial: Arc::default(),
         }
+    }
+
+    fn line(&self, bytes: &[u8]) {
+        let text = String::from_utf8_lossy(bytes);
+        self.log.line(self.level, self.source, &text);
     }
 
     fn write(&self, bytes: &[u8]) {
@@ -159,8 +221,7 @@ impl GuestOutput {
             let room = (self.log.limits.line_bytes + 1).saturating_sub(partial.len());
             partial.extend(piece.iter().filter(|byte| **byte != b'\n').take(room));
             if piece.ends_with(b"\n") {
-                self.log
-                    .line(self.level, &String::from_utf8_lossy(&partial));
+                self.line(&partial);
                 partial.clear();
             }
         }
@@ -172,8 +233,7 @@ impl Drop for GuestOutput {
     fn drop(&mut self) {
         let partial = self.partial.lock().unwrap_or_else(PoisonError::into_inner);
         if Arc::strong_count(&self.partial) == 1 && !partial.is_empty() {
-            self.log
-                .line(self.level, &String::from_utf8_lossy(&partial));
+            self.line(&partial);
         }
     }
 }
@@ -257,14 +317,51 @@ mod tests {
     fn lines_beyond_the_budget_are_dropped_and_counted() {
         let log = log(2, 100, 100);
         for _ in 0..5 {
-            log.line(Level::INFO, "line");
+            log.line(Level::INFO, LogSource::Logging, "line");
         }
         assert_eq!(used(&log), (2, 8, 3));
         let log = self::log(100, 10, 100);
         for text in ["123456", "12345", "1234", "1"] {
-            log.line(Level::INFO, text);
+            log.line(Level::INFO, LogSource::Logging, text);
         }
         assert_eq!(used(&log), (2, 10, 2));
+    }
+
+    #[derive(Debug, Default)]
+    struct Heard(Mutex<(Vec<LogLine>, usize)>);
+
+    impl LogSink for Heard {
+        fn line(&self, line: LogLine) {
+            self.0.lock().unwrap().0.push(line);
+        }
+
+        fn dropped(&self) {
+            self.0.lock().unwrap().1 += 1;
+        }
+    }
+
+    #[test]
+    fn a_sink_hears_what_fits_and_how_much_does_not() {
+        let heard = Arc::new(Heard::default());
+        let log = log(3, 100, 4).heard_by(Arc::clone(&heard) as _);
+        log.line(Level::DEBUG, LogSource::Logging, "one\n");
+        GuestOutput::new(log.clone(), OutputStream::Stdout).write(b"two");
+        GuestOutput::new(log.clone(), OutputStream::Stderr).write(b"three\n");
+        for _ in 0..2 {
+            log.line(Level::ERROR, LogSource::Logging, "four");
+        }
+        let line = |level, source, message: &str| LogLine {
+            level,
+            source,
+            message: message.to_owned(),
+        };
+        let expected = vec![
+            line(Level::DEBUG, LogSource::Logging, "one\\n"),
+            line(Level::INFO, LogSource::Stdout, "two"),
+            line(Level::WARN, LogSource::Stderr, "thre"),
+        ];
+        assert_eq!(*heard.0.lock().unwrap(), (expected, 2));
+        assert_eq!(log.dropped(), 2);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use tracing::Level;
 
 use crate::bindings::alga::extension::logging::{Host, Level as GuestLevel};
 use crate::ctx::HostCtx;
+use crate::log::LogSource;
 
 impl Host for HostCtx {
     fn log(&mut self, level: GuestLevel, message: String) {
@@ -14,6 +15,6 @@ impl Host for HostCtx {
             GuestLevel::Warn => Level::WARN,
             GuestLevel::Error => Level::ERROR,
         };
-        self.log.line(level, &message);
+        self.log.line(level, LogSource::Logging, &message);
     }
 }
