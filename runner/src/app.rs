@@ -11,6 +11,7 @@ use alga_sqlite::Options;
 use alga_storage::{CursorKey, Gate, LocalService, SqliteBackend};
 use anyhow::{Context as _, ensure};
 
+use crate::activity::{Activity, ActivityLimits};
 use crate::admin::Admin;
 use crate::admission::{Admission, Caps, Limits};
 use crate::config::Config;
@@ -106,6 +107,7 @@ impl Stores {
             registry: Arc::clone(&self.registry) as _,
             storage: Arc::clone(&self.storage),
             installs,
+            activity: Activity::new(Arc::clone(&self.clock), ActivityLimits::default()),
             clock: Arc::clone(&self.clock),
         }
     }
@@ -135,13 +137,19 @@ impl Stores {
         })
     }
 
-    /// Has extensions answer, with storage behind `gate`.
-    pub fn executor(&self, config: &Config, gate: Gate) -> anyhow::Result<Executor> {
+    /// Has extensions answer, with storage behind `gate`. What they do is remembered in `activity`.
+    pub fn executor(
+        &self,
+        config: &Config,
+        activity: Activity,
+        gate: Gate,
+    ) -> anyhow::Result<Executor> {
         let store = Arc::clone(&self.bundles) as _;
         let bundles = BundleCache::new(config.data.bundle_cache(), store, FetchOptions::default())?;
         let admission = Admission::new(admission_limits(config), config.admission.longest_wait);
         let engine = self.engine(config)?;
-        Ok(Executor::new(admission, Arc::new(bundles), engine, gate))
+        let bundles = Arc::new(bundles);
+        Ok(Executor::new(activity, admission, bundles, engine, gate))
     }
 
     /// Writes out what is under way and closes the databases.
@@ -173,7 +181,6 @@ impl App {
     pub async fn build(config: &Config) -> anyhow::Result<Self> {
         let stores = Stores::open(config).await?;
         let (installs, gate) = stores.gate(config);
-        let executor = stores.executor(config, gate)?;
         let idempotency = Idempotency::new(
             Arc::clone(&stores.registry) as _,
             Arc::clone(&installs),
@@ -182,6 +189,8 @@ impl App {
         );
         let upkeep = Arc::new(stores.upkeep(config, Arc::clone(&installs)));
         let admin = stores.admin(Arc::clone(&installs));
+        let activity = admin.activity.clone();
+        let executor = stores.executor(config, activity, gate)?;
         Ok(Self {
             stores,
             installs,

@@ -13,6 +13,7 @@ use metrics::Histogram;
 use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
+use crate::activity::{Activity, Recording, Subject};
 use crate::admission::{Admission, Permit, Reason, Refusal, Who};
 use crate::engine::{Engine, PrepareError, Run, RunError, RunLimits};
 use crate::headers;
@@ -21,9 +22,13 @@ use crate::installs::KnownInstall;
 /// The names a caller may give the storage capability when it narrows what an extension may use.
 const STORAGE_PROVIDERS: [&str; 3] = ["alga.storage", "storage.kv", "cap:storage.kv"];
 
+/// The outcome of an invocation that was given up before it was answered.
+pub(crate) const CANCELLED: &str = "CANCELLED";
+
 /// Has extensions answer calls.
 #[derive(Debug)]
 pub struct Executor {
+    activity: Activity,
     admission: Admission,
     bundles: Arc<BundleCache>,
     engine: Engine,
@@ -94,14 +99,16 @@ pub enum ExecuteError {
 
 impl Executor {
     /// Runs the extensions of `bundles` on `engine`, with storage behind `gate`,
-    /// when `admission` lets them.
+    /// when `admission` lets them. What they do is remembered in `activity`.
     pub fn new(
+        activity: Activity,
         admission: Admission,
         bundles: Arc<BundleCache>,
         engine: Engine,
         gate: Gate,
     ) -> Self {
         Self {
+            activity,
             admission,
             bundles,
             engine,
@@ -166,7 +173,7 @@ impl Executor {
         let span = admitted.begun.span.clone();
         async {
             let unanswered = Unanswered(admitted.begun.at);
-            let answer = self.answer(admitted).await;
+            let answer = self.recorded(admitted).await;
             let duration = unanswered.ended();
             match &answer {
                 Ok(response) => self.report(response, duration),
@@ -184,13 +191,35 @@ impl Executor {
         Ok(self.admission.admit(call.who(), most, deadline).await?)
     }
 
-    async fn answer(&self, admitted: Admitted) -> Result<Response, ExecuteError> {
+    /// Only of calls that may run: whoever is refused in a loop must not drive out what others want
+    /// to see.
+    async fn recorded(&self, admitted: Admitted) -> Result<Response, ExecuteError> {
+        let (call, begun) = (&admitted.call, &admitted.begun);
+        let subject = Subject {
+            invocation: begun.id,
+            request_id: Arc::clone(&call.request_id),
+            version: Arc::clone(&call.install.version),
+        };
+        let install = call.install.install.id;
+        let mut recording = self.activity.record(install, subject, begun.at);
+        let answer = self.answer(admitted, &mut recording).await;
+        let outcome = answer.as_ref().map_or_else(ExecuteError::code, |_| "OK");
+        let status = answer.as_ref().ok().map(|response| response.status);
+        recording.finish(outcome, status);
+        answer
+    }
+
+    async fn answer(
+        &self,
+        admitted: Admitted,
+        recording: &mut Recording,
+    ) -> Result<Response, ExecuteError> {
         let Admitted {
             call,
             // Had first, as fetching and compiling are to be had as little without bounds as running.
             permit,
             deadline,
-            begun: Begun { id: invocation, .. },
+            ..
         } = admitted;
         let install = &call.install.install;
         let hash = install.content_hash;
@@ -217,7 +246,7 @@ impl Executor {
             },
             caller: Caller {
                 install: install.id,
-                actor: Actor::Invocation(invocation.to_string().into()),
+                actor: Actor::Invocation(recording.invocation().to_string().into()),
                 request_id: Arc::clone(&call.request_id),
                 may_use_storage: may_use_storage(call.providers.as_deref()),
             },
@@ -225,10 +254,12 @@ impl Executor {
                 headers: headers::to_guest(call.request.headers),
                 ..call.request
             },
+            log_sink: Some(recording.sink()),
             deadline,
             limits: call.limits,
         };
         let finished = self.engine.run(&prepared, &self.gate, run).await;
+        recording.used(finished.usage);
         let mut response = finished.answer?;
         response.headers = headers::from_guest(response.headers).map_err(RunError::Nonsense)?;
         Ok(response)
@@ -292,12 +323,11 @@ impl Unanswered {
 
 impl Drop for Unanswered {
     fn drop(&mut self) {
-        const CODE: &str = "CANCELLED";
         let duration = self.0.elapsed();
-        duration_of(CODE).record(duration);
+        duration_of(CANCELLED).record(duration);
         tracing::info!(
             duration_ms = millis(duration),
-            error.code = CODE,
+            error.code = CANCELLED,
             "the call was given up before the extension answered"
         );
     }

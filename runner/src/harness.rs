@@ -133,6 +133,7 @@ impl Harness {
                 config: Arc::clone(&self.settings),
             },
             caller: self.caller(Actor::Invocation(request_id)),
+            log_sink: None,
             deadline,
             limits: RunLimits::default(),
         };

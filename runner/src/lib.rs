@@ -2,12 +2,14 @@
 //!
 //! The binary `alga-runner` is this library behind a command line. An [`app::App`] is everything
 //! that serves requests, built once from a [`config::Config`]; [`http`] puts it on the network;
-//! [`execute`] is the way of one call, [`admission`] decides when it may run, and [`engine`] is the
-//! part that runs guests. [`harness`] is what of this a test of an extension needs, in a few lines.
+//! [`execute`] is the way of one call, [`admission`] decides when it may run, [`engine`] is the part
+//! that runs guests, and [`activity`] remembers for a while what they did. [`harness`] is what of this
+//! a test of an extension needs, in a few lines.
 //!
 //! This crate puts the others together and implements the traits with which they ask for one
 //! another: grants of the registry for the storage, Wasmtime and the registry for publishing.
 
+pub mod activity;
 pub mod admin;
 pub mod admission;
 pub mod app;

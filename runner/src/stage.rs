@@ -14,6 +14,7 @@ use alga_storage::{
 };
 use serde_json::json;
 
+use crate::activity::{Activity, ActivityLimits};
 use crate::admin::{Admin, Administration, Author};
 use crate::installs::Installs;
 
@@ -90,6 +91,7 @@ impl Stage {
             registry: Arc::clone(&self.registry) as _,
             storage: Arc::clone(&self.storage),
             installs: self.installs_with(Limits::default()),
+            activity: Activity::new(Arc::clone(&self.clock) as _, ActivityLimits::default()),
             clock: Arc::clone(&self.clock) as _,
         }
     }

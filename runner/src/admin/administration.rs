@@ -3,11 +3,13 @@
 use std::error::Error;
 use std::fmt;
 
+use alga_model::InstallId;
 use serde_json::Value;
 
 use super::audit::{AuditQuery, AuditStream};
 use super::client::Client;
 use super::error::AdminError;
+use super::logs::{LogsQuery, RemoteLogs};
 use super::operation::{Ask, Operation};
 use super::{Admin, Author};
 
@@ -31,6 +33,23 @@ impl Administration {
         match self {
             Self::Here { admin, author } => Ok(O::run(admin, author, ask).await?),
             Self::There(client) => client.ask(ask).await,
+        }
+    }
+
+    /// Follows what an install does, from the event after the one with the id `after` on. Only the
+    /// process that runs it knows.
+    pub async fn logs(
+        &self,
+        install: InstallId,
+        query: &LogsQuery,
+        after: Option<&str>,
+    ) -> Result<RemoteLogs, Refused> {
+        match self {
+            Self::Here { .. } => Err(Refused::unanswered(
+                "only the server that runs an install knows what it does",
+                None,
+            )),
+            Self::There(client) => client.logs(install, query, after).await,
         }
     }
 
@@ -79,6 +98,18 @@ impl Refused {
             details: Value::Null,
             source,
         }
+    }
+
+    /// Whether asking the same again some time later may help.
+    pub fn is_passing(&self) -> bool {
+        let passing = [
+            "UNANSWERED",
+            "UNAVAILABLE",
+            "OVERLOADED",
+            "TAILS_LIMITED",
+            "INTERNAL",
+        ];
+        passing.contains(&self.code.as_str())
     }
 
     /// Whether what was to be changed was changed meanwhile, so that looking again may help.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use alga_model::Secret;
+use alga_model::{InstallId, Secret};
 use reqwest::header::{ACCEPT, IF_MATCH};
 use reqwest::{Certificate, ClientBuilder, RequestBuilder, Response, Url};
 use rustls::crypto::ring;
@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::administration::Refused;
 use super::audit::AuditQuery;
+use super::logs::{LogsQuery, RemoteLogs};
 use super::operation::{Ask, Guard, Operation, Parameters as _, Target as _};
 
 /// How long a server may take to accept a connection.
@@ -18,6 +19,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The most bytes of a line of the audit; details of a record are far smaller.
 const MAX_LINE_BYTES: usize = 8 << 20;
+
+/// Says which event a client has seen last (HTML, section 9.2.4).
+const LAST_EVENT_ID: &str = "last-event-id";
 
 /// Asks a server.
 #[derive(Debug)]
@@ -77,11 +81,33 @@ impl Client {
         })
     }
 
+    /// Follows what an install does, from the event after the one with the id `after` on.
+    pub(super) async fn logs(
+        &self,
+        install: InstallId,
+        query: &LogsQuery,
+        after: Option<&str>,
+    ) -> Result<RemoteLogs, Refused> {
+        let path = filled(LogsQuery::PATH, &install.texts());
+        let mut request = self.request("GET", &path).query(query);
+        if let Some(after) = after {
+            request = request.header(LAST_EVENT_ID, after);
+        }
+        let response = self.answered(request).await?;
+        Ok(RemoteLogs::new(Lines {
+            response,
+            read: Vec::new(),
+        }))
+    }
+
     fn request(&self, method: &str, path: &str) -> RequestBuilder {
         let method = method.parse().unwrap_or_default();
         let base = self.url.as_str().trim_end_matches('/');
         let request = self.http.request(method, format!("{base}{path}"));
-        let request = request.header(ACCEPT, "application/json, application/x-ndjson");
+        let request = request.header(
+            ACCEPT,
+            "application/json, application/x-ndjson, text/event-stream",
+        );
         match &self.token {
             Some(token) => request.bearer_auth(token.expose()),
             None => request,

@@ -3,9 +3,11 @@
 use alga_model::{ExtensionName, InstallId, TenantId};
 use alga_registry::RegistryError;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::grants::Difference;
 use super::mistakes::{Mistakes, Name};
+use crate::activity::TailRefused;
 
 /// A refusal, or a failure.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +55,9 @@ pub enum AdminError {
     /// An install was never upgraded, or rolled back since.
     #[error("there is no former version to go back to")]
     NothingToRollBack,
+    /// The logs of an install can't be followed now.
+    #[error(transparent)]
+    Tail(#[from] TailRefused),
     /// What is stored can't be used.
     #[error("cannot use the registered manifest of the version")]
     Manifest(#[source] alga_bundles::InvalidManifest),
@@ -79,6 +84,8 @@ pub enum Missing {
     Version(ExtensionName, String),
     /// Any version of an extension.
     AnyVersion(ExtensionName),
+    /// An invocation that is remembered.
+    Invocation(Uuid),
     /// Whatever the path names.
     Path,
 }
@@ -91,6 +98,7 @@ impl Missing {
             Self::Tenant(_) => "tenant",
             Self::Extension(_) => "extension",
             Self::Version(..) | Self::AnyVersion(_) => "version",
+            Self::Invocation(_) => "invocation",
             Self::Path => "path",
         }
     }
@@ -105,6 +113,9 @@ impl std::fmt::Display for Missing {
             Self::Extension(name) => write!(f, "extension {name}"),
             Self::Version(name, version) => write!(f, "{name} in {}", Name(version)),
             Self::AnyVersion(name) => write!(f, "{name} in any version"),
+            Self::Invocation(id) => {
+                write!(f, "invocation {id} that this process remembers")
+            }
             Self::Path => f.write_str("such thing"),
         }
     }
@@ -129,6 +140,8 @@ impl AdminError {
             Self::VersionInUse { .. } => "VERSION_IN_USE",
             Self::ApprovalNeeded(_) => "APPROVAL_NEEDED",
             Self::NothingToRollBack => "NOTHING_TO_ROLL_BACK",
+            Self::Tail(TailRefused::Install) => "TAILS_LIMITED",
+            Self::Tail(TailRefused::Process | TailRefused::Closed) => "OVERLOADED",
             Self::Registry(RegistryError::Unavailable { .. })
             | Self::Storage(alga_storage::Error::Unavailable(_)) => "UNAVAILABLE",
             Self::Manifest(_) | Self::Registry(_) | Self::Storage(_) => "INTERNAL",

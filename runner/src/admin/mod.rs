@@ -12,7 +12,9 @@ mod error;
 mod extensions;
 mod grants;
 mod installs;
+mod invocations;
 mod limits;
+mod logs;
 mod members;
 mod mistakes;
 mod operation;
@@ -48,9 +50,16 @@ pub use self::installs::{
     CreateInstall, CreateInstallBody, EditInstall, EditInstallBody, InstallBody, InstallPage,
     InstallQuery, ListInstalls, ShowInstall, Uninstall,
 };
+pub use self::invocations::{
+    InvocationBody, InvocationDetailBody, InvocationList, InvocationQuery, LineBody,
+    ListInvocations, ShowInvocation,
+};
 pub use self::limits::{
     LimitsBody, ReplaceInstallLimits, ReplaceLimitsBody, ReplaceTenantLimits, ShowInstallLimits,
     ShowTenantLimits,
+};
+pub use self::logs::{
+    EndBody, GapBody, LogEntry, LogEvent, LogTail, LogsQuery, RemoteLogs, TailEnd,
 };
 pub use self::members::{Member, Members};
 pub use self::mistakes::Mistakes;
@@ -63,6 +72,7 @@ pub use self::tenants::{
 pub use self::upgrades::{Rollback, RollbackBody, Upgrade, UpgradeAnswer, UpgradeBody};
 pub use self::usage::{InstallUsageBody, ShowInstallUsage, ShowTenantUsage, TenantUsageBody};
 
+use crate::activity::Activity;
 use crate::config::TokenScope;
 use crate::installs::Installs;
 
@@ -86,6 +96,8 @@ pub fn every_operation(visitor: &mut impl Visitor) {
     visitor.visit::<ShowConfig>();
     visitor.visit::<ReplaceConfig>();
     visitor.visit::<ShowInstallUsage>();
+    visitor.visit::<ListInvocations>();
+    visitor.visit::<ShowInvocation>();
     visitor.visit::<ShowTenantUsage>();
     visitor.visit::<ShowTenantLimits>();
     visitor.visit::<ReplaceTenantLimits>();
@@ -104,6 +116,8 @@ pub struct Admin {
     pub storage: Arc<SqliteBackend>,
     /// What the process remembers of installs, and must forget when it changes.
     pub installs: Arc<Installs>,
+    /// What installs did a moment ago, if this is the process that runs them.
+    pub activity: Activity,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
 }

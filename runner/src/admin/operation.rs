@@ -9,6 +9,7 @@ use super::error::AdminError;
 use super::members::Members;
 use super::{Admin, Author};
 use alga_model::{ExtensionName, InstallId, TenantId};
+use uuid::Uuid;
 
 /// One thing that an administrator may ask for.
 pub trait Operation: Sized + 'static {
@@ -177,6 +178,19 @@ macro_rules! target_of_one_text {
 }
 
 target_of_one_text!(InstallId, TenantId, ExtensionName);
+
+impl Target for (InstallId, Uuid) {
+    fn texts(&self) -> Vec<String> {
+        vec![self.0.to_string(), self.1.to_string()]
+    }
+
+    fn parse(texts: &[&str]) -> Option<Self> {
+        match texts {
+            [install, id] => Some((install.parse().ok()?, id.parse().ok()?)),
+            _ => None,
+        }
+    }
+}
 
 impl Target for (ExtensionName, String) {
     fn texts(&self) -> Vec<String> {

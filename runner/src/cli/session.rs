@@ -40,6 +40,15 @@ impl Session {
         })
     }
 
+    /// The server that is named, for what only a server knows.
+    pub(super) async fn of_server(config: &Config, what: &str) -> anyhow::Result<Self> {
+        ensure!(
+            config.client.server.is_some(),
+            "{what} are in the memory of the server that runs the install; name it with --server or ALGA_SERVER"
+        );
+        Self::open(config).await
+    }
+
     /// Closes what was opened.
     pub(super) async fn close(self) {
         if let Some(stores) = self.stores {

@@ -12,10 +12,11 @@ mod state;
 mod ticker;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alga_host_api::{
-    ExtensionPre, HostCtx, Invocation, InvocationLog, LogLimits, Request, Response,
+    ExtensionPre, HostCtx, Invocation, InvocationLog, LogLimits, LogSink, Request, Response,
 };
 use alga_model::{ContentHash, Secret};
 use alga_storage::{Caller, Gate};
@@ -98,6 +99,8 @@ pub struct Run {
     pub invocation: Invocation,
     /// Whom storage is told to be called by.
     pub caller: Caller,
+    /// Who hears the lines of its log, besides the log of the process.
+    pub log_sink: Option<Arc<dyn LogSink>>,
     /// When it must have ended; see [`Engine::deadline`].
     pub deadline: Instant,
     /// Narrower limits than the engine's own; wider ones have no effect.
@@ -178,7 +181,10 @@ impl Engine {
         // Before the store, as it must outlast it: whoever gets the permit next needs its slot.
         let _permit = run.permit;
         let deadline = run.deadline;
-        let log = InvocationLog::new(self.options.log, tracing::Span::current());
+        let mut log = InvocationLog::new(self.options.log, tracing::Span::current());
+        if let Some(sink) = run.log_sink {
+            log = log.heard_by(sink);
+        }
         let host = HostCtx::new(run.invocation, gate.clone(), run.caller, log.clone());
         let state = State::new(
             host,

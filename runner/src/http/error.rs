@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use alga_registry::RegistryError;
 
+use crate::activity::TailRefused;
 use crate::admin::AdminError;
 use crate::admission::{Reason, Refusal};
 use crate::engine::RunError;
@@ -52,6 +53,8 @@ pub(super) enum ApiError {
 
 /// How soon it makes sense to try again where nothing is known about that.
 const RETRY_UNAVAILABLE: Duration = Duration::from_secs(1);
+/// How soon somebody else may have stopped following an install: they are people.
+const RETRY_TAIL: Duration = Duration::from_secs(5);
 
 impl ApiError {
     /// One match without a wildcard: a new failure doesn't compile until its status is decided.
@@ -79,7 +82,9 @@ impl ApiError {
                 | AdminError::NothingToRollBack => StatusCode::CONFLICT,
                 AdminError::Changed { .. } => StatusCode::PRECONDITION_FAILED,
                 AdminError::GuardMissing => StatusCode::PRECONDITION_REQUIRED,
-                AdminError::Registry(RegistryError::Unavailable { .. })
+                AdminError::Tail(TailRefused::Install) => StatusCode::TOO_MANY_REQUESTS,
+                AdminError::Tail(TailRefused::Process | TailRefused::Closed)
+                | AdminError::Registry(RegistryError::Unavailable { .. })
                 | AdminError::Storage(alga_storage::Error::Unavailable(_)) => {
                     StatusCode::SERVICE_UNAVAILABLE
                 }
@@ -186,6 +191,7 @@ impl ApiError {
         let wait = match self {
             Self::Execute(ExecuteError::Refused(Refusal { retry_after, .. })) => *retry_after,
             Self::IdempotencyInProgress => RETRY_UNAVAILABLE,
+            Self::Admin(AdminError::Tail(TailRefused::Install)) => RETRY_TAIL,
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => RETRY_UNAVAILABLE,
             _ => return None,
         };
@@ -314,6 +320,9 @@ mod tests {
             },
             AdminError::ApprovalNeeded(Difference::default()),
             AdminError::NothingToRollBack,
+            AdminError::Tail(TailRefused::Install),
+            AdminError::Tail(TailRefused::Process),
+            AdminError::Tail(TailRefused::Closed),
             AdminError::Registry(RegistryError::Unavailable {
                 source: "inner".into(),
             }),

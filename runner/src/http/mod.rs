@@ -77,6 +77,7 @@ impl AppState {
         self.app.executor.close();
         self.app.idempotency.close();
         self.0.draining.store(true, Ordering::Relaxed);
+        self.app.admin.activity.close();
     }
 
     /// Counts something that the process waits for before it stops, as long as the guard lives.

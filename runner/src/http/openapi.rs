@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use serde_json::{Map, Value, json};
 
 use crate::admin::{
-    Answer as _, AuditQuery, Guard, Operation, Parameters, Visitor, every_operation,
+    Answer as _, AuditQuery, Guard, LogsQuery, Operation, Parameters, Visitor, every_operation,
 };
 
 /// The document as it is served.
@@ -30,6 +30,7 @@ fn document() -> Value {
         mut schemas,
     } = operations;
     add(&mut paths, AuditQuery::PATH, "get", audit());
+    add(&mut paths, LogsQuery::PATH, "get", logs());
     add_others(&mut paths);
     schemas.insert("Error".to_owned(), error_schema());
     json!({
@@ -239,6 +240,37 @@ fn audit() -> Value {
     json!({
         "operationId": "exportAudit",
         "summary": AuditQuery::SUMMARY,
+        "tags": ["administration"],
+        "parameters": parameters,
+        "responses": responses,
+    })
+}
+
+fn logs() -> Value {
+    let mut parameters = path_parameters(LogsQuery::PATH);
+    parameters.extend(query_parameters(&LogsQuery::schema()));
+    parameters.push(json!({
+        "name": "Last-Event-ID",
+        "in": "header",
+        "description": "The id of the last event that was seen: goes on after it, instead of a backlog",
+        "schema": { "type": "string" },
+    }));
+    parameters.extend(on_behalf());
+    let refusals = [
+        (400, "BAD_REQUEST"),
+        (404, "NOT_FOUND"),
+        (429, "TAILS_LIMITED"),
+        (503, "OVERLOADED"),
+    ];
+    let mut responses = responses([&EVERYWHERE[..], &refusals].concat());
+    let events = json!({
+        "description": "Events, until there is one of the type end",
+        "content": { "text/event-stream": { "schema": { "type": "string" } } },
+    });
+    responses.insert("200".to_owned(), events);
+    json!({
+        "operationId": "followLogs",
+        "summary": LogsQuery::SUMMARY,
         "tags": ["administration"],
         "parameters": parameters,
         "responses": responses,

@@ -2,7 +2,10 @@
 
 mod create;
 mod grant;
+mod invocations;
+mod logs;
 mod set;
+mod text;
 mod upgrade;
 
 use std::process::ExitCode;
@@ -48,6 +51,12 @@ pub(super) enum Command {
     /// Change how many calls of an install run at once, or whether the config of an envelope counts,
     /// and print the install as JSON
     Set(set::Set),
+    /// Print what an install logged last, and with --follow what it logs from now on; only a server
+    /// knows
+    Logs(logs::Logs),
+    /// Print the last invocations of an install, or one of them with what it logged; only a server
+    /// knows
+    Invocations(invocations::Invocations),
     /// Print as JSON how far an install's limits differ from its tenant's, and what applies; or
     /// change it
     Limits(Limits),
@@ -79,7 +88,11 @@ pub(super) struct Limits {
 
 impl Command {
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let session = Session::open(config).await?;
+        let session = match &self {
+            Self::Logs(_) => Session::of_server(config, "logs").await?,
+            Self::Invocations(_) => Session::of_server(config, "invocations").await?,
+            _ => Session::open(config).await?,
+        };
         let admin = &session.admin;
         match self {
             Self::Create(command) => command.run(admin).await?,
@@ -92,6 +105,8 @@ impl Command {
             Self::Disable(command) => command.switch(admin, InstallState::Disabled).await?,
             Self::Uninstall(command) => command.uninstall(admin).await?,
             Self::Set(command) => command.run(admin).await?,
+            Self::Logs(command) => command.run(admin).await?,
+            Self::Invocations(command) => command.run(admin).await?,
             Self::Limits(command) => command.run(admin).await?,
         }
         session.close().await;

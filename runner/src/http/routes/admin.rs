@@ -16,9 +16,10 @@ use futures_util::stream;
 use serde_json::{Map, Value};
 
 use super::install::read_body;
+use super::logs;
 use crate::admin::{
-    AdminError, Answer as _, Ask, AuditExport, AuditQuery, Guard, Members, Method, Missing,
-    Mistakes, Operation, Target as _, Visitor, every_operation,
+    AdminError, Answer as _, Ask, AuditExport, AuditQuery, Guard, LogsQuery, Members, Method,
+    Missing, Mistakes, Operation, Target, Visitor, every_operation,
 };
 use crate::http::AppState;
 use crate::http::auth::Administrator;
@@ -35,7 +36,10 @@ pub(crate) fn router() -> Router<AppState> {
             self.0 = routes.route(O::PATH, on(filter(O::METHOD), operate::<O>));
         }
     }
-    let mut routes = Routes(Router::new().route(AuditQuery::PATH, get(audit)));
+    let others = Router::new()
+        .route(AuditQuery::PATH, get(audit))
+        .route(LogsQuery::PATH, get(logs::follow));
+    let mut routes = Routes(others);
     every_operation(&mut routes);
     routes.0
 }
@@ -59,7 +63,7 @@ async fn operate<O: Operation>(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let ask = Ask::<O> {
-        target: target::<O>(path).ok_or(refused(AdminError::NotFound(Missing::Path)))?,
+        target: target(path).ok_or(refused(AdminError::NotFound(Missing::Path)))?,
         query: Members::parse(query(&uri)?).map_err(refused)?,
         body: Members::parse(object(&read_body(body, &state)?)?).map_err(refused)?,
         expected: expected(O::GUARD, &headers)?,
@@ -97,14 +101,14 @@ async fn next_line(mut export: AuditExport) -> Result<Option<(String, AuditExpor
     Ok(line.map(|line| (line + "\n", export)))
 }
 
-fn target<O: Operation>(path: Result<RawPathParams, RawPathParamsRejection>) -> Option<O::Target> {
+pub(super) fn target<T: Target>(path: Result<RawPathParams, RawPathParamsRejection>) -> Option<T> {
     let path = path.ok()?;
     let texts: Vec<_> = path.iter().map(|(_, text)| text).collect();
-    O::Target::parse(&texts)
+    T::parse(&texts)
 }
 
 /// The parameters of a query, which are text.
-fn query(uri: &Uri) -> Result<Map<String, Value>, ApiError> {
+pub(super) fn query(uri: &Uri) -> Result<Map<String, Value>, ApiError> {
     let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri);
     let Query(pairs) = pairs.map_err(|_| invalid("the query makes no sense"))?;
     let mut parameters = Map::new();
@@ -161,7 +165,7 @@ fn expected(guard: Guard, headers: &HeaderMap) -> Result<Option<u64>, ApiError> 
         .ok_or_else(|| invalid("If-Match: it must be one ETag such as \"3\", or *"))
 }
 
-fn invalid(mistake: impl Display) -> ApiError {
+pub(super) fn invalid(mistake: impl Display) -> ApiError {
     refused(AdminError::invalid(
         "the request is",
         Mistakes::one(mistake),
@@ -169,7 +173,7 @@ fn invalid(mistake: impl Display) -> ApiError {
 }
 
 /// A refusal; a failure is logged here, as nobody else will see why.
-fn refused(error: AdminError) -> ApiError {
+pub(super) fn refused(error: AdminError) -> ApiError {
     match &error {
         AdminError::Manifest(_) | AdminError::Registry(_) | AdminError::Storage(_) => {
             let cause = ErrorChain(&error);

@@ -159,7 +159,7 @@ async fn answer_once(
     let answering = async move {
         let _going_on = going_on;
         let run = state.app.executor.run(admitted);
-        state.app.idempotency.answer(front, run).await
+        Box::pin(state.app.idempotency.answer(front, run)).await
     };
     // Gone by a panic, which the hook has logged, or by the end of the process.
     let answered = tokio::spawn(answering.in_current_span()).await.ok();

@@ -4,5 +4,6 @@ pub(super) mod admin;
 pub(super) mod execute;
 pub(super) mod health;
 pub(super) mod install;
+pub(super) mod logs;
 pub(super) mod metrics;
 pub(super) mod openapi;
