@@ -320,6 +320,14 @@ impl Deployment {
         self.anonymous(method, path).bearer_auth(self.admin_token())
     }
 
+    /// The invocation of an install that ended last.
+    pub(crate) async fn last_invocation(&self, installed: &Installed) -> Value {
+        let path = format!("/v1/installs/{}/invocations", installed.install);
+        let response = self.admin(Method::GET, &path).send().await.unwrap();
+        let mut body: Value = response.json().await.unwrap();
+        body["items"][0].take()
+    }
+
     /// What the server counts, as Prometheus reads it.
     pub(crate) async fn metrics(&self) -> String {
         let response = self.request(Method::GET, "/metrics").send().await.unwrap();

@@ -32,6 +32,8 @@ fn the_help_of_every_command() {
         vec!["install", "disable"],
         vec!["install", "uninstall"],
         vec!["install", "set"],
+        vec!["install", "logs"],
+        vec!["install", "invocations"],
         vec!["install", "limits"],
         vec!["extension"],
         vec!["extension", "list"],

@@ -24,6 +24,7 @@ mod guest_tools;
 mod hostile;
 mod idempotency;
 mod integrity;
+mod logs;
 mod notes;
 mod openapi;
 mod plain_http;

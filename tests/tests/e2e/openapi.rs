@@ -7,7 +7,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::deployment::{Deployment, refusal};
+use crate::deployment::{Deployment, get, refusal};
 
 pub(crate) async fn document(deployment: &Deployment) -> Value {
     let request = deployment.anonymous(Method::GET, "/openapi.json");
@@ -149,6 +149,9 @@ async fn answers_are_as_the_document_says() {
     let deployment = Deployment::started();
     let document = document(&deployment).await;
     let installed = deployment.install("com.example.echo", &guest::echo());
+    deployment.call(&installed, get("/")).await;
+    let invocation = deployment.last_invocation(&installed).await;
+    let invocation = invocation["invocationId"].as_str().unwrap();
     let mut looked_at = 0;
     for (path, method, operation) in operations(&document) {
         let is_json = operation.pointer("/responses/200/content/application~1json/schema");
@@ -158,6 +161,7 @@ async fn answers_are_as_the_document_says() {
         let filled = path
             .replace("{install_id}", &installed.install)
             .replace("{tenant_id}", &installed.tenant)
+            .replace("{invocation_id}", invocation)
             .replace("{name}", &installed.extension)
             .replace("{version}", "1.0.0");
         let response = deployment.admin(Method::GET, &filled).send().await.unwrap();

@@ -28,9 +28,9 @@ pub(in crate::cli) struct Invocations {
 }
 
 impl Invocations {
-    pub(super) async fn run(self, admin: &Administration) -> anyhow::Result<()> {
+    pub(super) async fn run(self, admin: &Administration, style: Style) -> anyhow::Result<()> {
         match self.invocation {
-            Some(invocation) => self.show(admin, invocation).await,
+            Some(invocation) => self.show(admin, invocation, style).await,
             None => self.list(admin).await,
         }
     }
@@ -64,13 +64,17 @@ impl Invocations {
         )?)
     }
 
-    async fn show(self, admin: &Administration, invocation: Uuid) -> anyhow::Result<()> {
+    async fn show(
+        self,
+        admin: &Administration,
+        invocation: Uuid,
+        style: Style,
+    ) -> anyhow::Result<()> {
         let ask = Ask::<ShowInvocation>::of((self.install, invocation));
         let found = admin.ask(ask).await?;
         if self.json {
             return Ok(output::json(&found)?);
         }
-        let style = Style::of_stdout();
         for line in found.lines {
             output::line(style.event(&LogEvent::Line(line)))?;
         }

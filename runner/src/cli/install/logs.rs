@@ -46,17 +46,17 @@ struct Printer {
 }
 
 impl Logs {
-    pub(super) async fn run(self, admin: &Administration) -> anyhow::Result<()> {
+    pub(super) async fn run(self, admin: &Administration, style: Style) -> anyhow::Result<()> {
         tokio::select! {
-            done = self.print(admin) => done,
+            done = self.print(admin, style) => done,
             interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
         }
     }
 
-    async fn print(&self, admin: &Administration) -> anyhow::Result<()> {
+    async fn print(&self, admin: &Administration, style: Style) -> anyhow::Result<()> {
         let mut printer = Printer {
             json: self.json,
-            style: Style::of_stdout(),
+            style,
             seen: None,
         };
         // Whoever mistyped something learns it at once.

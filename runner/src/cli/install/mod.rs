@@ -16,6 +16,7 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
 pub(super) use self::create::name_and_value;
+use self::text::Style;
 use super::bundle::REGISTRY_ACTOR;
 use super::session::Session;
 use super::{limits, output};
@@ -105,8 +106,8 @@ impl Command {
             Self::Disable(command) => command.switch(admin, InstallState::Disabled).await?,
             Self::Uninstall(command) => command.uninstall(admin).await?,
             Self::Set(command) => command.run(admin).await?,
-            Self::Logs(command) => command.run(admin).await?,
-            Self::Invocations(command) => command.run(admin).await?,
+            Self::Logs(command) => command.run(admin, Style::new(config)).await?,
+            Self::Invocations(command) => command.run(admin, Style::new(config)).await?,
             Self::Limits(command) => command.run(admin).await?,
         }
         session.close().await;

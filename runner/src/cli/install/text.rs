@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::activity::LineLevel;
 use crate::admin::{GapBody, InvocationBody, LineBody, LogEvent};
+use crate::config::Config;
 
 const RED: &str = "\x1b[31m";
 const YELLOW: &str = "\x1b[33m";
@@ -21,10 +22,10 @@ pub(super) struct Style {
 }
 
 impl Style {
-    /// Colours where a person looks at them.
-    pub(super) fn of_stdout() -> Self {
+    /// Colours where a person looks at them and doesn't mind.
+    pub(super) fn new(config: &Config) -> Self {
         Self {
-            colours: io::stdout().is_terminal(),
+            colours: io::stdout().is_terminal() && !config.log.no_color,
         }
     }
 
