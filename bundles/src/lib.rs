@@ -43,8 +43,8 @@ pub use manifest::{
 pub use pack::{PackError, pack};
 pub use path::{BundlePath, BundlePathError};
 pub use publish::{
-    CapabilityCheck, ComponentCheck, InvalidComponent, NewVersion, PublishContext, PublishError,
-    PublishRequest, Published, PublishedExtension, PublishedVersion, RegisterError,
+    CapabilityCheck, CheckError, ComponentCheck, InvalidComponent, NewVersion, PublishContext,
+    PublishError, PublishRequest, Published, PublishedExtension, PublishedVersion, RegisterError,
     RegisteredVersion, VersionRegistry, publish,
 };
 #[cfg(feature = "suite")]

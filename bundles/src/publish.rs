@@ -25,7 +25,21 @@ use crate::store::{BundleStore, Content, Created, ObjectKey, StoreError};
 #[async_trait]
 pub trait ComponentCheck: Send + Sync {
     /// Whether the component of the bundle `hash` can be run here. A good time to compile it.
-    async fn check(&self, hash: ContentHash, component: Vec<u8>) -> Result<(), InvalidComponent>;
+    async fn check(&self, hash: ContentHash, component: Vec<u8>) -> Result<(), CheckError>;
+}
+
+/// Why a component was not found good.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// It can't be run.
+    #[error(transparent)]
+    Invalid(#[from] InvalidComponent),
+    /// Nobody could judge it; says nothing about the bundle.
+    #[error("cannot check the component")]
+    Unavailable {
+        /// What is behind it.
+        source: Box<dyn Error + Send + Sync>,
+    },
 }
 
 /// A component that cannot be run.
@@ -192,6 +206,9 @@ pub enum PublishError {
     /// The component cannot be run.
     #[error(transparent)]
     Component(#[from] InvalidComponent),
+    /// The component could not be judged.
+    #[error("cannot check the component")]
+    Check(#[source] Box<dyn Error + Send + Sync>),
     /// The store failed, or the file changed before it was stored.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -230,6 +247,7 @@ impl PublishError {
             Self::ManifestRequired => "MANIFEST_REQUIRED",
             Self::Manifest(_) => "INVALID_MANIFEST",
             Self::Component(_) => "INVALID_COMPONENT",
+            Self::Check(_) => "COMPILER_UNAVAILABLE",
             Self::Store(StoreError::WrongContent { .. }) => "HASH_MISMATCH",
             Self::Store(StoreError::Unavailable { .. }) => "STORE_UNAVAILABLE",
             Self::Store(
@@ -246,6 +264,15 @@ impl PublishError {
                 RegisterError::Unavailable { .. } => "REGISTRY_UNAVAILABLE",
             },
             Self::Interrupted(_) => "INTERNAL_ERROR",
+        }
+    }
+}
+
+impl From<CheckError> for PublishError {
+    fn from(error: CheckError) -> Self {
+        match error {
+            CheckError::Invalid(invalid) => Self::Component(invalid),
+            CheckError::Unavailable { source } => Self::Check(source),
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::activity::{Activity, ActivityLimits};
 use crate::admin::Admin;
 use crate::admission::{Admission, Caps, Limits};
 use crate::config::Config;
-use crate::engine::{Engine, EngineError, EngineOptions};
+use crate::engine::{CompileOptions, Compiler, Engine, EngineError, EngineOptions};
 use crate::execute::Executor;
 use crate::idempotency::{Idempotency, IdempotencyLimits};
 use crate::installs::Installs;
@@ -239,7 +239,8 @@ fn idempotency_limits(config: &Config) -> IdempotencyLimits {
     }
 }
 
-/// The engine as `config` describes it, without a code cache.
+/// The engine as `config` describes it, without a code cache. It compiles in processes of this program,
+/// which therefore must be alga-runner; see [`Compiler::this_program`].
 pub fn engine_options(config: &Config) -> EngineOptions {
     let engine = &config.engine;
     EngineOptions {
@@ -256,6 +257,13 @@ pub fn engine_options(config: &Config) -> EngineOptions {
         },
         component_bytes: engine.components_bytes,
         code_cache: None,
+        code_cache_bytes: engine.code_cache_bytes,
+        compile: CompileOptions {
+            compiler: Compiler::this_program(),
+            timeout: engine.compile_timeout,
+            memory_bytes: engine.compile_memory_bytes,
+            at_once: engine.compile_at_once,
+        },
     }
 }
 

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::activity::{Activity, Recording, Subject};
 use crate::admission::{Admission, Permit, Reason, Refusal, Who};
-use crate::engine::{Engine, PrepareError, Run, RunError, RunLimits};
+use crate::engine::{CompilerFailure, Engine, PrepareError, Run, RunError, RunLimits};
 use crate::headers;
 use crate::installs::KnownInstall;
 
@@ -86,6 +86,9 @@ pub enum ExecuteError {
     /// The component of the bundle can't run here.
     #[error("the component of the extension can't run here: {0}")]
     Component(String),
+    /// Nothing can be compiled at the moment.
+    #[error("cannot compile the component of the extension")]
+    Compiler(#[source] Arc<CompilerFailure>),
     /// There is no room for it now.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -232,6 +235,7 @@ impl Executor {
             .map_err(|error| match error {
                 PrepareError::Load(error) => ExecuteError::Bundle(error),
                 PrepareError::Invalid(invalid) => ExecuteError::Component(invalid.message),
+                PrepareError::Compiler(failure) => ExecuteError::Compiler(failure),
                 PrepareError::Stopped => ExecuteError::Stopping,
             })?;
         let run = Run {
@@ -420,6 +424,7 @@ impl ExecuteError {
                 | FetchError::Interrupted => "UNAVAILABLE",
             },
             Self::Component(_) => "INVALID_COMPONENT",
+            Self::Compiler(_) => "UNAVAILABLE",
             Self::Refused(refusal) => match refusal.reason {
                 Reason::Install | Reason::Tenant => "CONCURRENCY_LIMITED",
                 Reason::Process | Reason::Closed => "OVERLOADED",
@@ -450,7 +455,9 @@ impl ExecuteError {
                 | RunError::MemoryLimit
                 | RunError::HostCallLimit { .. },
             ) => "guest",
-            Self::Bundle(_) | Self::Stopping | Self::Run(RunError::Host(_)) => "host",
+            Self::Bundle(_) | Self::Compiler(_) | Self::Stopping | Self::Run(RunError::Host(_)) => {
+                "host"
+            }
         }
     }
 }

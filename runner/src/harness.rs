@@ -36,8 +36,8 @@ use uuid::Uuid;
 
 use crate::admission::{self, Admission, Caps, Who};
 use crate::engine::{
-    Engine, EngineError, EngineOptions, InvalidComponent, PrepareError, Prepared, Run, RunError,
-    RunLimits,
+    CompilerFailure, Engine, EngineError, EngineOptions, InvalidComponent, PrepareError, Prepared,
+    Run, RunError, RunLimits,
 };
 use crate::headers;
 
@@ -85,6 +85,9 @@ pub enum HarnessError {
     /// The component can't run here.
     #[error("cannot run the component")]
     Component(#[source] InvalidComponent),
+    /// The compiler could not be run.
+    #[error("cannot compile the component")]
+    Compiler(#[source] CompilerFailure),
     /// The runtime is being shut down.
     #[error("the component was not prepared")]
     Stopped,
@@ -276,6 +279,7 @@ async fn prepare(engine: &Engine, component: &[u8]) -> Result<Prepared, HarnessE
         .await;
     prepared.map_err(|error| match error {
         PrepareError::Invalid(invalid) => HarnessError::Component(invalid),
+        PrepareError::Compiler(failure) => HarnessError::Compiler(failure),
         PrepareError::Load(never) => match *never {},
         PrepareError::Stopped => HarnessError::Stopped,
     })

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use alga_bundles::{
-    ComponentCheck, InvalidComponent, Issue, Manifest, NewVersion, RegisterError,
+    CheckError, ComponentCheck, InvalidComponent, Issue, Manifest, NewVersion, RegisterError,
     RegisteredVersion, VersionRegistry,
 };
 use alga_model::{Clock, ContentHash};
@@ -19,16 +19,21 @@ pub struct EngineCheck<'a>(pub &'a Engine);
 
 #[async_trait]
 impl ComponentCheck for EngineCheck<'_> {
-    async fn check(&self, hash: ContentHash, component: Vec<u8>) -> Result<(), InvalidComponent> {
+    async fn check(&self, hash: ContentHash, component: Vec<u8>) -> Result<(), CheckError> {
         let load = async { Ok::<_, std::convert::Infallible>(component) };
         match self.0.prepare(hash, load).await {
             Ok(_) => Ok(()),
-            Err(PrepareError::Invalid(invalid)) => Err(InvalidComponent {
+            Err(PrepareError::Invalid(invalid)) => Err(CheckError::Invalid(InvalidComponent {
                 message: invalid.message,
+            })),
+            Err(PrepareError::Compiler(failure)) => Err(CheckError::Unavailable {
+                source: failure.into(),
             }),
-            Err(error @ (PrepareError::Load(_) | PrepareError::Stopped)) => Err(InvalidComponent {
-                message: error.to_string(),
-            }),
+            Err(error @ (PrepareError::Load(_) | PrepareError::Stopped)) => {
+                Err(CheckError::Unavailable {
+                    source: error.into(),
+                })
+            }
         }
     }
 }

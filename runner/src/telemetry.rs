@@ -81,7 +81,15 @@ fn describe_metrics() {
     describe_histogram!(
         "alga_engine_compile_duration_seconds",
         Unit::Seconds,
-        "How long components took to be compiled."
+        "How long compiling components took, by outcome."
+    );
+    describe_gauge!(
+        "alga_engine_compilations_running",
+        "Components that are being compiled."
+    );
+    describe_gauge!(
+        "alga_engine_compilations_waiting",
+        "Components that wait until they can be compiled."
     );
     describe_histogram!(
         "alga_storage_operation_duration_seconds",

@@ -125,6 +125,43 @@ pub fn log_flood(lines: u32) -> Vec<u8> {
     )
 }
 
+/// Answers 200, and has a function that takes long to compile and much memory, both far more than its
+/// bytes, which grow with `size`: each of so many nested loops may change each of as many variables, so the
+/// compiler has to keep track of every variable anew in every loop.
+pub fn compile_bomb(size: usize) -> Vec<u8> {
+    let changes = (0..size)
+        .map(|local| format!("(local.set {local} (i32.add (local.get {local}) (i32.const 1)))"));
+    let function = format!(
+        "(func $bomb (result i32) (local {locals}) {begin} {changes} {end} local.get 0)",
+        locals = "i32 ".repeat(size),
+        begin = "loop ".repeat(size),
+        changes = changes.collect::<String>(),
+        end = "local.get 0 br_if 0 end ".repeat(size),
+    );
+    handler_with(
+        "",
+        &function,
+        "(if (local.get $has-query) (then (drop (call $bomb))))
+         (i32.store16 (i32.const 16) (i32.const 200))",
+    )
+}
+
+/// Answers 200, and has a function of so many steps. Time and memory to compile it grow with them.
+pub fn long_function(steps: usize) -> Vec<u8> {
+    let step = "local.get 0 local.get 1 i32.mul i32.const 1 i32.add local.set 0 ";
+    let function = format!(
+        "(func $long (param i32 i32) (result i32) {} local.get 0)",
+        step.repeat(steps)
+    );
+    handler_with(
+        "",
+        &function,
+        "(i32.store16 (i32.const 16) (i32.const 200))
+         (if (local.get $has-query)
+           (then (drop (call $long (local.get $query) (local.get $query-length)))))",
+    )
+}
+
 /// What [`log_then_loop`] logs.
 pub const LOOPING: &str = "now it loops";
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use alga_bundles::{
-    BundleStore, ComponentCheck, InvalidComponent, Limits, LocalStore, ObjectKey, PublishContext,
-    PublishError, PublishRequest, Published, RegisterError, publish,
+    BundleStore, CheckError, ComponentCheck, InvalidComponent, Limits, LocalStore, ObjectKey,
+    PublishContext, PublishError, PublishRequest, Published, RegisterError, publish,
 };
 use alga_model::ContentHash;
 use async_trait::async_trait;
@@ -30,7 +30,7 @@ impl Scene {
             room,
             store,
             registry: MemoryRegistry::default(),
-            verdict: Verdict(Ok(())),
+            verdict: Verdict::Good,
             limits: Limits::default(),
         }
     }
@@ -208,12 +208,17 @@ async fn what_is_wrong_with_a_bundle_has_its_code_and_nothing_is_stored() {
     };
     assert_eq!(small.code(&valid).await, "TOO_LARGE");
     let strict = Scene {
-        verdict: Verdict(Err("it imports nothing:known")),
+        verdict: Verdict::Bad("it imports nothing:known"),
         ..Scene::new()
     };
     assert_eq!(strict.code(&valid).await, "INVALID_COMPONENT");
+    let blind = Scene {
+        verdict: Verdict::Unavailable,
+        ..Scene::new()
+    };
+    assert_eq!(blind.code(&valid).await, "COMPILER_UNAVAILABLE");
 
-    for scene in [scene, small, strict] {
+    for scene in [scene, small, strict, blind] {
         assert_eq!(scene.stored(), Vec::<String>::new());
         assert!(scene.registry.versions.lock().unwrap().is_empty());
     }
@@ -362,7 +367,7 @@ async fn a_file_that_changes_after_its_check_is_not_stored() {
     struct Swap(PathBuf);
     #[async_trait]
     impl ComponentCheck for Swap {
-        async fn check(&self, _: ContentHash, _: Vec<u8>) -> Result<(), InvalidComponent> {
+        async fn check(&self, _: ContentHash, _: Vec<u8>) -> Result<(), CheckError> {
             fs::write(&self.0, Tar::valid().file("evil", b"").zst()).unwrap();
             Ok(())
         }
@@ -393,13 +398,13 @@ struct Only(&'static [u8]);
 
 #[async_trait]
 impl ComponentCheck for Only {
-    async fn check(&self, _: ContentHash, component: Vec<u8>) -> Result<(), InvalidComponent> {
+    async fn check(&self, _: ContentHash, component: Vec<u8>) -> Result<(), CheckError> {
         if component == self.0 {
             Ok(())
         } else {
-            Err(InvalidComponent {
+            Err(CheckError::Invalid(InvalidComponent {
                 message: "another file".to_owned(),
-            })
+            }))
         }
     }
 }

@@ -7,8 +7,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use alga_bundles::{
-    BundleStore, ComponentCheck, Content, Created, InvalidComponent, LocalStore, NewVersion,
-    ObjectKey, RegisterError, RegisteredVersion, StoreError, StoredObject, VersionRegistry,
+    BundleStore, CheckError, ComponentCheck, Content, Created, InvalidComponent, LocalStore,
+    NewVersion, ObjectKey, RegisterError, RegisteredVersion, StoreError, StoredObject,
+    VersionRegistry,
 };
 use alga_model::ContentHash;
 use async_trait::async_trait;
@@ -303,15 +304,25 @@ mod cut {
 }
 
 /// Takes every component, or none.
-pub(crate) struct Verdict(pub(crate) Result<(), &'static str>);
+pub(crate) enum Verdict {
+    Good,
+    Bad(&'static str),
+    Unavailable,
+}
 
 #[async_trait]
 impl ComponentCheck for Verdict {
-    async fn check(&self, _: ContentHash, component: Vec<u8>) -> Result<(), InvalidComponent> {
+    async fn check(&self, _: ContentHash, component: Vec<u8>) -> Result<(), CheckError> {
         assert!(component.starts_with(b"\0asm"));
-        self.0.map_err(|message| InvalidComponent {
-            message: message.to_owned(),
-        })
+        match self {
+            Self::Good => Ok(()),
+            Self::Bad(message) => Err(CheckError::Invalid(InvalidComponent {
+                message: (*message).to_owned(),
+            })),
+            Self::Unavailable => Err(CheckError::Unavailable {
+                source: "the compiler is gone".into(),
+            }),
+        }
     }
 }
 

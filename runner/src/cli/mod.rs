@@ -5,6 +5,7 @@
 
 mod audit;
 mod bundle;
+mod compile;
 mod config;
 mod duration;
 mod extension;
@@ -113,6 +114,9 @@ enum Command {
     /// Look at the settings
     #[command(subcommand)]
     Config(config::Command),
+    /// Compile the component on standard input; the runner starts itself so, and nobody else does
+    #[command(hide = true)]
+    Compile(compile::Compile),
 }
 
 impl Command {
@@ -131,7 +135,8 @@ impl Command {
             | Self::Storage(_)
             | Self::Usage(usage::Command::Verify(_))
             | Self::Migrate(_)
-            | Self::Config(_) => false,
+            | Self::Config(_)
+            | Self::Compile(_) => false,
         }
     }
 }
@@ -142,6 +147,10 @@ const LAST_WORK: Duration = Duration::from_secs(1);
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Before there is anything that a process which reads hostile bytes has no use for.
+    if let Command::Compile(compile) = &cli.command {
+        return compile.run();
+    }
     // A server that can't say where it listens has failed; others only had their output cut short.
     let may_be_cut_short = !matches!(cli.command, Command::Serve(_));
     let runtime = match tokio::runtime::Runtime::new() {
@@ -212,6 +221,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Audit(command) => command.run(&config).await,
         Command::Migrate(command) => command.run(&config).await,
         Command::Config(command) => command.run(&config),
+        Command::Compile(compile) => Ok(compile.run()),
     }
 }
 

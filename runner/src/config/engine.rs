@@ -1,8 +1,9 @@
 //! Settings of the engine that runs extensions.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::kind::{Optional, bytes, count, mebibytes, millis};
+use super::kind::{Optional, bytes, count, count_from_one, mebibytes, millis};
 use super::setting::section;
 
 section! {
@@ -29,5 +30,14 @@ section! {
         response_bytes: u64 = 10 << 20, "engine.response_bytes": bytes(1..=256 << 20);
         /// The memory for compiled components that are kept ready.
         components_bytes: u64 = 512 << 20, "engine.components_mb": mebibytes(1..=65_536);
+        /// The disk space for compiled components; what was used least recently goes first.
+        code_cache_bytes: u64 = 4_096 << 20, "engine.code_cache_mb": mebibytes(1..=1_048_576);
+        /// How long compiling a component may take.
+        compile_timeout: Duration = Duration::from_secs(120), "engine.compile_timeout_ms": millis(1..=3_600_000);
+        /// The memory that compiling a component may take.
+        compile_memory_bytes: u64 = 2_048 << 20, "engine.compile_memory_mb": mebibytes(128..=65_536);
+        /// How many components are compiled at once, each in a process of its own. Not set, half as
+        /// many as there are processors.
+        compile_at_once: Option<NonZeroU32> = None, "engine.compile_at_once": Optional(count_from_one(256));
     }
 }

@@ -10,6 +10,8 @@ use wasmtime::component::{Component, Linker};
 
 use super::Prepared;
 use super::code_cache::CodeCache;
+use super::compiler::{Compilations, CompileError, CompilerFailure, refusal};
+use super::failures::{Failure, Failures};
 use super::state::State;
 
 /// Why a component can't run here.
@@ -29,6 +31,9 @@ pub enum PrepareError<E> {
     /// Its bytes could not be had.
     #[error("cannot load the component")]
     Load(Arc<E>),
+    /// Nothing can be compiled at the moment.
+    #[error("cannot compile the component")]
+    Compiler(#[source] Arc<CompilerFailure>),
     /// The work was stopped half-way, as the process ends.
     #[error("the component was not prepared")]
     Stopped,
@@ -36,31 +41,33 @@ pub enum PrepareError<E> {
 
 /// The components of a process.
 pub(super) struct Components {
-    linker: Arc<Linker<State>>,
-    code_cache: Option<Arc<CodeCache>>,
+    workshop: Arc<Workshop>,
     prepared: Cache<ContentHash, (Prepared, u32)>,
 }
 
+/// Everything that a component is made ready with.
+pub(super) struct Workshop {
+    pub(super) engine: wasmtime::Engine,
+    pub(super) linker: Linker<State>,
+    pub(super) code_cache: Option<CodeCache>,
+    pub(super) compilations: Compilations,
+    pub(super) failures: Failures,
+}
+
 impl Components {
-    pub(super) fn new(
-        linker: Linker<State>,
-        code_cache: Option<CodeCache>,
-        max_bytes: u64,
-    ) -> Self {
+    pub(super) fn new(workshop: Workshop, max_bytes: u64) -> Self {
         let prepared = Cache::builder()
             .max_capacity(max_bytes)
             .weigher(|_, (_, bytes): &(Prepared, u32)| *bytes)
             .build();
         Self {
-            linker: Arc::new(linker),
-            code_cache: code_cache.map(Arc::new),
+            workshop: Arc::new(workshop),
             prepared,
         }
     }
 
     pub(super) async fn prepare<F, E>(
         &self,
-        engine: &wasmtime::Engine,
         hash: ContentHash,
         load: F,
     ) -> Result<Prepared, PrepareError<E>>
@@ -71,18 +78,18 @@ impl Components {
         if let Some((prepared, _)) = self.prepared.get(&hash).await {
             return Ok(prepared);
         }
-        let (cache, engine) = (self.prepared.clone(), engine.clone());
-        let (linker, code_cache) = (Arc::clone(&self.linker), self.code_cache.clone());
+        let (cache, workshop) = (self.prepared.clone(), Arc::clone(&self.workshop));
         // In a task of its own: a caller that goes away must not make the others start again.
-        let work = tokio::spawn(async move {
-            let prepare = prepare_uncached(engine, linker, code_cache, hash, load);
-            cache.try_get_with(hash, prepare).await
-        });
+        let work =
+            tokio::spawn(
+                async move { cache.try_get_with(hash, workshop.prepare(hash, load)).await },
+            );
         match work.await {
             Ok(Ok((prepared, _))) => Ok(prepared),
             Ok(Err(error)) => Err(match &*error {
                 PrepareError::Invalid(invalid) => PrepareError::Invalid(invalid.clone()),
                 PrepareError::Load(error) => PrepareError::Load(Arc::clone(error)),
+                PrepareError::Compiler(failure) => PrepareError::Compiler(Arc::clone(failure)),
                 PrepareError::Stopped => PrepareError::Stopped,
             }),
             Err(_) => Err(PrepareError::Stopped),
@@ -90,68 +97,138 @@ impl Components {
     }
 }
 
-async fn prepare_uncached<F, E>(
-    engine: wasmtime::Engine,
-    linker: Arc<Linker<State>>,
-    code_cache: Option<Arc<CodeCache>>,
-    hash: ContentHash,
-    load: F,
-) -> Result<(Prepared, u32), PrepareError<E>>
-where
-    F: Future<Output = Result<Vec<u8>, E>>,
-{
-    let cached = {
-        let (engine, linker, code_cache) =
-            (engine.clone(), Arc::clone(&linker), code_cache.clone());
-        spawn_blocking(move || {
-            link(&linker, &from_cache(&engine, code_cache?.as_ref(), hash)?).ok()
-        })
-        .await
-        .map_err(|_| PrepareError::Stopped)?
-    };
-    if let Some(prepared) = cached {
-        return Ok(prepared);
-    }
-    let bytes = load
-        .await
-        .map_err(|error| PrepareError::Load(Arc::new(error)))?;
-    spawn_blocking(move || {
-        let component = compile(&engine, &bytes)?;
-        if let (Some(code_cache), Ok(code)) = (code_cache, component.serialize()) {
-            code_cache.write(hash, &code);
+impl Workshop {
+    async fn prepare<F, E>(
+        self: Arc<Self>,
+        hash: ContentHash,
+        load: F,
+    ) -> Result<(Prepared, u32), PrepareError<E>>
+    where
+        F: Future<Output = Result<Vec<u8>, E>>,
+        E: Send + Sync + 'static,
+    {
+        if let Some(invalid) = self.failures.of(hash).await {
+            return Err(PrepareError::Invalid(invalid));
         }
-        link(&linker, &component)
-    })
-    .await
-    .map_err(|_| PrepareError::Stopped)?
-    .map_err(PrepareError::Invalid)
+        match self.make(hash, load).await {
+            Ok(made) => Ok(made),
+            Err(Unmade::Bad(failure)) => {
+                let invalid = self.failures.remember(hash, failure).await;
+                Err(PrepareError::Invalid(invalid))
+            }
+            Err(Unmade::Other(error)) => Err(error),
+        }
+    }
+
+    async fn make<F, E>(
+        self: &Arc<Self>,
+        hash: ContentHash,
+        load: F,
+    ) -> Result<(Prepared, u32), Unmade<E>>
+    where
+        F: Future<Output = Result<Vec<u8>, E>>,
+        E: Send + Sync + 'static,
+    {
+        let cached = self.blocking(move |workshop| {
+            let component = workshop.cached(hash)?;
+            Some(workshop.link(&component))
+        });
+        if let Some(made) = cached.await? {
+            return made;
+        }
+        // Before the bytes are loaded: those of all who wait would add up.
+        let slot = self.compilations.slot().await;
+        let bytes = load
+            .await
+            .map_err(|error| PrepareError::Load(Arc::new(error)))?;
+        ensure_component(&bytes)?;
+        let code = self
+            .compilations
+            .compile(&slot, &self.engine, hash, bytes)
+            .await?;
+        let made = self.blocking(move |workshop| {
+            let component = code.load(&workshop.engine);
+            let component = component.map_err(|error| {
+                PrepareError::Compiler(Arc::new(CompilerFailure::Output(error)))
+            })?;
+            let made = workshop.link(&component)?;
+            if let Some(code_cache) = &workshop.code_cache {
+                code_cache.write(hash, &code);
+            }
+            Ok(made)
+        });
+        made.await?
+    }
+
+    /// What would hold up others, on a thread that may be held up.
+    async fn blocking<T, E, F>(self: &Arc<Self>, work: F) -> Result<T, PrepareError<E>>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Self) -> T + Send + 'static,
+    {
+        let workshop = Arc::clone(self);
+        spawn_blocking(move || work(&workshop))
+            .await
+            .map_err(|_| PrepareError::Stopped)
+    }
+
+    fn cached(&self, hash: ContentHash) -> Option<Component> {
+        self.code_cache
+            .as_ref()?
+            .read(hash)?
+            .load(&self.engine)
+            .inspect_err(
+                |error| tracing::warn!(bundle = %hash, %error, "cannot load compiled code"),
+            )
+            .ok()
+    }
+
+    /// Resolves every import and finds the handler, so that an invocation has nothing left to look up.
+    fn link<E>(&self, component: &Component) -> Result<(Prepared, u32), Unmade<E>> {
+        let image = component.image_range();
+        let bytes = (image.end as usize).saturating_sub(image.start as usize);
+        let linked = self
+            .linker
+            .instantiate_pre(component)
+            .and_then(ExtensionPre::new)
+            .map_err(|error| Unmade::Bad(Failure::lasting(refusal(&error))))?;
+        Ok((Prepared(linked), u32::try_from(bytes).unwrap_or(u32::MAX)))
+    }
 }
 
-fn from_cache(
-    engine: &wasmtime::Engine,
-    code_cache: &CodeCache,
-    hash: ContentHash,
-) -> Option<Component> {
-    let code = code_cache.read(hash)?;
-    // SAFETY: `read` gives only bytes that this deployment wrote itself, from `Component::serialize`
-    // of an engine with the same compatibility hash: they carry a MAC under a key nobody else has.
-    #[expect(unsafe_code, reason = "loading machine code can't be anything else")]
-    let component = unsafe { Component::deserialize(engine, &code) };
-    component
-        .inspect_err(|error| tracing::warn!(bundle = %hash, %error, "cannot load compiled code"))
-        .ok()
+/// Why a component is not ready: something to remember, or not.
+enum Unmade<E> {
+    Bad(Failure),
+    Other(PrepareError<E>),
 }
 
-fn compile(engine: &wasmtime::Engine, bytes: &[u8]) -> Result<Component, InvalidComponent> {
-    ensure_component(bytes)?;
-    let start = std::time::Instant::now();
-    let component = Component::new(engine, bytes).map_err(invalid);
-    metrics::histogram!("alga_engine_compile_duration_seconds").record(start.elapsed());
-    component
+impl<E> From<PrepareError<E>> for Unmade<E> {
+    fn from(error: PrepareError<E>) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl<E> From<Failure> for Unmade<E> {
+    fn from(failure: Failure) -> Self {
+        Self::Bad(failure)
+    }
+}
+
+impl<E> From<CompileError> for Unmade<E> {
+    fn from(error: CompileError) -> Self {
+        let message = error.about_the_component();
+        match error {
+            CompileError::Refused(_) => Self::Bad(Failure::lasting(message)),
+            CompileError::Limit(_) | CompileError::Crashed { .. } => {
+                Self::Bad(Failure::passing(message))
+            }
+            CompileError::Host(failure) => Self::Other(PrepareError::Compiler(failure)),
+        }
+    }
 }
 
 /// Tells the usual mistakes apart, of which the compiler would say less.
-fn ensure_component(bytes: &[u8]) -> Result<(), InvalidComponent> {
+fn ensure_component(bytes: &[u8]) -> Result<(), Failure> {
     // https://github.com/WebAssembly/component-model/blob/main/design/mvp/Binary.md: the preamble of
     // a core module has version 1, layer 0.
     let message = match bytes.split_at_checked(8) {
@@ -161,32 +238,5 @@ fn ensure_component(bytes: &[u8]) -> Result<(), InvalidComponent> {
         Some((start, _)) if start.starts_with(b"\0asm") => return Ok(()),
         _ => "this is not WebAssembly, so no component",
     };
-    Err(InvalidComponent {
-        message: message.to_owned(),
-    })
-}
-
-/// Resolves every import and finds the handler, so that an invocation has nothing left to look up.
-fn link(
-    linker: &Linker<State>,
-    component: &Component,
-) -> Result<(Prepared, u32), InvalidComponent> {
-    let image = component.image_range();
-    let bytes = (image.end as usize).saturating_sub(image.start as usize);
-    let linked = linker
-        .instantiate_pre(component)
-        .and_then(ExtensionPre::new)
-        .map_err(invalid)?;
-    Ok((Prepared(linked), u32::try_from(bytes).unwrap_or(u32::MAX)))
-}
-
-/// The whole chain on one line: Wasmtime puts the name of a missing import behind the first colon.
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "the signature is `map_err`'s"
-)]
-fn invalid(error: wasmtime::Error) -> InvalidComponent {
-    InvalidComponent {
-        message: format!("{error:#}"),
-    }
+    Err(Failure::lasting(message.to_owned()))
 }

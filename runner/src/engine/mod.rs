@@ -4,9 +4,12 @@
 //! timeout of the async runtime around the whole; memory, tables and instances by a limiter; the log
 //! and the answer by their own limits. Whatever a guest does ends as a [`RunError`].
 
+mod code;
 mod code_cache;
+mod compiler;
 mod components;
 mod error;
+mod failures;
 mod limits;
 mod state;
 mod ticker;
@@ -26,13 +29,17 @@ use wasmtime::{
     UpdateDeadline,
 };
 
+use self::code::CodeSettings;
 use self::code_cache::CodeCache;
-use self::components::Components;
+use self::compiler::Compilations;
+use self::components::{Components, Workshop};
+use self::failures::Failures;
 use self::limits::{HostCalls, Limiter};
 use self::state::State;
 use self::ticker::Ticker;
 use crate::admission::Permit;
 
+pub use self::compiler::{CompileOptions, Compiler, CompilerFailure, Task as CompileTask};
 pub use self::components::{InvalidComponent, PrepareError};
 pub use self::error::{EngineError, RunError};
 
@@ -57,6 +64,10 @@ pub struct EngineOptions {
     pub component_bytes: u64,
     /// Where compiled code is kept, and the key it is authenticated with; nowhere when absent.
     pub code_cache: Option<(PathBuf, Secret<[u8; 32]>)>,
+    /// Bytes of compiled code kept there.
+    pub code_cache_bytes: u64,
+    /// How components are compiled.
+    pub compile: CompileOptions,
 }
 
 impl Default for EngineOptions {
@@ -71,6 +82,8 @@ impl Default for EngineOptions {
             log: LogLimits::default(),
             component_bytes: 512 << 20,
             code_cache: None,
+            code_cache_bytes: 4 << 30,
+            compile: CompileOptions::default(),
         }
     }
 }
@@ -143,11 +156,21 @@ impl Engine {
         let code_cache = options
             .code_cache
             .as_ref()
-            .map(|(folder, key)| CodeCache::open(folder.clone(), key.clone(), &engine))
+            .map(|(folder, key)| {
+                let bytes = options.code_cache_bytes;
+                CodeCache::open(folder.clone(), key.clone(), &engine, bytes)
+            })
             .transpose()
             .map_err(EngineError::CodeCache)?;
+        let workshop = Workshop {
+            engine: engine.clone(),
+            linker,
+            code_cache,
+            compilations: Compilations::new(options.compile.clone(), code_settings(&options)),
+            failures: Failures::new(),
+        };
         Ok(Self {
-            components: Components::new(linker, code_cache, options.component_bytes),
+            components: Components::new(workshop, options.component_bytes),
             _ticker: Ticker::start(&engine),
             wasmtime: engine,
             options,
@@ -166,7 +189,7 @@ impl Engine {
         F: Future<Output = Result<Vec<u8>, E>> + Send + 'static,
         E: Send + Sync + 'static,
     {
-        self.components.prepare(&self.wasmtime, hash, load).await
+        self.components.prepare(hash, load).await
     }
 
     /// When an invocation that begins now must have ended: after the engine's own timeout, or
@@ -335,11 +358,13 @@ pub fn wasmtime_config(options: &EngineOptions) -> Config {
         .linear_memory_keep_resident(if scan { 2 << 20 } else { 64 << 10 })
         .table_keep_resident(64 << 10);
 
-    let mut config = Config::new();
+    let mut config = code_settings(options).config();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
-        .wasm_component_model(true)
-        .epoch_interruption(true)
-        .consume_fuel(options.fuel.is_some())
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-    config
+}
+
+const fn code_settings(options: &EngineOptions) -> CodeSettings {
+    CodeSettings {
+        fuel: options.fuel.is_some(),
+    }
 }

@@ -109,7 +109,9 @@ impl ApiError {
                     Reason::Install | Reason::Tenant => StatusCode::TOO_MANY_REQUESTS,
                     Reason::Process | Reason::Closed => StatusCode::SERVICE_UNAVAILABLE,
                 },
-                ExecuteError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+                ExecuteError::Compiler(_) | ExecuteError::Stopping => {
+                    StatusCode::SERVICE_UNAVAILABLE
+                }
                 ExecuteError::Run(error) => match error {
                     RunError::Trap { .. } | RunError::Nonsense(_) => StatusCode::BAD_GATEWAY,
                     RunError::Timeout | RunError::OutOfFuel => StatusCode::GATEWAY_TIMEOUT,

@@ -386,6 +386,11 @@ impl Process {
         self.signal("-TERM");
     }
 
+    /// Its id.
+    pub(crate) fn number(&self) -> u32 {
+        self.id.parse().unwrap()
+    }
+
     fn signal(&self, signal: &str) {
         let sent = Command::new("kill").args([signal, &self.id]).status();
         assert!(sent.unwrap().success());

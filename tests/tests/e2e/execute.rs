@@ -364,7 +364,10 @@ async fn callers_who_come_at_once_have_a_component_compiled_once() {
         assert_eq!(answer.status(), 200);
     }
     let metrics = deployment.metrics().await;
-    assert!(metrics.contains(&format!("{COMPILED} 1\n")), "{metrics}");
+    assert!(
+        metrics.contains(&format!("{COMPILED}{{outcome=\"ok\"}} 1\n")),
+        "{metrics}"
+    );
 
     // Once for all processes, even: the next one finds the code on disk.
     deployment.kill();

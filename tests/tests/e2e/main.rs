@@ -17,6 +17,7 @@ mod architecture;
 mod assets;
 mod auth;
 mod commands;
+mod compile;
 mod crash;
 mod execute;
 mod golden;
