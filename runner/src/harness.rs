@@ -87,7 +87,7 @@ pub enum HarnessError {
     Component(#[source] InvalidComponent),
     /// The compiler could not be run.
     #[error("cannot compile the component")]
-    Compiler(#[source] CompilerFailure),
+    Compiler(#[source] Arc<CompilerFailure>),
     /// The runtime is being shut down.
     #[error("the component was not prepared")]
     Stopped,

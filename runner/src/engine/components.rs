@@ -12,6 +12,7 @@ use super::Prepared;
 use super::code_cache::CodeCache;
 use super::compiler::{Compilations, CompileError, CompilerFailure, refusal};
 use super::failures::{Failure, Failures};
+use super::handler;
 use super::state::State;
 
 /// Why a component can't run here.
@@ -191,6 +192,7 @@ impl Workshop {
             .linker
             .instantiate_pre(component)
             .and_then(ExtensionPre::new)
+            .and_then(|linked| handler::ensure_type(component).map(|()| linked))
             .map_err(|error| Unmade::Bad(Failure::lasting(refusal(&error))))?;
         Ok((Prepared(linked), u32::try_from(bytes).unwrap_or(u32::MAX)))
     }

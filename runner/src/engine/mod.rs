@@ -10,11 +10,16 @@ mod compiler;
 mod components;
 mod error;
 mod failures;
+mod handler;
 mod limits;
 mod state;
 mod ticker;
+mod turns;
 
+use std::future::poll_fn;
+use std::num::NonZero;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,6 +42,7 @@ use self::failures::Failures;
 use self::limits::{HostCalls, Limiter};
 use self::state::State;
 use self::ticker::Ticker;
+use self::turns::{Place, Turns};
 use crate::admission::Permit;
 
 pub use self::compiler::{CompileOptions, Compiler, CompilerFailure, Task as CompileTask};
@@ -93,6 +99,7 @@ pub struct Engine {
     wasmtime: wasmtime::Engine,
     components: Components,
     options: EngineOptions,
+    turns: Turns,
     _ticker: Ticker,
 }
 
@@ -173,6 +180,7 @@ impl Engine {
             components: Components::new(workshop, options.component_bytes),
             _ticker: Ticker::start(&engine),
             wasmtime: engine,
+            turns: Turns::of(threads()),
             options,
         })
     }
@@ -204,6 +212,7 @@ impl Engine {
         // Before the store, as it must outlast it: whoever gets the permit next needs its slot.
         let _permit = run.permit;
         let deadline = run.deadline;
+        let place = self.turns.place(run.invocation.tenant);
         let mut log = InvocationLog::new(self.options.log, tracing::Span::current());
         if let Some(sink) = run.log_sink {
             log = log.heard_by(sink);
@@ -214,14 +223,16 @@ impl Engine {
             log.clone(),
             Limiter::new(self.memory_bytes(run.limits)),
             HostCalls::limited_to(self.options.host_calls),
+            place.clone(),
         );
         let mut store = self.store(state, deadline);
         let answer = async {
+            place.begin().await;
             self.fuel(&mut store, run.limits)?;
             let response = handle(&mut store, prepared, &run.request).await?;
             self.check(response)
         };
-        let answer = tokio::time::timeout_at(deadline.into(), answer).await;
+        let answer = tokio::time::timeout_at(deadline.into(), resting(&place, answer)).await;
         if log.dropped() > 0 {
             tracing::info!(
                 dropped_lines = log.dropped(),
@@ -258,12 +269,13 @@ impl Engine {
             Ok(())
         });
         store.set_epoch_deadline(1);
-        store.epoch_deadline_callback(move |_| {
+        store.epoch_deadline_callback(move |mut store| {
+            store.data_mut().host_calls().tick();
             let late = Instant::now() >= deadline;
             Ok(if late {
                 UpdateDeadline::Interrupt
             } else {
-                UpdateDeadline::Yield(1)
+                UpdateDeadline::YieldCustom(1, Box::pin(store.data().place().next()))
             })
         });
         store
@@ -285,6 +297,19 @@ impl Engine {
         }
         Ok(response)
     }
+}
+
+/// Gives the turn of a place back whenever its guest waits.
+async fn resting<T>(place: &Place, answer: impl Future<Output = T>) -> T {
+    let mut answer = pin!(answer);
+    poll_fn(|context| {
+        let polled = answer.as_mut().poll(context);
+        if polled.is_pending() {
+            place.rest();
+        }
+        polled
+    })
+    .await
 }
 
 async fn handle(
@@ -321,6 +346,11 @@ impl std::fmt::Debug for Prepared {
 /// itself.
 const HOST_CALL_BYTES: usize = 4 << 20;
 
+/// Threads of the async runtime, which has as many as the machine has cores for this process.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
 /// Everything a guest may import.
 fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
@@ -336,6 +366,11 @@ const TABLES: u32 = 64;
 const MEMORIES: u32 = 2;
 /// Elements of one table; as many as Wasmtime allows by itself.
 const TABLE_ELEMENTS: usize = 20_000;
+
+/// Stack of a guest. A parser that calls itself for every level of what it reads needs some.
+const GUEST_STACK: usize = 1 << 20;
+/// What is left of the stack for the host's part of a call that a guest makes at the end of its own.
+const HOST_STACK: usize = 2 << 20;
 
 /// How Wasmtime is set up; for whoever compares, since an engine of one's own can run no more than
 /// what is compared with these settings.
@@ -359,7 +394,10 @@ pub fn wasmtime_config(options: &EngineOptions) -> Config {
         .table_keep_resident(64 << 10);
 
     let mut config = code_settings(options).config();
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    config
+        .max_wasm_stack(GUEST_STACK)
+        .async_stack_size(GUEST_STACK + HOST_STACK)
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
 }
 

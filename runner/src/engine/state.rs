@@ -7,6 +7,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::Usage;
 use super::limits::{HostCalls, Limiter};
+use super::turns::Place;
 
 /// WASI resources (streams, pollables) a guest may hold at once.
 const RESOURCES: usize = 1_024;
@@ -25,6 +26,7 @@ pub(crate) struct State {
     wasi: Option<Box<Wasi>>,
     limiter: Limiter,
     host_calls: HostCalls,
+    place: Place,
 }
 
 impl State {
@@ -33,6 +35,7 @@ impl State {
         log: InvocationLog,
         limiter: Limiter,
         host_calls: HostCalls,
+        place: Place,
     ) -> Self {
         Self {
             host,
@@ -40,6 +43,7 @@ impl State {
             wasi: None,
             limiter,
             host_calls,
+            place,
         }
     }
 
@@ -49,6 +53,10 @@ impl State {
 
     pub(super) fn host_calls(&mut self) -> &mut HostCalls {
         &mut self.host_calls
+    }
+
+    pub(super) const fn place(&self) -> &Place {
+        &self.place
     }
 
     pub(super) const fn usage(&self) -> Usage {

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 /// How long a guest may compute before others get their turn.
-const TICK: Duration = Duration::from_millis(5);
+pub(super) const TICK: Duration = Duration::from_millis(2);
 
 /// Advances the engine's epoch until it is dropped. One for the process: a second would make every
 /// deadline come early.

@@ -1,0 +1,429 @@
+//! Whose turn it is to compute.
+//!
+//! A guest computes on a thread of the async runtime, of which there are few, and keeps it until the
+//! epoch ticks. So that no tenant's guests take more than their share of these threads, whatever
+//! computes holds a [`Turn`]: as many as there are threads, given back with every tick and whenever
+//! the guest waits for the host. Turns go round by tenant.
+//!
+//! Fresh calls come first. Those that have computed for long get what is left but for one turn, so
+//! that the next fresh call finds a thread at once; and however many fresh calls there are, an
+//! eighth of the time of all threads, so that they come to an end.
+//!
+//! What runs between a host call that had to wait and the next tick has no turn. It lasts less than
+//! a tick and is mostly the host's own work.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use alga_model::TenantId;
+use tokio::sync::oneshot;
+
+use super::ticker::TICK;
+
+/// Ticks after which a call has computed for long. Small answers of the slowest languages need
+/// fewer.
+const LONG: u32 = 5;
+/// The part of all threads' time, as its inverse, that long calls get beside any number of fresh
+/// ones.
+const SHARE_OF_LONG: u32 = 8;
+
+/// The turns of a process.
+#[derive(Debug, Clone)]
+pub(super) struct Turns(Arc<Mutex<Queue>>);
+
+/// What an invocation has of the turns: one or none.
+#[derive(Debug, Clone)]
+pub(super) struct Place(Arc<Holder>);
+
+#[derive(Debug)]
+struct Holder {
+    turns: Turns,
+    tenant: TenantId,
+    ticks: AtomicU32,
+    turn: Mutex<Option<Turn>>,
+}
+
+/// The right to compute, given back when it is dropped.
+#[derive(Debug)]
+struct Turn {
+    turns: Turns,
+    pace: Pace,
+}
+
+/// How long a call has been computing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    Fresh,
+    Long,
+}
+
+#[derive(Debug)]
+struct Queue {
+    turns: usize,
+    turns_of_long: usize,
+    fresh: Class,
+    long: Class,
+    /// How long after a long call's turn the next one is due, and when that is.
+    until_due: Duration,
+    due: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Class {
+    computing: usize,
+    /// Tenants in the order of their turns, none without a waiter.
+    waiting: VecDeque<(TenantId, VecDeque<oneshot::Sender<()>>)>,
+}
+
+impl Turns {
+    /// Lets so many guests compute at once.
+    pub(super) fn of(threads: usize) -> Self {
+        let threads = u32::try_from(threads).unwrap_or(u32::MAX).max(1);
+        Self::new(threads as usize, TICK * SHARE_OF_LONG / threads)
+    }
+
+    fn new(turns: usize, until_due: Duration) -> Self {
+        Self(Arc::new(Mutex::new(Queue {
+            turns,
+            turns_of_long: (turns - 1).max(1),
+            fresh: Class::default(),
+            long: Class::default(),
+            until_due,
+            due: Instant::now() + until_due,
+        })))
+    }
+
+    /// A place for an invocation of a tenant, without a turn yet.
+    pub(super) fn place(&self, tenant: TenantId) -> Place {
+        Place(Arc::new(Holder {
+            turns: self.clone(),
+            tenant,
+            ticks: AtomicU32::new(0),
+            turn: Mutex::default(),
+        }))
+    }
+
+    async fn take(&self, tenant: TenantId, pace: Pace) -> Turn {
+        let arrived = self.queue().arrive(tenant, pace);
+        if let Some(granted) = arrived {
+            let mut waiting = Waiting {
+                turns: self,
+                pace,
+                granted,
+            };
+            // The sender is in the queue, which this holds, until it has sent.
+            drop((&mut waiting.granted).await);
+        }
+        Turn {
+            turns: self.clone(),
+            pace,
+        }
+    }
+
+    fn give_back(&self, pace: Pace) {
+        let mut queue = self.queue();
+        queue.class(pace).computing -= 1;
+        queue.serve();
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // Poisoning would need a panic below, which counts and moves only.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// Waits for the first turn.
+    pub(super) async fn begin(&self) {
+        self.take(Pace::Fresh).await;
+    }
+
+    /// Gives the turn back at a tick, lets others run, and waits for the next one.
+    pub(super) fn next(&self) -> impl Future<Output = ()> + Send + use<> {
+        let place = self.clone();
+        async move {
+            place.rest();
+            tokio::task::yield_now().await;
+            let ticks = place.0.ticks.fetch_add(1, Ordering::Relaxed);
+            let pace = if ticks < LONG {
+                Pace::Fresh
+            } else {
+                Pace::Long
+            };
+            place.take(pace).await;
+        }
+    }
+
+    /// Gives the turn back, if it has one, as the guest waits for the host.
+    pub(super) fn rest(&self) {
+        drop(self.turn().take());
+    }
+
+    async fn take(&self, pace: Pace) {
+        let turn = self.0.turns.take(self.0.tenant, pace).await;
+        *self.turn() = Some(turn);
+    }
+
+    fn turn(&self) -> MutexGuard<'_, Option<Turn>> {
+        self.0.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.turns.give_back(self.pace);
+    }
+}
+
+/// Somebody who waits for a turn.
+struct Waiting<'a> {
+    turns: &'a Turns,
+    pace: Pace,
+    granted: oneshot::Receiver<()>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        // Who goes away just when the turn came gives it back. Whoever received it already has it.
+        self.granted.close();
+        if self.granted.try_recv().is_ok() {
+            self.turns.give_back(self.pace);
+        }
+    }
+}
+
+impl Queue {
+    /// Takes a turn at once, or gives what tells when there is one.
+    fn arrive(&mut self, tenant: TenantId, pace: Pace) -> Option<oneshot::Receiver<()>> {
+        if self.class(pace).waiting.is_empty() && self.has_room(pace) {
+            self.grant(pace);
+            return None;
+        }
+        let (waiter, granted) = oneshot::channel();
+        self.class(pace).wait(tenant, waiter);
+        Some(granted)
+    }
+
+    fn serve(&mut self) {
+        while let Some(pace) = self.next() {
+            let waiter = self.class(pace).pop();
+            if waiter.is_some_and(|waiter| waiter.send(()).is_ok()) {
+                self.grant(pace);
+            }
+        }
+    }
+
+    fn grant(&mut self, pace: Pace) {
+        self.class(pace).computing += 1;
+        if pace == Pace::Long {
+            self.due = Instant::now() + self.until_due;
+        }
+    }
+
+    /// Whom a free turn goes to.
+    fn next(&self) -> Option<Pace> {
+        let long = !self.long.waiting.is_empty() && self.has_room(Pace::Long);
+        let fresh = !self.fresh.waiting.is_empty() && self.has_room(Pace::Fresh);
+        match (fresh, long) {
+            (_, true) => Some(Pace::Long),
+            (true, false) => Some(Pace::Fresh),
+            (false, false) => None,
+        }
+    }
+
+    fn has_room(&self, pace: Pace) -> bool {
+        let computing = self.fresh.computing + self.long.computing;
+        match pace {
+            Pace::Fresh => computing < self.turns,
+            Pace::Long => {
+                let is_left = computing < self.turns_of_long && self.fresh.waiting.is_empty();
+                let is_due = computing < self.turns && Instant::now() >= self.due;
+                self.long.computing < self.turns_of_long && (is_left || is_due)
+            }
+        }
+    }
+
+    const fn class(&mut self, pace: Pace) -> &mut Class {
+        match pace {
+            Pace::Fresh => &mut self.fresh,
+            Pace::Long => &mut self.long,
+        }
+    }
+}
+
+impl Class {
+    fn wait(&mut self, tenant: TenantId, waiter: oneshot::Sender<()>) {
+        match self.waiting.iter_mut().find(|(of, _)| *of == tenant) {
+            Some((_, waiters)) => waiters.push_back(waiter),
+            None => self.waiting.push_back((tenant, VecDeque::from([waiter]))),
+        }
+    }
+
+    /// The next one in turn who still waits.
+    fn pop(&mut self) -> Option<oneshot::Sender<()>> {
+        while let Some((tenant, mut waiters)) = self.waiting.pop_front() {
+            while let Some(waiter) = waiters.pop_front() {
+                if waiter.is_closed() {
+                    continue;
+                }
+                if !waiters.is_empty() {
+                    self.waiting.push_back((tenant, waiters));
+                }
+                return Some(waiter);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use uuid::Uuid;
+
+    use super::*;
+
+    type Taking<'a> = std::pin::Pin<Box<dyn Future<Output = Turn> + 'a>>;
+
+    /// Never due within a test.
+    const NEVER: Duration = Duration::from_secs(3600);
+
+    fn tenant(number: u128) -> TenantId {
+        TenantId::new(Uuid::from_u128(number))
+    }
+
+    fn poll(taking: &mut Taking<'_>) -> Option<Turn> {
+        match taking
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+        {
+            Poll::Ready(turn) => Some(turn),
+            Poll::Pending => None,
+        }
+    }
+
+    /// Somebody who asked for a turn, and the turn where it was there at once.
+    fn ask(turns: &Turns, number: u128, pace: Pace) -> (Taking<'_>, Option<Turn>) {
+        let mut taking: Taking<'_> = Box::pin(turns.take(tenant(number), pace));
+        let turn = poll(&mut taking);
+        (taking, turn)
+    }
+
+    #[test]
+    fn long_calls_leave_one_turn_to_fresh_ones() {
+        let turns = Turns::new(3, NEVER);
+        let (_, first) = ask(&turns, 1, Pace::Long);
+        let (_, second) = ask(&turns, 1, Pace::Long);
+        let (mut third, none) = ask(&turns, 2, Pace::Long);
+        assert!(first.is_some() && second.is_some() && none.is_none());
+        let (_, fresh) = ask(&turns, 3, Pace::Fresh);
+        assert!(fresh.is_some());
+        drop(fresh);
+        assert!(poll(&mut third).is_none());
+        drop(first);
+        assert!(poll(&mut third).is_some());
+    }
+
+    /// In which order a single turn goes to those who wait.
+    fn order(until_due: Duration) -> [Pace; 4] {
+        let turns = Turns::new(1, until_due);
+        let (_, mut held) = ask(&turns, 1, Pace::Fresh);
+        let mut waiting: Vec<_> = [Pace::Fresh, Pace::Long, Pace::Fresh, Pace::Long]
+            .map(|pace| (pace, ask(&turns, 1, pace).0))
+            .into();
+        std::array::from_fn(|_| {
+            drop(held.take());
+            let mut served = Vec::new();
+            waiting.retain_mut(|(pace, taking)| {
+                let turn = poll(taking);
+                if turn.is_none() {
+                    return true;
+                }
+                served.push(*pace);
+                held = turn;
+                false
+            });
+            assert_eq!(served.len(), 1);
+            served[0]
+        })
+    }
+
+    #[test]
+    fn fresh_calls_come_first_unless_long_ones_are_due() {
+        let (fresh, long) = (Pace::Fresh, Pace::Long);
+        assert_eq!(order(NEVER), [fresh, fresh, long, long]);
+        assert_eq!(order(Duration::ZERO), [long, long, fresh, fresh]);
+    }
+
+    #[test]
+    fn a_tenant_with_many_calls_gets_no_more_turns_than_one_with_few() {
+        let turns = Turns::new(1, NEVER);
+        let (_, held) = ask(&turns, 9, Pace::Fresh);
+        let mut many: Vec<_> = (0..5).map(|_| ask(&turns, 1, Pace::Fresh).0).collect();
+        let mut few = ask(&turns, 2, Pace::Fresh).0;
+        drop(held);
+        let first = poll(&mut many[0]);
+        assert!(first.is_some());
+        assert!(poll(&mut few).is_none());
+        drop(first);
+        assert!(poll(&mut few).is_some());
+    }
+
+    #[test]
+    fn who_goes_away_keeps_no_turn_from_others() {
+        let turns = Turns::new(1, NEVER);
+        let (_, held) = ask(&turns, 1, Pace::Fresh);
+        let (gone_before, _) = ask(&turns, 1, Pace::Fresh);
+        let (gone_after, _) = ask(&turns, 1, Pace::Fresh);
+        let mut stays = ask(&turns, 1, Pace::Fresh).0;
+        drop(gone_before);
+        drop(held);
+        assert!(poll(&mut stays).is_none());
+        drop(gone_after);
+        assert!(poll(&mut stays).is_some());
+        let queue = turns.queue();
+        assert_eq!((queue.fresh.computing, queue.fresh.waiting.len()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn an_invocation_is_long_after_some_ticks() {
+        let turns = Turns::new(2, NEVER);
+        let place = turns.place(tenant(1));
+        let computing = || {
+            let queue = turns.queue();
+            (queue.fresh.computing, queue.long.computing)
+        };
+        place.begin().await;
+        for _ in 0..LONG {
+            assert_eq!(computing(), (1, 0));
+            place.next().await;
+        }
+        assert_eq!(computing(), (1, 0));
+        place.next().await;
+        assert_eq!(computing(), (0, 1));
+        place.rest();
+        place.rest();
+        assert_eq!(computing(), (0, 0));
+        place.next().await;
+        drop(place);
+        assert_eq!(computing(), (0, 0));
+    }
+
+    #[test]
+    fn the_holder_of_a_turn_can_be_dropped_while_it_waits_for_the_next() {
+        let turns = Turns::new(1, NEVER);
+        let (_, held) = ask(&turns, 1, Pace::Fresh);
+        let place = turns.place(tenant(2));
+        {
+            let mut begin = pin!(place.begin());
+            let waiting = begin.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            assert!(waiting.is_pending());
+        }
+        drop(held);
+        assert!(ask(&turns, 3, Pace::Fresh).1.is_some());
+    }
+}
