@@ -29,33 +29,6 @@ fn lasting(installed: &Installed, timeout_ms: u64) -> Value {
     envelope
 }
 
-impl Deployment {
-    /// Waits until as many calls run and wait.
-    pub(crate) async fn until_there(&self, running: usize, waiting: usize) {
-        let expected = [
-            format!("alga_admission_running {running}\n"),
-            format!("alga_admission_waiting {waiting}\n"),
-        ];
-        let start = Instant::now();
-        loop {
-            let metrics = self.metrics().await;
-            if expected.iter().all(|line| metrics.contains(line)) {
-                return;
-            }
-            assert!(
-                start.elapsed() < PATIENCE,
-                "not {expected:?} but {}",
-                metrics
-                    .lines()
-                    .filter(|line| line.starts_with("alga_admission"))
-                    .collect::<Vec<_>>()
-                    .join("\n")
-            );
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-}
-
 /// Refused as one call too many of `limit`, and told when to come back.
 async fn ensure_limited(response: Response, limit: &str) {
     let seconds: u64 = response.headers()["retry-after"]

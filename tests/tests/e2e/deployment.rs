@@ -1,5 +1,6 @@
 //! A runner with a data folder of its own.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -37,6 +38,14 @@ struct Server {
 #[derive(Debug, Clone)]
 pub(crate) struct Process {
     id: String,
+}
+
+/// What a process holds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Footprint {
+    files: usize,
+    threads: usize,
+    children: usize,
 }
 
 /// An extension that is installed.
@@ -334,6 +343,31 @@ impl Deployment {
         response.text().await.unwrap()
     }
 
+    /// Waits until as many calls run and wait.
+    pub(crate) async fn until_there(&self, running: usize, waiting: usize) {
+        let expected = [
+            format!("alga_admission_running {running}\n"),
+            format!("alga_admission_waiting {waiting}\n"),
+        ];
+        let start = Instant::now();
+        loop {
+            let metrics = self.metrics().await;
+            if expected.iter().all(|line| metrics.contains(line)) {
+                return;
+            }
+            assert!(
+                start.elapsed() < PATIENCE,
+                "not {expected:?} but {}",
+                metrics
+                    .lines()
+                    .filter(|line| line.starts_with("alga_admission"))
+                    .collect::<Vec<_>>()
+                    .join("\n")
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Sends an envelope.
     pub(crate) async fn execute(&self, envelope: &Value) -> Response {
         self.request(Method::POST, "/v1/execute")
@@ -389,6 +423,43 @@ impl Process {
     /// Its id.
     pub(crate) fn number(&self) -> u32 {
         self.id.parse().unwrap()
+    }
+
+    /// What the process holds at the moment, apart from connections.
+    pub(crate) fn footprint(&self) -> Footprint {
+        let of = |name: &str| format!("/proc/{}/{name}", self.id);
+        let count = |name: &str| fs::read_dir(of(name)).unwrap().count();
+        let files = fs::read_dir(of("fd")).unwrap().filter(|file| {
+            let target = fs::read_link(file.as_ref().unwrap().path());
+            target.is_ok_and(|target| !target.to_string_lossy().starts_with("socket:"))
+        });
+        let children = fs::read_dir(of("task")).unwrap().map(|thread| {
+            let children = thread.unwrap().path().join("children");
+            let children = fs::read_to_string(children).unwrap_or_default();
+            children.split_whitespace().count()
+        });
+        Footprint {
+            files: files.count(),
+            threads: count("task"),
+            children: children.sum(),
+        }
+    }
+
+    /// Waits until the process holds no more than it did.
+    pub(crate) async fn until_no_more_than(&self, before: Footprint) {
+        let start = Instant::now();
+        loop {
+            let now = self.footprint();
+            if now.files <= before.files
+                && now.threads <= before.threads
+                && now.children <= before.children
+            {
+                return;
+            }
+            // Threads for blocking work end after some seconds without any.
+            assert!(start.elapsed() < 3 * PATIENCE, "{now:?} after {before:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     fn signal(&self, signal: &str) {

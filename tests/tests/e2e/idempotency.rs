@@ -126,7 +126,7 @@ async fn what_failed_can_be_tried_again_under_its_key() {
 #[tokio::test]
 async fn a_large_answer_is_given_once_and_then_told_of() {
     let deployment = Deployment::started();
-    for (bytes, kept) in [(1_000_000, true), (2_000_000, false)] {
+    for (bytes, kept) in [(1_000_000_u32, true), (2_000_000, false)] {
         let guest = guest::body_of(bytes);
         let installed = deployment.install(&format!("com.example.of{bytes}"), &guest);
         let envelope = installed.envelope(&get("/"));

@@ -1,0 +1,6 @@
+;; A component of three memories.
+(component
+  (core module $module (memory 1))
+  (core instance (instantiate $module))
+  (core instance (instantiate $module))
+  (core instance (instantiate $module)))

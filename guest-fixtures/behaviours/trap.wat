@@ -1,0 +1,4 @@
+;; Traps.
+{{prelude}}
+(func $handle {{request}}
+  unreachable)

@@ -1,0 +1,5 @@
+;; Traps while it is instantiated.
+{{prelude}}
+(func $start unreachable)
+(start $start)
+(func $handle {{request}})

@@ -1,0 +1,5 @@
+(param $method i32) (param $method-length i32)
+(param $path i32) (param $path-length i32)
+(param $has-query i32) (param $query i32) (param $query-length i32)
+(param $headers i32) (param $headers-length i32)
+(param $has-body i32) (param $body i32) (param $body-length i32)
