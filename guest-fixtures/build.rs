@@ -116,6 +116,7 @@ fn generated(fixtures: &[Fixture]) -> String {
              /// The name of its file, without the ending.
              pub const fn name(self) -> &'static str {{ match self {{ {names} }} }}
              const fn text(self) -> &'static str {{ match self {{ {texts} }} }}
+             #[expect(clippy::match_same_arms, reason = \"an arm for each file\")]
              const fn parameters(self) -> &'static [(&'static str, &'static str)] {{
                  match self {{ {parameters} }}
              }}
