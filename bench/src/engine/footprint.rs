@@ -36,7 +36,10 @@ pub(super) async fn of_executions(bench: Bench) -> anyhow::Result<Figure> {
     let install = stage::install(&app, &bench, &stage::bundle_of("notes")).await?;
     let halting = Arc::new(Halting::new());
     let gate = Gate::new(Arc::clone(&app.installs) as _, Arc::clone(&halting) as _);
-    let executor = Arc::new(app.stores.executor(&config, gate)?);
+    let executor = Arc::new(
+        app.stores
+            .executor(&config, app.admin.activity.clone(), gate)?,
+    );
     let run = |count: usize| {
         let mut running = JoinSet::new();
         for _ in 0..count {

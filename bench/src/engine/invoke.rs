@@ -60,7 +60,9 @@ impl Ours {
         let memory = Arc::<Memory>::default();
         let gate = Gate::new(Arc::clone(&app.installs) as _, Arc::clone(&memory) as _);
         Ok(Self {
-            executor: app.stores.executor(config, gate)?,
+            executor: app
+                .stores
+                .executor(config, app.admin.activity.clone(), gate)?,
             memory,
             install,
         })

@@ -1,7 +1,7 @@
 //! Compiled code that may be loaded.
 
-use wasmtime::Config;
 use wasmtime::component::Component;
+use wasmtime::{Config, Engine, Precompiled};
 
 /// What the settings of an engine change about the code that it compiles and runs. Everything else
 /// about an engine may differ between the process that compiles and the one that runs.
@@ -45,8 +45,13 @@ impl Code {
         self.bytes.get(self.start..).unwrap_or_default()
     }
 
+    /// Whether this is code of a component at all, of whatever engine.
+    pub(super) fn is_component(&self) -> bool {
+        Engine::detect_precompiled(self.bytes()) == Some(Precompiled::Component)
+    }
+
     /// The component, ready to be linked. Code of another engine is an error.
-    pub(super) fn load(&self, engine: &wasmtime::Engine) -> wasmtime::Result<Component> {
+    pub(super) fn load(&self, engine: &Engine) -> wasmtime::Result<Component> {
         // SAFETY: whoever made this value vouches for where the bytes come from.
         #[expect(unsafe_code, reason = "loading machine code can't be anything else")]
         unsafe {

@@ -148,9 +148,14 @@ impl Workshop {
             .compile(&slot, &self.engine, hash, bytes)
             .await?;
         let made = self.blocking(move |workshop| {
-            let component = code.load(&workshop.engine);
-            let component = component.map_err(|error| {
-                PrepareError::Compiler(Arc::new(CompilerFailure::Output(error)))
+            let component = code.load(&workshop.engine).map_err(|error| {
+                // Where it is code, it is that of an engine like this one, and what keeps it from being
+                // loaded is that its memories or tables don't fit into the pool.
+                if code.is_component() {
+                    Unmade::Bad(Failure::lasting(refusal(&error)))
+                } else {
+                    PrepareError::Compiler(Arc::new(CompilerFailure::Output(error))).into()
+                }
             })?;
             let made = workshop.link(&component)?;
             if let Some(code_cache) = &workshop.code_cache {
