@@ -181,6 +181,10 @@ impl App {
     pub async fn build(config: &Config) -> anyhow::Result<Self> {
         let stores = Stores::open(config).await?;
         let (installs, gate) = stores.gate(config);
+        installs
+            .warm_up()
+            .await
+            .with_context(|| cannot_use(&config.data.registry_database()))?;
         let idempotency = Idempotency::new(
             Arc::clone(&stores.registry) as _,
             Arc::clone(&installs),

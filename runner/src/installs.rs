@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use alga_model::{ExtensionName, InstallId, TenantId};
 use alga_registry::{
-    ExtensionKey, Install, InstallFilter, InstallState, PageRequest, Registry, RegistryError,
-    Switches, TenantSettings,
+    ExtensionKey, Grants, Install, InstallFilter, InstallState, PageRequest, Registry,
+    RegistryError, Switches, TenantSettings,
 };
 use alga_storage::{
     CAPABILITY, GrantSource, LimitOverrides, Limits, LimitsOf, Snapshot, StorageGrant,
@@ -47,7 +47,7 @@ struct Seen {
 /// An install as it was a moment ago.
 #[derive(Debug)]
 pub struct KnownInstall {
-    /// The row of the registry.
+    /// The row of the registry, without its grants and limits.
     pub install: Install,
     /// Its version, shared with every invocation.
     pub version: Arc<str>,
@@ -76,6 +76,18 @@ impl Installs {
             max_age,
             changes: AtomicU64::new(0),
         }
+    }
+
+    /// Looks at everything once that a call looks at, so that the first one finds connections open
+    /// and statements prepared.
+    pub async fn warm_up(&self) -> Result<(), RegistryError> {
+        self.registry.install(InstallId::generate()).await?;
+        let (switches, tenant) = (
+            self.registry.switches(),
+            self.registry.tenant_settings(TenantId::generate()),
+        );
+        tokio::try_join!(switches, tenant)?;
+        Ok(())
     }
 
     /// The install with this id, uninstalled ones left out.
@@ -208,7 +220,10 @@ pub enum Ambiguous {
 }
 
 impl KnownInstall {
-    fn new(install: Install, storage: Snapshot) -> Self {
+    fn new(mut install: Install, storage: Snapshot) -> Self {
+        // What they mean is in the snapshot; as JSON they are most of what an install takes.
+        install.grants = Grants::new();
+        install.limits = None;
         Self {
             version: install.version.as_str().into(),
             config: Arc::new(install.config.as_map().clone()),

@@ -24,5 +24,7 @@ pub(crate) async fn run(session: &mut Session) -> anyhow::Result<()> {
     let name = "engine/memory-execution";
     session.line(name, footprint::of_executions).await?;
     let name = "engine/memory-install";
-    session.line(name, footprint::of_idle_installs).await
+    session.line(name, footprint::of_known_installs).await?;
+    let name = "engine/memory-install-called";
+    session.line(name, footprint::of_called_installs).await
 }
