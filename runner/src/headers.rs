@@ -3,6 +3,8 @@
 //! A guest is third-party code: it must never see a credential of the caller, and its answer must
 //! not be able to act on the product's origin.
 
+use std::collections::HashSet;
+
 use alga_host_api::Header;
 use axum::http::{HeaderName, HeaderValue};
 
@@ -77,7 +79,7 @@ pub(crate) fn to_guest(headers: Vec<Header>) -> Vec<Header> {
                 && !CREDENTIAL_PREFIXES
                     .iter()
                     .any(|prefix| name.starts_with(prefix))
-                && !named.iter().any(|named| named == name)
+                && !named.contains(name)
         })
         .collect()
 }
@@ -115,7 +117,7 @@ pub(crate) fn from_guest(headers: Vec<Header>) -> Result<Vec<Header>, String> {
             && !NOT_FROM_GUEST_PREFIXES
                 .iter()
                 .any(|prefix| name.starts_with(prefix))
-            && !named.iter().any(|named| named == name);
+            && !named.contains(name);
         if passes {
             passed.push(Header {
                 name: name.to_owned(),
@@ -138,7 +140,7 @@ pub(crate) fn checked(name: &str, value: &str) -> Result<HeaderName, String> {
 }
 
 /// The headers that `Connection` declares to be of this hop.
-fn named_by_connection(headers: &[Header]) -> Vec<String> {
+fn named_by_connection(headers: &[Header]) -> HashSet<String> {
     headers
         .iter()
         .filter(|header| header.name.eq_ignore_ascii_case("connection"))

@@ -68,8 +68,10 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut lines = self.lines.lock();
         drop(self.guard.take());
-        // One is that of the map and one our own; whoever comes needs the lock that is held here.
-        if Arc::strong_count(&self.line) == 2 {
+        drop(std::mem::take(&mut self.line));
+        // What is left is the map's own; whoever comes or leaves needs the lock that is held here.
+        let others = lines.get(&self.id).map_or(0, Arc::strong_count);
+        if others == 1 {
             lines.remove(&self.id);
         }
     }

@@ -24,7 +24,7 @@ const DENIED: char = 'd';
 const TENANTS: usize = 3;
 const LASTS: Duration = Duration::from_secs(6);
 /// How long after a change of another process a server may go by what it knew.
-const STALE: Duration = Duration::from_secs(1);
+const STALE: Duration = Duration::from_secs(2);
 
 /// What an install is at a moment.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -90,9 +90,10 @@ async fn a_long_computation_gets_its_turns_beside_loops_of_another_tenant() {
         }
         beside = beside => beside,
     };
-    // Two tenants, so it takes twice as long; among as many calls it would take 51 times as long.
+    // Two tenants, so it takes twice as long, and more where the machine has other things to do; among
+    // as many calls it would take 51 times as long.
     assert!(
-        beside < 8 * alone,
+        beside < 20 * alone,
         "{alone:?} alone and {beside:?} beside {LOOPS} loops"
     );
 }
