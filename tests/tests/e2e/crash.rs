@@ -41,6 +41,7 @@ async fn every_acknowledged_write_survives_a_kill_and_counters_stay_exact() {
     let installed = deployment.install_notes();
     let mut notes = BTreeMap::new();
     let mut interrupted = 0;
+    let mut silent = 0;
     for round in 0..ROUNDS {
         deployment.start();
         let process = deployment.process();
@@ -57,11 +58,16 @@ async fn every_acknowledged_write_survives_a_kill_and_counters_stay_exact() {
         let (writers, ()) = tokio::join!(writing, killing);
         assert!(!deployment.wait(), "round {round}: it stopped by itself");
         let acknowledged: usize = writers.iter().map(|writer| writer.acknowledged).sum();
-        assert!(acknowledged > 0, "round {round}: nothing was written");
+        silent += usize::from(acknowledged == 0);
         interrupted += writers.iter().filter(|writer| writer.interrupted).count();
         let known = writers.into_iter().flat_map(|writer| writer.notes);
         notes = verify(&deployment, &known.collect(), round);
     }
+    // A kill may come before the first answer, where the machine has other things to do.
+    assert!(
+        silent < ROUNDS / 4,
+        "nothing was written in {silent} rounds"
+    );
     // Not every kill finds every writer waiting for an answer, but the most of them.
     assert!(
         interrupted > ROUNDS * WRITERS / 2,
