@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use alga_runner::engine::{EngineOptions, wasmtime_config};
 use wasmtime::component::{Component, HasData, Linker, ResourceTable};
@@ -30,6 +31,9 @@ mod bindings {
         exports: { default: async },
     });
 }
+
+/// How often the runner's engine ticks.
+const TICK: Duration = Duration::from_millis(2);
 
 /// A component that is compiled and linked.
 #[derive(Clone)]
@@ -100,7 +104,7 @@ impl Bare {
             while let Some(engine) = ticked.upgrade() {
                 engine.increment_epoch();
                 drop(engine);
-                std::thread::sleep(std::time::Duration::from_millis(5));
+                std::thread::sleep(TICK);
             }
         });
         Ok(engine)

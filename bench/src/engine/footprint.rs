@@ -6,9 +6,6 @@ use alga_host_api::Request;
 use alga_model::{InstallId, TenantId};
 use alga_registry::{Change, NewInstall, Registry as _};
 use alga_runner::app::App;
-use alga_runner::engine::RunLimits;
-use alga_runner::execute::Call;
-use alga_runner::installs::KnownInstall;
 use alga_storage::{
     BulkError, CheckedList, DeleteRequest, Error, Gate, GetManyRequest, GetRequest, Page, Put,
     Record, Scope, StorageClient, Usage, Written,
@@ -46,7 +43,7 @@ pub(super) async fn of_executions(bench: Bench) -> anyhow::Result<Figure> {
         let mut running = JoinSet::new();
         for _ in 0..count {
             let executor = Arc::clone(&executor);
-            let call = greeting(Arc::clone(&install), "/notes/welcome");
+            let call = stage::call(Arc::clone(&install), Request::new("GET", "/notes/welcome"));
             running.spawn(async move { executor.execute(call).await.map(drop) });
         }
         running
@@ -124,26 +121,9 @@ async fn of_installs(
 /// Has an install greet.
 async fn call(app: &App, install: InstallId) -> anyhow::Result<()> {
     let install = app.installs.find(install).await?.context("it is gone")?;
-    app.executor.execute(greeting(install, "/")).await?;
+    let call = stage::call(install, Request::new("GET", "/"));
+    app.executor.execute(call).await?;
     Ok(())
-}
-
-fn greeting(install: Arc<KnownInstall>, path: &str) -> Call {
-    Call {
-        install,
-        request: Request {
-            method: "GET".to_owned(),
-            path: path.to_owned(),
-            query: None,
-            headers: Vec::new(),
-            body: None,
-        },
-        timeout: None,
-        limits: RunLimits::default(),
-        providers: None,
-        config: None,
-        request_id: "0199aa00-0000-7000-8000-000000000000".into(),
-    }
 }
 
 /// Bytes of this process in memory.

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use alga_host_api::Request;
 use alga_runner::app::{App, engine_options};
 use alga_runner::config::Config;
-use alga_runner::engine::RunLimits;
-use alga_runner::execute::{Call, Executor};
+use alga_runner::execute::Executor;
 use alga_runner::installs::KnownInstall;
 use alga_storage::{Gate, JsonText, Key};
 use anyhow::ensure;
@@ -77,21 +76,10 @@ async fn calls_of_ours(ours: Arc<Ours>) -> anyhow::Result<Latencies> {
             Key::parse(id(number))?,
             JsonText::parse(NOTE)?,
         );
-        let call = Call {
-            install: Arc::clone(&ours.install),
-            request: Request {
-                method: "POST".to_owned(),
-                path: path(number),
-                query: None,
-                headers: Vec::new(),
-                body: Some(BODY.into()),
-            },
-            timeout: None,
-            limits: RunLimits::default(),
-            providers: None,
-            config: None,
-            request_id: "0199aa00-0000-7000-8000-000000000000".into(),
-        };
+        let call = stage::call(
+            Arc::clone(&ours.install),
+            Request::new("POST", &path(number)).body(BODY),
+        );
         let answer = latencies.time(ours.executor.execute(call)).await?;
         ensure!(answer.status == 200, "it answered {}", answer.status);
     }

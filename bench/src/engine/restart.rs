@@ -9,8 +9,6 @@ use alga_host_api::Request;
 use alga_model::ContentHash;
 use alga_runner::app::{App, engine_options};
 use alga_runner::config::Config;
-use alga_runner::engine::RunLimits;
-use alga_runner::execute::Call;
 use anyhow::{Context as _, ensure};
 use tokio::task::spawn_blocking;
 
@@ -87,21 +85,7 @@ async fn first_of_ours(config: Arc<Config>, install: alga_model::InstallId) -> a
     let app = App::build(&config).await?;
     let start = Instant::now();
     let install = app.installs.find(install).await?.context("it is gone")?;
-    let call = Call {
-        install,
-        request: Request {
-            method: "GET".to_owned(),
-            path: "/".to_owned(),
-            query: None,
-            headers: Vec::new(),
-            body: None,
-        },
-        timeout: None,
-        limits: RunLimits::default(),
-        providers: None,
-        config: None,
-        request_id: "0199aa00-0000-7000-8000-000000000000".into(),
-    };
+    let call = stage::call(install, Request::new("GET", "/"));
     app.executor.execute(call).await?;
     let took = start.elapsed();
     app.stores.close().await;

@@ -4,10 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use alga_bundles::{Limits, Manifest, PublishContext, PublishRequest, pack, publish};
+use alga_host_api::Request;
 use alga_model::{ContentHash, TenantId};
 use alga_registry::{Change, NewInstall, Registry as _, VersionKey};
 use alga_runner::app::{App, Stores};
 use alga_runner::config::Config;
+use alga_runner::engine::RunLimits;
+use alga_runner::execute::Call;
 use alga_runner::installs::KnownInstall;
 use alga_runner::publishing::{EngineCheck, Versions, capability_issues};
 use anyhow::Context as _;
@@ -54,6 +57,19 @@ pub(super) async fn install(
     let install = stores.registry.create_install(&new, change(stores)).await?;
     let known = app.installs.find(install.id).await?;
     known.context("the install is gone")
+}
+
+/// A request to an install that nobody narrows.
+pub(super) fn call(install: Arc<KnownInstall>, request: Request) -> Call {
+    Call {
+        install,
+        request,
+        timeout: None,
+        limits: RunLimits::default(),
+        providers: None,
+        config: None,
+        request_id: "0199aa00-0000-7000-8000-000000000000".into(),
+    }
 }
 
 async fn publish_file(app: &App, file: &Path) -> anyhow::Result<ContentHash> {
