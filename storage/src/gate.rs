@@ -54,24 +54,27 @@ impl std::fmt::Display for Actor {
 
 /// Decides whether an operation may happen, and has it done.
 #[derive(Debug, Clone)]
-pub struct Gate {
+pub struct Gate(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
     grants: Arc<dyn GrantSource>,
     client: Arc<dyn StorageClient>,
-    rate: Arc<RateLimiter>,
-    refusals: Arc<Refusals>,
-    measured: Arc<Measured>,
+    rate: RateLimiter,
+    refusals: Refusals,
+    measured: Measured,
 }
 
 impl Gate {
     /// A gate before `client` that asks `grants` before every operation.
     pub fn new(grants: Arc<dyn GrantSource>, client: Arc<dyn StorageClient>) -> Self {
-        Self {
+        Self(Arc::new(Parts {
             grants,
             client,
-            rate: Arc::default(),
-            refusals: Arc::default(),
-            measured: Arc::default(),
-        }
+            rate: RateLimiter::default(),
+            refusals: Refusals::default(),
+            measured: Measured::default(),
+        }))
     }
 
     /// Reads one record.
@@ -80,8 +83,8 @@ impl Gate {
             let scope = self
                 .admit(caller, &request.namespace, Access::Read, 1)
                 .await?;
-            let found = self.client.get(&scope, request).await?;
-            self.measured.read.increment(found.size());
+            let found = self.0.client.get(&scope, request).await?;
+            self.0.measured.read.increment(found.size());
             Ok(found)
         })
         .await
@@ -102,8 +105,9 @@ impl Gate {
             if request.keys.is_empty() {
                 return Err(Violation::argument("keys", "at least one key is needed"));
             }
-            let found = self.client.get_many(&scope, request).await?;
-            self.measured
+            let found = self.0.client.get_many(&scope, request).await?;
+            self.0
+                .measured
                 .read
                 .increment(found.iter().flatten().map(Record::size).sum());
             Ok(found)
@@ -167,7 +171,7 @@ impl Gate {
                     "a delete can't ask for the absence of the record",
                 ));
             }
-            self.client.delete(&scope, request).await
+            self.0.client.delete(&scope, request).await
         })
         .await
     }
@@ -180,8 +184,9 @@ impl Gate {
                 .await?;
             let limit = page_limit(request.limit, scope.request_limits())?;
             let list = CheckedList { request, limit };
-            let page = self.client.list(&scope, list).await?;
-            self.measured
+            let page = self.0.client.list(&scope, list).await?;
+            self.0
+                .measured
                 .read
                 .increment(page.items.iter().map(Listed::size).sum());
             Ok(page)
@@ -195,15 +200,15 @@ impl Gate {
             let (scope, install) = self.active(caller).await?;
             install.grant.as_ref().ok_or(Error::CapabilityDenied)?;
             self.take(&scope, Access::Read, 1)?;
-            self.client.usage(&scope).await
+            self.0.client.usage(&scope).await
         })
         .await
     }
 
     async fn store(&self, scope: &Scope, put: Put) -> Result<Vec<Written>, BulkError> {
         let bytes = put.items.iter().map(CheckedItem::size).sum();
-        let written = self.client.put(scope, put).await?;
-        self.measured.written.increment(bytes);
+        let written = self.0.client.put(scope, put).await?;
+        self.0.measured.written.increment(bytes);
         Ok(written)
     }
 
@@ -225,6 +230,7 @@ impl Gate {
     /// The install, if it runs and this call may use storage at all.
     async fn active(&self, caller: &Caller) -> Result<(Scope, Arc<Snapshot>), Error> {
         let install = self
+            .0
             .grants
             .snapshot(caller.install)
             .await?
@@ -246,7 +252,8 @@ impl Gate {
     fn take(&self, scope: &Scope, access: Access, tokens: usize) -> Result<(), Error> {
         let ids: (TenantId, InstallId) = (scope.tenant, scope.install);
         let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
-        self.rate
+        self.0
+            .rate
             .take(ids, access, tokens, &scope.limits.rates)
             .map_err(|retry_after| Error::RateLimited { retry_after })
     }
@@ -261,10 +268,10 @@ impl Gate {
         let start = Instant::now();
         let answer = work.await;
         match &answer {
-            Ok(_) => self.measured.done(operation, start.elapsed()),
+            Ok(_) => self.0.measured.done(operation, start.elapsed()),
             Err(error) => {
                 let error = error.as_ref();
-                self.refusals.note(caller, operation.as_str(), error);
+                self.0.refusals.note(caller, operation.as_str(), error);
                 duration(operation, error.code().as_str()).record(start.elapsed());
             }
         }
