@@ -2,6 +2,7 @@
 //! `http` and the command line come here alike.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,8 @@ use uuid::Uuid;
 
 use crate::activity::{Activity, Recording, Subject};
 use crate::admission::{Admission, Permit, Reason, Refusal, Who};
-use crate::engine::{CompilerFailure, Engine, PrepareError, Run, RunError, RunLimits};
+use crate::deadline::within;
+use crate::engine::{CompilerFailure, Engine, PrepareError, Prepared, Run, RunError, RunLimits};
 use crate::headers;
 use crate::installs::KnownInstall;
 
@@ -125,6 +127,11 @@ impl Executor {
         self.admission.close();
     }
 
+    /// Tells the metrics how many calls run and wait now.
+    pub fn report_load(&self) {
+        self.admission.report_load();
+    }
+
     /// The engine.
     pub const fn engine(&self) -> &Engine {
         &self.engine
@@ -137,29 +144,76 @@ impl Executor {
 
     /// Has the extension answer.
     pub async fn execute(&self, call: Call) -> Result<Response, ExecuteError> {
-        let deadline = self.engine.deadline(call.timeout);
-        self.run(self.admit(call, deadline).await?).await
+        let now = Instant::now();
+        let deadline = self.engine.deadline(now, call.timeout);
+        self.run(self.admit(call, now, deadline).await?).await
     }
 
-    /// Waits until a call may run. Dropped before that, the call has left nothing anywhere.
-    pub async fn admit(&self, call: Call, deadline: Instant) -> Result<Admitted, ExecuteError> {
-        let begun = Begun::new(&call);
-        let admit = async {
-            let unanswered = Unanswered(begun.at);
-            let permit = self.permit(&call, deadline).await;
-            match &permit {
-                Ok(_) => unanswered.goes_on(),
-                Err(error) => report_failure(error, unanswered.ended()),
-            }
-            permit
-        };
-        let permit = admit.instrument(begun.span.clone()).await?;
+    /// Waits until a call that came `now` may run. Dropped before that, the call has left nothing
+    /// anywhere.
+    pub async fn admit(
+        &self,
+        call: Call,
+        now: Instant,
+        deadline: Instant,
+    ) -> Result<Admitted, ExecuteError> {
+        let begun = Begun::new(&call, now);
+        let permit = self
+            .permit(&call, now, deadline)
+            .instrument(begun.span.clone())
+            .await?;
         Ok(Admitted {
             call,
             permit,
             deadline,
             begun,
         })
+    }
+
+    /// Has the extension answer a call that may run.
+    pub async fn run(&self, admitted: Admitted) -> Result<Response, ExecuteError> {
+        let span = admitted.begun.span.clone();
+        self.reported(admitted).instrument(span).await
+    }
+
+    async fn permit(
+        &self,
+        call: &Call,
+        now: Instant,
+        deadline: Instant,
+    ) -> Result<Permit, ExecuteError> {
+        let unanswered = Unanswered(now);
+        let most = call.install.install.concurrency;
+        let permit = match call.ensure_enabled() {
+            Ok(()) => {
+                let permit = self.admission.admit(call.who(), most, deadline).await;
+                permit.map_err(ExecuteError::from)
+            }
+            Err(disabled) => Err(disabled),
+        };
+        match &permit {
+            Ok(_) => unanswered.goes_on(),
+            Err(error) => report_failure(error, unanswered.ended()),
+        }
+        permit
+    }
+
+    async fn reported(&self, admitted: Admitted) -> Result<Response, ExecuteError> {
+        let unanswered = Unanswered(admitted.begun.at);
+        let mut recording = self.record(&admitted);
+        let answer = self.answer(admitted, &mut recording).await;
+        let duration = unanswered.ended();
+        match &answer {
+            Ok(response) => {
+                recording.finish("OK", Some(response.status), duration);
+                self.report(response, duration);
+            }
+            Err(error) => {
+                recording.finish(error.code(), None, duration);
+                report_failure(error, duration);
+            }
+        }
+        answer
     }
 
     fn report(&self, response: &Response, duration: Duration) {
@@ -171,45 +225,16 @@ impl Executor {
         );
     }
 
-    /// Has the extension answer a call that may run.
-    pub async fn run(&self, admitted: Admitted) -> Result<Response, ExecuteError> {
-        let span = admitted.begun.span.clone();
-        async {
-            let unanswered = Unanswered(admitted.begun.at);
-            let answer = self.recorded(admitted).await;
-            let duration = unanswered.ended();
-            match &answer {
-                Ok(response) => self.report(response, duration),
-                Err(error) => report_failure(error, duration),
-            }
-            answer
-        }
-        .instrument(span)
-        .await
-    }
-
-    async fn permit(&self, call: &Call, deadline: Instant) -> Result<Permit, ExecuteError> {
-        call.ensure_enabled()?;
-        let most = call.install.install.concurrency;
-        Ok(self.admission.admit(call.who(), most, deadline).await?)
-    }
-
     /// Only of calls that may run: whoever is refused in a loop must not drive out what others want
     /// to see.
-    async fn recorded(&self, admitted: Admitted) -> Result<Response, ExecuteError> {
-        let (call, begun) = (&admitted.call, &admitted.begun);
+    fn record(&self, Admitted { call, begun, .. }: &Admitted) -> Recording {
         let subject = Subject {
             invocation: begun.id,
             request_id: Arc::clone(&call.request_id),
             version: Arc::clone(&call.install.version),
         };
-        let install = call.install.install.id;
-        let mut recording = self.activity.record(install, subject, begun.at);
-        let answer = self.answer(admitted, &mut recording).await;
-        let outcome = answer.as_ref().map_or_else(ExecuteError::code, |_| "OK");
-        let status = answer.as_ref().ok().map(|response| response.status);
-        recording.finish(outcome, status);
-        answer
+        self.activity
+            .record(call.install.install.id, subject, begun.at)
     }
 
     async fn answer(
@@ -217,28 +242,54 @@ impl Executor {
         admitted: Admitted,
         recording: &mut Recording,
     ) -> Result<Response, ExecuteError> {
-        let Admitted {
-            call,
-            // Had first, as fetching and compiling are to be had as little without bounds as running.
-            permit,
-            deadline,
-            ..
-        } = admitted;
-        let install = &call.install.install;
-        let hash = install.content_hash;
+        let known = &admitted.call.install;
+        let prepared = match known.prepared() {
+            Some(prepared) => prepared,
+            None => Box::pin(self.prepare(known, admitted.deadline)).await?,
+        };
+        let run = admitted.into_run(recording);
+        let finished = self.engine.run(&prepared, &self.gate, run).await;
+        recording.used(finished.usage);
+        let mut response = finished.answer?;
+        response.headers = headers::from_guest(response.headers).map_err(RunError::Nonsense)?;
+        Ok(response)
+    }
+
+    /// The component of an install. Its caller has a permit: fetching and compiling are to be had as
+    /// little without bounds as running.
+    async fn prepare(
+        &self,
+        known: &KnownInstall,
+        deadline: Instant,
+    ) -> Result<Prepared, ExecuteError> {
+        let hash = known.install.content_hash;
         let bundles = Arc::clone(&self.bundles);
         let load = async move { bundles.get(hash).await?.read_component().await };
         // What is not ready by then goes on being made ready, for those who come later.
-        let prepared = tokio::time::timeout_at(deadline.into(), self.engine.prepare(hash, load))
+        let prepared = within(deadline, pin!(self.engine.prepare(hash, load)))
             .await
-            .map_err(|_| RunError::Timeout)?
+            .ok_or(RunError::Timeout)?
             .map_err(|error| match error {
                 PrepareError::Load(error) => ExecuteError::Bundle(error),
                 PrepareError::Invalid(invalid) => ExecuteError::Component(invalid.message),
                 PrepareError::Compiler(failure) => ExecuteError::Compiler(failure),
                 PrepareError::Stopped => ExecuteError::Stopping,
             })?;
-        let run = Run {
+        known.remember(&prepared);
+        Ok(prepared)
+    }
+}
+
+impl Admitted {
+    fn into_run(self, recording: &Recording) -> Run {
+        let Self {
+            call,
+            permit,
+            deadline,
+            begun,
+        } = self;
+        let install = &call.install.install;
+        Run {
             permit,
             invocation: Invocation {
                 request_id: Arc::clone(&call.request_id),
@@ -250,8 +301,8 @@ impl Executor {
             },
             caller: Caller {
                 install: install.id,
-                actor: Actor::Invocation(recording.invocation().to_string().into()),
-                request_id: Arc::clone(&call.request_id),
+                actor: Actor::Invocation(text(begun.id)),
+                request_id: call.request_id,
                 may_use_storage: may_use_storage(call.providers.as_deref()),
             },
             request: Request {
@@ -261,12 +312,7 @@ impl Executor {
             log_sink: Some(recording.sink()),
             deadline,
             limits: call.limits,
-        };
-        let finished = self.engine.run(&prepared, &self.gate, run).await;
-        recording.used(finished.usage);
-        let mut response = finished.answer?;
-        response.headers = headers::from_guest(response.headers).map_err(RunError::Nonsense)?;
-        Ok(response)
+        }
     }
 }
 
@@ -287,7 +333,7 @@ impl Call {
 }
 
 impl Begun {
-    fn new(call: &Call) -> Self {
+    fn new(call: &Call, now: Instant) -> Self {
         let install = &call.install.install;
         let id = Uuid::now_v7();
         let span = tracing::info_span!(
@@ -299,11 +345,7 @@ impl Begun {
             extension.id = %install.extension_name,
             extension.version = %install.version,
         );
-        Self {
-            id,
-            at: Instant::now(),
-            span,
-        }
+        Self { id, at: now, span }
     }
 }
 
@@ -339,6 +381,12 @@ impl Drop for Unanswered {
 
 fn duration_of(outcome: &'static str) -> Histogram {
     metrics::histogram!("alga_engine_invocation_duration_seconds", "outcome" => outcome)
+}
+
+/// An id as text, written where it stays.
+pub(crate) fn text(id: Uuid) -> Arc<str> {
+    let mut buffer = Uuid::encode_buffer();
+    Arc::from(&*id.as_hyphenated().encode_lower(&mut buffer))
 }
 
 fn millis(duration: Duration) -> u64 {

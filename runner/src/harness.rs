@@ -22,7 +22,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alga_host_api::Invocation;
 use alga_model::{Clock, ContentHash, InstallId, Secret, SystemClock, TenantId};
@@ -113,7 +113,7 @@ impl Harness {
     /// # Errors
     /// Every way in which a guest can fail.
     pub async fn call(&self, request: Request) -> Result<Response, RunError> {
-        let deadline = self.engine.deadline(None);
+        let deadline = self.engine.deadline(Instant::now(), None);
         let who = Who {
             tenant: self.install.tenant,
             install: self.id,

@@ -66,12 +66,7 @@ const MAX_HEADER_BYTES: usize = 32 << 10;
 /// What of a request's headers a guest gets to see, with lowercase names.
 pub(crate) fn to_guest(headers: Vec<Header>) -> Vec<Header> {
     let named = named_by_connection(&headers);
-    headers
-        .into_iter()
-        .map(|mut header| {
-            header.name.make_ascii_lowercase();
-            header
-        })
+    lowercase(headers)
         .filter(|header| {
             let name = header.name.as_str();
             !HOP_BY_HOP.contains(&name)
@@ -108,24 +103,27 @@ pub(crate) fn from_guest(headers: Vec<Header>) -> Result<Vec<Header>, String> {
         ));
     }
     let named = named_by_connection(&headers);
-    let mut passed = Vec::with_capacity(headers.len());
-    for Header { name, value } in headers {
-        let name = checked(&name, &value)?;
-        let name = name.as_str();
-        let passes = !HOP_BY_HOP.contains(&name)
-            && !NOT_FROM_GUEST.contains(&name)
-            && !NOT_FROM_GUEST_PREFIXES
-                .iter()
-                .any(|prefix| name.starts_with(prefix))
-            && !named.contains(name);
-        if passes {
-            passed.push(Header {
-                name: name.to_owned(),
-                value,
-            });
-        }
+    for header in &headers {
+        checked(&header.name, &header.value)?;
     }
-    Ok(passed)
+    Ok(lowercase(headers)
+        .filter(|header| {
+            let name = header.name.as_str();
+            !HOP_BY_HOP.contains(&name)
+                && !NOT_FROM_GUEST.contains(&name)
+                && !NOT_FROM_GUEST_PREFIXES
+                    .iter()
+                    .any(|prefix| name.starts_with(prefix))
+                && !named.contains(name)
+        })
+        .collect())
+}
+
+fn lowercase(headers: Vec<Header>) -> impl Iterator<Item = Header> {
+    headers.into_iter().map(|mut header| {
+        header.name.make_ascii_lowercase();
+        header
+    })
 }
 
 /// The name in lowercase, if name and value are what HTTP allows.

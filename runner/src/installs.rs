@@ -1,8 +1,8 @@
 //! What the process knows of installs: the registry, a moment old at most.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use alga_model::{ExtensionName, InstallId, TenantId};
@@ -16,6 +16,8 @@ use alga_storage::{
 use async_trait::async_trait;
 use quick_cache::sync::Cache;
 use serde_json::Value;
+
+use crate::engine::{LastPrepared, Prepared};
 
 /// How old what is known may be. A change made by another process bites within this time; the
 /// contract allows a second.
@@ -54,6 +56,8 @@ pub struct KnownInstall {
     /// Its settings, shared with every invocation.
     pub config: Arc<BTreeMap<String, String>>,
     storage: Arc<Snapshot>,
+    /// Its component, looked up once in all the time that this is known.
+    prepared: OnceLock<LastPrepared>,
 }
 
 impl Installs {
@@ -98,6 +102,15 @@ impl Installs {
         {
             return Ok(seen.install);
         }
+        // On the heap, as most calls find it.
+        Box::pin(self.find_anew(id, changes)).await
+    }
+
+    async fn find_anew(
+        &self,
+        id: InstallId,
+        changes: u64,
+    ) -> Result<Option<Arc<KnownInstall>>, RegistryError> {
         loop {
             self.known
                 .remove_if(&id, |seen| !self.is_fresh(seen, changes));
@@ -228,8 +241,20 @@ impl KnownInstall {
             version: install.version.as_str().into(),
             config: Arc::new(install.config.as_map().clone()),
             storage: Arc::new(storage),
+            prepared: OnceLock::new(),
             install,
         }
+    }
+
+    /// Its component, if that was looked up a moment ago and is still in memory.
+    pub fn prepared(&self) -> Option<Prepared> {
+        self.prepared.get()?.upgrade()
+    }
+
+    /// Remembers its component for the next call, without keeping it in memory.
+    pub fn remember(&self, prepared: &Prepared) {
+        // Fails where another call was faster.
+        drop(self.prepared.set(prepared.downgrade()));
     }
 
     /// Whether it may run.

@@ -68,7 +68,7 @@ fn describe_metrics() {
     describe_histogram!(
         "alga_admission_wait_duration_seconds",
         Unit::Seconds,
-        "How long calls that run have waited for that."
+        "How long calls waited that could not run at once and ran in the end."
     );
     describe_counter!(
         "alga_admission_refusals_total",

@@ -71,7 +71,7 @@ struct Shared {
 /// The installs that are remembered.
 #[derive(Debug, Default)]
 struct Known {
-    by_id: HashMap<InstallId, Slot>,
+    by_id: HashMap<InstallId, Slot, foldhash::fast::RandomState>,
     /// By their last use, the longest ago first.
     by_use: BTreeMap<u64, InstallId>,
     uses: u64,
@@ -157,7 +157,7 @@ impl Activity {
     fn look<T: Default>(&self, install: InstallId, look: impl FnOnce(&Ring) -> T) -> T {
         let entry = {
             let mut known = self.0.known();
-            self.0.forget_idle(&mut known);
+            self.0.forget_idle(&mut known, self.0.clock.now());
             known
                 .by_id
                 .get(&install)
@@ -180,8 +180,8 @@ impl Shared {
     }
 
     fn use_entry(&self, known: &mut Known, install: InstallId) -> Arc<Entry> {
-        self.forget_idle(known);
         let now = self.clock.now();
+        self.forget_idle(known, now);
         if let Some(entry) = known.touch(install, now) {
             return entry;
         }
@@ -211,8 +211,7 @@ impl Shared {
     }
 
     /// Forgets what has not been called for long.
-    fn forget_idle(&self, known: &mut Known) {
-        let now = self.clock.now();
+    fn forget_idle(&self, known: &mut Known, now: Timestamp) {
         for _ in 0..known.by_id.len() {
             let Some((install, used_at)) = known.longest_unused() else {
                 return;

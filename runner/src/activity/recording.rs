@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use alga_host_api::{LogLine, LogSink};
-use uuid::Uuid;
 
 use super::ring::{Invocation, Line, Subject};
 use super::{Entry, Shared};
@@ -42,11 +41,6 @@ impl Recording {
         }
     }
 
-    /// Its id.
-    pub fn invocation(&self) -> Uuid {
-        self.recorder.subject.invocation
-    }
-
     /// What hears the lines of the guest.
     pub fn sink(&self) -> Arc<dyn LogSink> {
         Arc::clone(&self.recorder) as _
@@ -57,12 +51,12 @@ impl Recording {
         self.usage = Some(usage);
     }
 
-    /// It has ended, with the status that the guest answered, if it did.
-    pub fn finish(mut self, outcome: &'static str, status: Option<u16>) {
-        self.end(outcome, status);
+    /// It has ended, after `took`, with the status that the guest answered, if it did.
+    pub fn finish(mut self, outcome: &'static str, status: Option<u16>, took: Duration) {
+        self.end(outcome, status, took);
     }
 
-    fn end(&mut self, outcome: &'static str, status: Option<u16>) {
+    fn end(&mut self, outcome: &'static str, status: Option<u16>, took: Duration) {
         self.is_finished = true;
         let Recorder {
             shared,
@@ -75,7 +69,7 @@ impl Recording {
             time: shared.clock.now(),
             outcome,
             status,
-            duration_ms: u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX),
+            duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             memory_bytes: self
                 .usage
                 .map(|usage| u64::try_from(usage.memory_bytes).unwrap_or(u64::MAX)),
@@ -91,7 +85,7 @@ impl Recording {
 impl Drop for Recording {
     fn drop(&mut self) {
         if !self.is_finished {
-            self.end(CANCELLED, None);
+            self.end(CANCELLED, None, self.start.elapsed());
         }
     }
 }

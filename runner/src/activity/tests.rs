@@ -42,7 +42,7 @@ impl Scene {
         for message in lines {
             recording.sink().line(line(Level::INFO, message));
         }
-        recording.finish("OK", Some(200));
+        recording.finish("OK", Some(200), Duration::ZERO);
     }
 
     fn tail(&self, install: InstallId, from: Begin) -> Tail {
@@ -86,7 +86,7 @@ fn an_invocation_is_remembered_with_its_lines_and_its_use() {
         host_calls: 3,
     });
     scene.clock.advance(Duration::from_millis(5));
-    recording.finish("GUEST_TRAP", None);
+    recording.finish("GUEST_TRAP", None, Duration::ZERO);
     let [invocation] = &scene.activity.invocations(install)[..] else {
         panic!("not one invocation");
     };
@@ -155,7 +155,7 @@ fn a_tail_hears_what_it_wants() {
     for level in [Level::ERROR, Level::WARN, Level::INFO, Level::TRACE] {
         recording.sink().line(line(level, level.as_str()));
     }
-    recording.finish("OK", Some(200));
+    recording.finish("OK", Some(200), Duration::ZERO);
     assert_eq!(said(&tail.take()), ["ERROR", "WARN"]);
     let mut tail = scene
         .activity

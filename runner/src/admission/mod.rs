@@ -74,13 +74,22 @@ impl Admission {
         deadline: Instant,
     ) -> Result<Permit, Refusal> {
         let arrived = Instant::now();
-        let admitted = self.wait(who, most, deadline, arrived).await;
-        let waited = arrived.elapsed();
-        match &admitted {
-            Ok(_) => self.0.waits.record(waited),
-            Err(refusal) => self.0.refusals.note(who, refusal.reason, waited),
+        match self.arrive(who, most, arrived) {
+            Arrived::Runs(permit) => Ok(permit),
+            Arrived::Refused(refusal) => Err(self.refused(who, refusal, Duration::ZERO)),
+            Arrived::Waits(waiting) => {
+                // On the heap, as most calls never wait.
+                let admitted = Box::pin(self.wait(waiting, arrived, deadline)).await;
+                let waited = arrived.elapsed();
+                match admitted {
+                    Ok(permit) => {
+                        self.0.waits.record(waited);
+                        Ok(permit)
+                    }
+                    Err(refusal) => Err(self.refused(who, refusal, waited)),
+                }
+            }
         }
-        admitted
     }
 
     /// Lets nobody in any more. Who waits already is still served.
@@ -88,13 +97,20 @@ impl Admission {
         self.0.change(Queue::close);
     }
 
-    async fn wait(
-        &self,
-        who: Who,
-        most: Option<u32>,
-        deadline: Instant,
-        now: Instant,
-    ) -> Result<Permit, Refusal> {
+    /// Tells the metrics how many run and wait now. Whoever wants to know asks much more rarely than
+    /// it changes.
+    pub fn report_load(&self) {
+        let (running, waiting) = self.0.change(|queue| (queue.running(), queue.waiting()));
+        self.0.running.set(to_f64(running));
+        self.0.waiting.set(to_f64(waiting));
+    }
+
+    fn refused(&self, who: Who, refusal: Refusal, waited: Duration) -> Refusal {
+        self.0.refusals.note(who, refusal.reason, waited);
+        refusal
+    }
+
+    fn arrive(&self, who: Who, most: Option<u32>, now: Instant) -> Arrived<'_> {
         let most = most.map(|most| usize::try_from(most).unwrap_or(usize::MAX));
         let mut answer = None;
         let (served, arrival) = self.0.change(|queue| {
@@ -108,21 +124,29 @@ impl Admission {
         });
         self.0.serve(served);
         let (ticket, displaced) = match arrival {
-            Arrival::Runs => return Ok(Permit::new(&self.0, who)),
-            Arrival::Refused(refusal) => return Err(refusal),
+            Arrival::Runs => return Arrived::Runs(Permit::new(&self.0, who, now)),
+            Arrival::Refused(refusal) => return Arrived::Refused(refusal),
             Arrival::Waits { ticket, displaced } => (ticket, displaced),
         };
         if let Some((waiter, refusal)) = displaced {
             // Who has gone away meanwhile doesn't want to know.
             drop(waiter.send(Err(refusal)));
         }
-        let mut waiting = Waiting {
+        Arrived::Waits(Waiting {
             shared: &self.0,
             who,
             ticket,
             answer: answer.expect("whoever waits was given a channel"),
-        };
-        let until = deadline.min(now + self.0.longest_wait);
+        })
+    }
+
+    async fn wait(
+        &self,
+        mut waiting: Waiting<'_>,
+        arrived: Instant,
+        deadline: Instant,
+    ) -> Result<Permit, Refusal> {
+        let until = deadline.min(arrived + self.0.longest_wait);
         let answered = tokio::time::timeout_at(until.into(), &mut waiting.answer).await;
         if answered.is_err()
             && let Some(refusal) = waiting.leave()
@@ -136,6 +160,13 @@ impl Admission {
         };
         answered.unwrap_or_else(|_| Err(Refusal::because(Reason::Process)))
     }
+}
+
+/// What became of a call that came.
+enum Arrived<'a> {
+    Runs(Permit),
+    Refused(Refusal),
+    Waits(Waiting<'a>),
 }
 
 /// A call that waits, and leaves when it is dropped.
@@ -177,18 +208,14 @@ impl Shared {
     fn serve(self: &Arc<Self>, served: Vec<(Who, Waiter)>) {
         for (who, waiter) in served {
             // Where somebody has just gone away, the permit comes back and is given back here.
-            drop(waiter.send(Ok(Permit::new(self, who))));
+            drop(waiter.send(Ok(Permit::new(self, who, Instant::now()))));
         }
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Queue<Waiter>) -> T) -> T {
         // Poisoning would need a panic below, which counts and moves only.
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = change(&mut queue);
-        // Under the lock, so that the last value that is set is the last one there was.
-        self.running.set(to_f64(queue.running()));
-        self.waiting.set(to_f64(queue.waiting()));
-        changed
+        change(&mut queue)
     }
 }
 
@@ -197,11 +224,11 @@ fn to_f64(count: usize) -> f64 {
 }
 
 impl Permit {
-    fn new(shared: &Arc<Shared>, who: Who) -> Self {
+    fn new(shared: &Arc<Shared>, who: Who, since: Instant) -> Self {
         Self {
             shared: Arc::clone(shared),
             who,
-            since: Instant::now(),
+            since,
         }
     }
 }

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use alga_model::{InstallId, TenantId};
+use foldhash::fast::RandomState;
 
 /// How many calls may run and how many may wait at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,8 +96,8 @@ pub(super) struct Queue<W> {
     closed: bool,
     last_ticket: u64,
     all: Load,
-    tenants: HashMap<TenantId, Tenant<W>>,
-    installs: HashMap<InstallId, Install>,
+    tenants: HashMap<TenantId, Tenant<W>, RandomState>,
+    installs: HashMap<InstallId, Install, RandomState>,
     /// The tenants of whom a call could run if the process had room; who has waited longest for a
     /// turn is in front.
     turns: VecDeque<TenantId>,
@@ -138,8 +139,8 @@ impl<W> Queue<W> {
             closed: false,
             last_ticket: 0,
             all: Load::default(),
-            tenants: HashMap::new(),
-            installs: HashMap::new(),
+            tenants: HashMap::default(),
+            installs: HashMap::default(),
             turns: VecDeque::new(),
         }
     }

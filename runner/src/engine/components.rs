@@ -199,7 +199,10 @@ impl Workshop {
             .and_then(ExtensionPre::new)
             .and_then(|linked| handler::ensure_type(component).map(|()| linked))
             .map_err(|error| Unmade::Bad(Failure::lasting(refusal(&error))))?;
-        Ok((Prepared(linked), u32::try_from(bytes).unwrap_or(u32::MAX)))
+        Ok((
+            Prepared(Arc::new(linked)),
+            u32::try_from(bytes).unwrap_or(u32::MAX),
+        ))
     }
 }
 

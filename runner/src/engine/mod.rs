@@ -19,8 +19,8 @@ mod turns;
 use std::future::poll_fn;
 use std::num::NonZero;
 use std::path::PathBuf;
-use std::pin::pin;
-use std::sync::Arc;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use alga_host_api::{
@@ -44,6 +44,7 @@ use self::state::State;
 use self::ticker::Ticker;
 use self::turns::{Place, Turns};
 use crate::admission::Permit;
+use crate::deadline::within;
 
 pub use self::compiler::{CompileOptions, Compiler, CompilerFailure, Task as CompileTask};
 pub use self::components::{InvalidComponent, PrepareError};
@@ -105,7 +106,11 @@ pub struct Engine {
 
 /// A component that is compiled and linked, ready to run any number of times.
 #[derive(Clone)]
-pub struct Prepared(ExtensionPre<State>);
+pub struct Prepared(Arc<ExtensionPre<State>>);
+
+/// A component that was prepared, as long as anybody else keeps it so.
+#[derive(Clone, Default)]
+pub struct LastPrepared(Weak<ExtensionPre<State>>);
 
 /// One invocation.
 #[derive(Debug)]
@@ -200,11 +205,11 @@ impl Engine {
         self.components.prepare(hash, load).await
     }
 
-    /// When an invocation that begins now must have ended: after the engine's own timeout, or
+    /// When an invocation that begins `now` must have ended: after the engine's own timeout, or
     /// sooner where `timeout` is shorter.
-    pub fn deadline(&self, timeout: Option<Duration>) -> Instant {
+    pub fn deadline(&self, now: Instant, timeout: Option<Duration>) -> Instant {
         let longest = self.options.timeout;
-        Instant::now() + timeout.map_or(longest, |asked| asked.min(longest))
+        now + timeout.map_or(longest, |asked| asked.min(longest))
     }
 
     /// Answers one request with a fresh instance.
@@ -232,7 +237,7 @@ impl Engine {
             let response = handle(&mut store, prepared, &run.request).await?;
             self.check(response)
         };
-        let answer = tokio::time::timeout_at(deadline.into(), resting(&place, answer)).await;
+        let answer = within(deadline, pin!(resting(&place, pin!(answer)))).await;
         if log.dropped() > 0 {
             tracing::info!(
                 dropped_lines = log.dropped(),
@@ -300,8 +305,7 @@ impl Engine {
 }
 
 /// Gives the turn of a place back whenever its guest waits.
-async fn resting<T>(place: &Place, answer: impl Future<Output = T>) -> T {
-    let mut answer = pin!(answer);
+async fn resting<F: Future>(place: &Place, mut answer: Pin<&mut F>) -> F::Output {
     poll_fn(|context| {
         let polled = answer.as_mut().poll(context);
         if polled.is_pending() {
@@ -332,6 +336,26 @@ impl std::fmt::Debug for Engine {
         f.debug_struct("Engine")
             .field("options", &self.options)
             .finish_non_exhaustive()
+    }
+}
+
+impl Prepared {
+    /// Something to come back to it with, which doesn't keep its code in memory.
+    pub fn downgrade(&self) -> LastPrepared {
+        LastPrepared(Arc::downgrade(&self.0))
+    }
+}
+
+impl LastPrepared {
+    /// The component, unless it is gone from memory meanwhile.
+    pub fn upgrade(&self) -> Option<Prepared> {
+        self.0.upgrade().map(Prepared)
+    }
+}
+
+impl std::fmt::Debug for LastPrepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LastPrepared")
     }
 }
 

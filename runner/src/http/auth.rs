@@ -36,6 +36,19 @@ pub(super) enum Principal {
 }
 
 impl Principal {
+    /// Who sends a request with these headers.
+    pub(super) fn of(headers: &HeaderMap, state: &AppState) -> Result<Self, ApiError> {
+        let Some(tokens) = &state.tokens else {
+            ensure_local(headers)?;
+            return Ok(Self::Anybody);
+        };
+        let presented = presented(headers).ok_or(ApiError::Unauthorized)?;
+        let token = tokens.authenticate(presented);
+        token
+            .map(|token| Self::Token(token.clone()))
+            .ok_or(ApiError::Unauthorized)
+    }
+
     /// Whether the caller may act on an install of a tenant.
     pub(super) fn may_call(&self, tenant: TenantId, install: InstallId) -> bool {
         match self {
@@ -59,15 +72,7 @@ impl FromRequestParts<AppState> for Principal {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        let Some(tokens) = &state.tokens else {
-            ensure_local(&parts.headers)?;
-            return Ok(Self::Anybody);
-        };
-        let presented = presented(&parts.headers).ok_or(ApiError::Unauthorized)?;
-        let token = tokens
-            .authenticate(presented)
-            .ok_or(ApiError::Unauthorized)?;
-        Ok(Self::Token(token.clone()))
+        Self::of(&parts.headers, state)
     }
 }
 

@@ -5,12 +5,15 @@ use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::http::Method;
+use foldhash::fast::RandomState;
 use metrics::Histogram;
 
 /// How long requests took, by method, route and class of status. Each combination is looked up once:
 /// a recorder hashes and copies labels whenever it is asked for one.
 #[derive(Debug, Default)]
-pub(super) struct RequestMetrics(RwLock<HashMap<Labels, HashMap<String, Histogram>>>);
+pub(super) struct RequestMetrics(RwLock<HashMap<Labels, OfRoutes, RandomState>>);
+
+type OfRoutes = HashMap<String, Histogram, RandomState>;
 
 /// Method and class of status.
 type Labels = (&'static str, &'static str);

@@ -2,22 +2,20 @@
 
 mod auth;
 mod error;
+mod front;
 mod metrics;
 mod openapi;
 mod request_id;
 mod routes;
 mod server;
+mod timer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::header::CONNECTION;
-use axum::http::{HeaderValue, Version};
-use axum::middleware::Next;
-use axum::response::Response;
-use axum::routing::{any, get, post};
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Notify;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -126,24 +124,16 @@ impl Drop for InProgress {
     }
 }
 
-/// All routes.
-pub fn router(state: AppState) -> Router {
+/// All routes but those of calls.
+fn router(state: AppState) -> Router {
     let max_body_bytes = state.max_body_bytes;
     Router::new()
         .route("/healthz", get(routes::health::healthz))
         .route("/readyz", get(routes::health::readyz))
         .route("/metrics", get(routes::metrics::metrics))
         .route("/openapi.json", get(routes::openapi::openapi))
-        .route("/v1/execute", post(routes::execute::execute))
-        .route("/v1/installs/{install_id}/http", any(routes::install::call))
-        .route(
-            "/v1/installs/{install_id}/http/",
-            any(routes::install::call),
-        )
-        .route(
-            "/v1/installs/{install_id}/http/{*path}",
-            any(routes::install::call),
-        )
+        // A POST doesn't come here, nor do calls of installs: they go past the router.
+        .route("/v1/execute", post(routes::health::not_found))
         .merge(routes::admin::router())
         .fallback(routes::health::not_found)
         .method_not_allowed_fallback(routes::health::method_not_allowed)
@@ -153,21 +143,5 @@ pub fn router(state: AppState) -> Router {
             state.clone(),
             request_id::trace,
         ))
-        .layer(axum::middleware::from_fn_with_state(state.clone(), attend))
         .with_state(state)
-}
-
-/// Counts a request from its head to its answer, also where the client goes away before. One that
-/// comes while the process stops is not waited for, and its client is told to connect elsewhere.
-async fn attend(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    let _in_progress = (!state.is_draining()).then(|| state.begin());
-    // With HTTP/2 the connection is told when it is closed.
-    let has_header = request.version() <= Version::HTTP_11;
-    let mut response = next.run(request).await;
-    if has_header && state.is_draining() {
-        response
-            .headers_mut()
-            .insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
 }

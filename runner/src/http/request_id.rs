@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::AppState;
 use super::error::ErrorBody;
 use super::metrics::{self, RequestMetrics};
+use crate::execute::text;
 
 /// The header that carries the id, in both directions.
 pub(super) const HEADER: &str = "x-request-id";
@@ -34,19 +35,29 @@ impl RequestId {
         let given = headers.get(HEADER).and_then(|id| id.to_str().ok());
         given
             .and_then(Self::given)
-            .unwrap_or_else(|| Self(Uuid::now_v7().to_string().into()))
+            .unwrap_or_else(|| Self(text(Uuid::now_v7())))
     }
 }
 
-/// Gives every request an id and a span, and reports it when it is answered.
-pub(super) async fn trace(
-    State(state): State<AppState>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let id = RequestId::of(request.headers());
+/// Gives every request of the router an id and a span, and reports it when it is answered.
+pub(super) async fn trace(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    let answer = async |mut request: Request, id: RequestId| {
+        request.extensions_mut().insert(id);
+        next.run(request).await
+    };
+    traced(&state, request, route, answer).await
+}
+
+/// Gives a request an id and a span, and reports it when it is answered.
+pub(super) async fn traced(
+    state: &AppState,
+    request: Request,
+    route: &str,
+    answer: impl AsyncFnOnce(Request, RequestId) -> Response,
+) -> Response {
+    let id = RequestId::of(request.headers());
     let method = request.method().clone();
     let span = tracing::info_span!(
         "http.request",
@@ -54,7 +65,6 @@ pub(super) async fn trace(
         http.request.method = metrics::name(&method),
         http.route = route,
     );
-    request.extensions_mut().insert(id.clone());
     async {
         let unanswered = Unanswered {
             metrics: &state.requests,
@@ -62,7 +72,7 @@ pub(super) async fn trace(
             route,
             start: Instant::now(),
         };
-        let mut response = next.run(request).await;
+        let mut response = answer(request, id.clone()).await;
         if let Some(body) = response.extensions_mut().remove::<ErrorBody>() {
             response = body.write(response, &id.0);
         }

@@ -9,16 +9,16 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{AppState, router};
+use super::AppState;
+use super::front::Front;
+use super::timer::ConnectionTimer;
 
 /// Connections at once, where the process may open twice as many files; further clients wait in the
 /// queue of the operating system.
@@ -94,8 +94,7 @@ impl Server {
 /// Where connections come in, and those that are there.
 struct Door {
     acceptor: Acceptor,
-    builder: Builder<TokioExecutor>,
-    service: TowerToHyperService<Router>,
+    front: Front,
     graceful: GracefulShutdown,
 }
 
@@ -107,8 +106,7 @@ impl Door {
                 connections: Arc::new(Semaphore::new(max_connections())),
                 failing_since: None,
             },
-            builder: builder(),
-            service: TowerToHyperService::new(router(state.clone())),
+            front: Front::new(state),
             graceful: GracefulShutdown::new(),
         }
     }
@@ -125,7 +123,7 @@ impl Door {
     }
 
     fn serve(&self, stream: TcpStream, slot: OwnedSemaphorePermit) {
-        let (builder, service) = (self.builder.clone(), self.service.clone());
+        let front = self.front.clone();
         let watcher = self.graceful.watcher();
         tokio::spawn(async move {
             if tokio::time::timeout(FIRST_BYTES_TIMEOUT, says_something(&stream))
@@ -135,7 +133,8 @@ impl Door {
                 tracing::debug!("a client said nothing");
                 return;
             }
-            let connection = builder.serve_connection(TokioIo::new(stream), service);
+            let builder = builder();
+            let connection = builder.serve_connection(TokioIo::new(stream), front);
             if let Err(error) = watcher.watch(connection.into_owned()).await {
                 tracing::debug!(error, "a connection ended early");
             }
@@ -151,11 +150,12 @@ impl Door {
     }
 }
 
+/// Of one connection, as it has a timer of its own.
 fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
-        .timer(TokioTimer::new())
+        .timer(ConnectionTimer::default())
         .header_read_timeout(HEAD_TIMEOUT);
     builder
         .http2()

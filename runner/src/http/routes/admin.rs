@@ -4,8 +4,8 @@ use std::fmt::Display;
 
 use alga_bundles::parse_json;
 use alga_model::ErrorChain;
-use axum::body::{Body, Bytes};
-use axum::extract::rejection::{BytesRejection, RawPathParamsRejection};
+use axum::body::Body;
+use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{Query, RawPathParams, State};
 use axum::http::header::{CONTENT_TYPE, ETAG, IF_MATCH};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
@@ -60,12 +60,12 @@ async fn operate<O: Operation>(
     path: Result<RawPathParams, RawPathParamsRejection>,
     headers: HeaderMap,
     uri: Uri,
-    body: Result<Bytes, BytesRejection>,
+    body: Body,
 ) -> Result<Response, ApiError> {
     let ask = Ask::<O> {
         target: target(path).ok_or(refused(AdminError::NotFound(Missing::Path)))?,
         query: Members::parse(query(&uri)?).map_err(refused)?,
-        body: Members::parse(object(&read_body(body, &state)?)?).map_err(refused)?,
+        body: Members::parse(object(&read_body(body, &state).await?)?).map_err(refused)?,
         expected: expected(O::GUARD, &headers)?,
     };
     let done = O::run(&state.app.admin, &author, ask).await;

@@ -3,15 +3,12 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alga_host_api::{Header, Request, Response as GuestResponse};
 use alga_model::{ContentHash, ErrorChain, ExtensionName, InstallId, TenantId};
 use alga_registry::{ExtensionKey, IdempotencyKey, RegistryError};
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
@@ -101,20 +98,19 @@ const REPLAY: (HeaderName, HeaderValue) = (
     HeaderValue::from_static("true"),
 );
 
-pub(crate) async fn execute(
-    State(state): State<AppState>,
-    principal: Principal,
-    Extension(request_id): Extension<RequestId>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+pub(in crate::http) async fn execute(
+    state: &AppState,
+    request: axum::extract::Request,
+    request_id: RequestId,
 ) -> Result<Response, ApiError> {
-    let body = read_body(body, &state)?;
-    let key = idempotency_key(&headers)?;
+    let principal = Principal::of(request.headers(), state)?;
+    let key = idempotency_key(request.headers())?;
+    let body = read_body(request.into_body(), state).await?;
     let envelope = ExecuteParams::parse(&body)?;
-    let install = find_install(&state, &principal, &envelope.context).await?;
+    let install = find_install(state, &principal, &envelope.context).await?;
     let call = envelope.into_call(install, request_id)?;
     if let Some(key) = key {
-        return execute_once(state, call, key).await;
+        return Box::pin(execute_once(state, call, key)).await;
     }
     let answered = state.app.executor.execute(call).await;
     Ok(written(answered.map_err(ApiError::Execute)?))
@@ -125,7 +121,7 @@ fn written(answer: GuestResponse) -> Response {
 }
 
 async fn execute_once(
-    state: AppState,
+    state: &AppState,
     call: Call,
     key: IdempotencyKey,
 ) -> Result<Response, ApiError> {
@@ -141,21 +137,23 @@ async fn execute_once(
 
 /// The answer; nothing where the task that answers is gone.
 async fn answer_once(
-    state: AppState,
+    state: &AppState,
     call: Call,
     key: IdempotencyKey,
 ) -> Result<Option<Answer>, OnceError> {
-    let deadline = state.app.executor.engine().deadline(call.timeout);
+    let now = Instant::now();
+    let deadline = state.app.executor.engine().deadline(now, call.timeout);
     let front = match state.app.idempotency.turn(&call, key, deadline).await? {
         Turn::Replay(answer) => return Ok(Some(answer)),
         Turn::Run(front) => front,
     };
-    let admitted = state.app.executor.admit(call, deadline).await?;
+    let admitted = state.app.executor.admit(call, now, deadline).await?;
     // In a task of its own, as it goes on when the caller hangs up: who repeats the request then gets
     // the answer, instead of having it done twice. None begins without a permit; an answer that is
     // being kept has none any more, but waits in the same line for the database as the claims of those
     // who have, so that they can't pile up. The process waits for it before it stops.
     let going_on = state.begin();
+    let state = state.clone();
     let answering = async move {
         let _going_on = going_on;
         let run = state.app.executor.run(admitted);

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use alga_host_api::{Header, Request, Response as GuestResponse};
+use alga_host_api::{Header, Request as GuestRequest, Response as GuestResponse};
 use alga_model::InstallId;
-use axum::body::{Body, Bytes};
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{Extension, FromRequest as _, State};
+use axum::body::{Body, Bytes, HttpBody as _};
 use axum::http::header::CONTENT_SECURITY_POLICY;
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use super::execute::look_up_failed;
 use crate::engine::{RunError, RunLimits};
@@ -27,21 +26,20 @@ const NOSNIFF: (HeaderName, HeaderValue) = (
     HeaderValue::from_static("nosniff"),
 );
 
-pub(crate) async fn call(
-    State(state): State<AppState>,
-    principal: Principal,
-    Extension(request_id): Extension<RequestId>,
-    request: axum::extract::Request,
+pub(in crate::http) async fn call(
+    state: &AppState,
+    request: Request<Body>,
+    request_id: RequestId,
 ) -> Result<Response, ApiError> {
-    // Not by the router's own extractor, which refuses paths that are not UTF-8 once decoded.
+    let principal = Principal::of(request.headers(), state)?;
     let install = request.uri().path().split('/').nth(3).unwrap_or_default();
     let install: InstallId = install
         .parse()
         .map_err(|_| ApiError::NotFound(NO_INSTALL))?;
-    let install = known_install(&state, &principal, install).await?;
+    let install = known_install(state, &principal, install).await?;
     let call = Call {
         install,
-        request: to_guest(request, &state).await?,
+        request: to_guest(request, state).await?,
         timeout: None,
         limits: RunLimits::default(),
         providers: None,
@@ -77,22 +75,26 @@ pub(super) async fn known_install(
 }
 
 /// A body within the limit.
-pub(super) fn read_body(
-    body: Result<Bytes, BytesRejection>,
-    state: &AppState,
-) -> Result<Bytes, ApiError> {
-    body.map_err(|rejection| {
-        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+pub(super) async fn read_body(body: Body, state: &AppState) -> Result<Bytes, ApiError> {
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    // On the heap, as most calls have none.
+    let read = Box::pin(Limited::new(body, state.max_body_bytes).collect()).await;
+    let read = read.map_err(|error| {
+        if error.is::<LengthLimitError>() {
             ApiError::TooLarge(state.max_body_bytes)
         } else {
             ApiError::BadRequest("the body ended early".to_owned())
         }
-    })
+    });
+    Ok(read?.to_bytes())
 }
 
 /// The request as the guest gets it, but for the headers that the executor removes.
-async fn to_guest(request: axum::extract::Request, state: &AppState) -> Result<Request, ApiError> {
+async fn to_guest(request: Request<Body>, state: &AppState) -> Result<GuestRequest, ApiError> {
     let (parts, body) = request.into_parts();
+    let body = read_body(body, state).await?;
     let headers = parts.headers.iter().filter_map(|(name, value)| {
         // WIT has text; a value that is none would have to be changed to get through.
         Some(Header {
@@ -100,19 +102,11 @@ async fn to_guest(request: axum::extract::Request, state: &AppState) -> Result<R
             value: value.to_str().ok()?.to_owned(),
         })
     });
-    let headers = headers.collect();
-    let (method, path, query) = (
-        parts.method.to_string(),
-        path_of_guest(parts.uri.path()),
-        parts.uri.query().map(ToOwned::to_owned),
-    );
-    let request = axum::extract::Request::from_parts(parts, body);
-    let body = read_body(Bytes::from_request(request, state).await, state)?;
-    Ok(Request {
-        method,
-        path,
-        query,
-        headers,
+    Ok(GuestRequest {
+        method: parts.method.to_string(),
+        path: path_of_guest(parts.uri.path()),
+        query: parts.uri.query().map(ToOwned::to_owned),
+        headers: headers.collect(),
         body: (!body.is_empty()).then(|| body.to_vec()),
     })
 }

@@ -1,0 +1,159 @@
+//! What every request passes first: it is counted, and a call of an extension goes straight to its
+//! route.
+//!
+//! All others go to the router. A router of many layers makes a copy of itself and boxes a future for
+//! each of them, which nobody notices beside a database, but is a good part of what the runner adds
+//! to a small extension.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Method, Version};
+use axum::response::{IntoResponse as _, Response};
+use futures_util::FutureExt as _;
+use hyper::body::Incoming;
+use hyper::service::Service;
+use tower::ServiceExt as _;
+
+use super::error::{self, ApiError};
+use super::request_id::{self, RequestId};
+use super::{AppState, router, routes};
+
+/// The routes whose requests are calls of extensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Door {
+    /// An envelope, as the product's gateway sends it.
+    Execute,
+    /// Plain HTTP.
+    Install,
+}
+
+/// The service of a process.
+#[derive(Debug, Clone)]
+pub(super) struct Front {
+    state: AppState,
+    router: Router,
+}
+
+impl Front {
+    pub(super) fn new(state: &AppState) -> Self {
+        Self {
+            state: state.clone(),
+            router: router(state.clone()),
+        }
+    }
+
+    /// Counts a request from its head to its answer, also where the client goes away before. One that
+    /// comes while the process stops is not waited for, and its client is told to connect elsewhere.
+    async fn answer(self, request: Request) -> Response {
+        let state = &self.state;
+        let _in_progress = (!state.is_draining()).then(|| state.begin());
+        // With HTTP/2 the connection is told when it is closed.
+        let has_header = request.version() <= Version::HTTP_11;
+        let mut response = if let Some(door) = Door::of(&request) {
+            door.answer(state, request).await
+        } else {
+            let answered = Box::pin(self.router.oneshot(request)).await;
+            answered.unwrap_or_else(|never| match never {})
+        };
+        if has_header && state.is_draining() {
+            response
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+impl Door {
+    fn of(request: &Request) -> Option<Self> {
+        let path = request.uri().path();
+        if path == "/v1/execute" && request.method() == Method::POST {
+            return Some(Self::Execute);
+        }
+        let (_, path) = path.strip_prefix("/v1/installs/")?.split_once('/')?;
+        let rest = path.strip_prefix("http")?;
+        (rest.is_empty() || rest.starts_with('/')).then_some(Self::Install)
+    }
+
+    /// How logs and metrics name it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Execute => "/v1/execute",
+            Self::Install => "/v1/installs/{install_id}/http/{*path}",
+        }
+    }
+
+    async fn answer(self, state: &AppState, request: Request) -> Response {
+        let answer = async |request: Request, id: RequestId| {
+            let answer = AssertUnwindSafe(self.route(state, request, id));
+            answer.catch_unwind().await.unwrap_or_else(error::panicked)
+        };
+        request_id::traced(state, request, self.name(), answer).await
+    }
+
+    async fn route(self, state: &AppState, request: Request, id: RequestId) -> Response {
+        let answered = match self {
+            Self::Execute => Box::pin(routes::execute::execute(state, request, id)).await,
+            Self::Install => routes::install::call(state, request, id).await,
+        };
+        answered.unwrap_or_else(ApiError::into_response)
+    }
+}
+
+impl Service<hyper::Request<Incoming>> for Front {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
+        let front = self.clone();
+        Box::pin(async move { Ok(front.answer(request.map(Body::new)).await) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_of_extensions_are_told_from_everything_else() {
+        let door = |method: &str, path: &str| {
+            let request = Request::builder().method(method).uri(path);
+            Door::of(&request.body(Body::empty()).unwrap())
+        };
+        for path in [
+            "/v1/installs/x/http",
+            "/v1/installs/x/http/",
+            "/v1/installs/x/http/a/b?c=/d",
+            "/v1/installs//http/",
+            "/v1/installs/x/http//v1/execute",
+        ] {
+            assert_eq!(door("GET", path), Some(Door::Install), "{path}");
+            assert_eq!(door("DELETE", path), Some(Door::Install), "{path}");
+        }
+        assert_eq!(door("POST", "/v1/execute"), Some(Door::Execute));
+        assert_eq!(door("POST", "/v1/execute?a=b"), Some(Door::Execute));
+        for (method, path) in [
+            ("GET", "/v1/execute"),
+            ("POST", "/v1/execute/"),
+            ("POST", "/v1/executes"),
+            ("GET", "/v1/installs/x"),
+            ("GET", "/v1/installs/x/https"),
+            ("GET", "/v1/installs/x/logs"),
+            ("GET", "/v1/installs/x/y/http/"),
+            ("GET", "/v1/installs/http"),
+            ("GET", "/v1/installs"),
+            ("GET", "/V1/installs/x/http/"),
+            ("GET", "//v1/installs/x/http/"),
+            ("OPTIONS", "*"),
+        ] {
+            assert_eq!(door(method, path), None, "{method} {path}");
+        }
+    }
+}
