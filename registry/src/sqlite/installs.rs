@@ -118,6 +118,7 @@ pub(super) fn edit(
     };
     update(tx, &after)?;
     if after.state == InstallState::Uninstalled {
+        // The caller removes the rest.
         answers::remove_of(tx, id)?;
     }
     let entry = AuditEntry::install_edited(edit, &before, &after);

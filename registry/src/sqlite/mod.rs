@@ -15,7 +15,7 @@ mod switches;
 mod tenants;
 mod versions;
 
-use alga_model::{ExtensionName, InstallId, TenantId, Timestamp};
+use alga_model::{ErrorChain, ExtensionName, InstallId, TenantId, Timestamp};
 use alga_sqlite::{Database, Options, Schema};
 use async_trait::async_trait;
 use rusqlite::{Connection, Params, Row, Transaction};
@@ -28,7 +28,7 @@ use crate::error::RegistryError;
 use crate::extension::{Extension, ExtensionKey};
 use crate::grant::Grants;
 use crate::idempotency::{self, AnswerQuotas, Claim, Claimed, KeptAnswer, KeyedRequest, Known};
-use crate::install::{Install, InstallEdit, InstallFilter, NewInstall};
+use crate::install::{Install, InstallEdit, InstallFilter, InstallState, NewInstall};
 use crate::page::{Page, PageRequest};
 use crate::registry::Registry;
 use crate::switches::{Switches, SwitchesEdit};
@@ -78,6 +78,29 @@ impl SqliteRegistry {
         work: impl FnOnce(&Connection) -> Result<T, SqliteError> + Send + 'static,
     ) -> Result<T, RegistryError> {
         Ok(self.database.read(work).await?)
+    }
+
+    /// Removes what is kept for an install that is uninstalled, in batches with room for others in
+    /// between. Nobody is answered with it any more, and what is left is over within a day.
+    async fn remove_answers_of(&self, install: InstallId) {
+        let remove = move |tx: &Transaction<'_>| answers::remove_of(tx, install);
+        loop {
+            let more: Result<bool, SqliteError> = self.database.write(remove).await;
+            match more {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    let error = RegistryError::from(error);
+                    tracing::warn!(
+                        install.id = %install,
+                        error = %ErrorChain(&error),
+                        error.blame = "host",
+                        "the answers of an uninstalled install are removed later"
+                    );
+                    return;
+                }
+            }
+        }
     }
 
     /// Does a mutation, which is committed where it succeeds.
@@ -188,10 +211,14 @@ impl Registry for SqliteRegistry {
         change: Change<'_>,
     ) -> Result<Install, RegistryError> {
         edit.ensure_valid()?;
-        self.mutate(change, move |tx, change| {
+        let edited = self.mutate(change, move |tx, change| {
             installs::edit(tx, id, &edit, expected_generation, change)
-        })
-        .await
+        });
+        let install = edited.await?;
+        if install.state == InstallState::Uninstalled {
+            self.remove_answers_of(id).await;
+        }
+        Ok(install)
     }
 
     async fn upgrade_install(

@@ -444,6 +444,31 @@ pub async fn what_is_gone_does_not_count(registry: &dyn Registry) -> Outcome {
     Ok(())
 }
 
+/// However many answers an install has, all of them go with it, and nobody else's.
+pub async fn many_answers_go_with_their_install(registry: &dyn Registry) -> Outcome {
+    let tenant = TenantId::generate();
+    let install = installed(registry, "notes", tenant).await?.id;
+    let neighbour = installed(registry, "notes", tenant).await?.id;
+    let keys: Vec<_> = (0..200).map(|number| format!("k{number}")).collect();
+    let whole: Vec<_> = keys.iter().map(|key| (key.as_str(), 1)).collect();
+    let room = AnswerQuotas {
+        install: quota(200, 200),
+        tenant: quota(400, 400),
+    };
+    fill(registry, install, 0, &whole, room).await?;
+    fill(registry, neighbour, 0, &whole, room).await?;
+    registry
+        .set_state(install, InstallState::Uninstalled, None, at(1))
+        .await?;
+    let keys: Vec<_> = keys.iter().map(String::as_str).collect();
+    assert_eq!(left(registry, neighbour, &keys).await?, "w".repeat(200));
+    assert_eq!(
+        registry.remove_answers(time(2 * KEPT_MS), 1_000).await?,
+        200
+    );
+    Ok(())
+}
+
 /// With an install its answers and claims go, and no request to it can be claimed any more.
 pub async fn answers_go_with_their_install(registry: &dyn Registry) -> Outcome {
     let install = an_install(registry).await?;

@@ -132,6 +132,7 @@ macro_rules! registry_suite {
             installs_of_a_tenant_share_what_is_kept_for_it
             what_is_gone_does_not_count
             answers_go_with_their_install
+            many_answers_go_with_their_install
         }
     };
     (@stamp $backend:ident, $open:expr, $($behaviour:ident)*) => {
