@@ -1,5 +1,7 @@
 //! Installs: one version of an extension, set up for one tenant.
 
+use std::collections::BTreeSet;
+
 use alga_model::{ContentHash, ExtensionName, InstallId, TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -302,6 +304,10 @@ impl InstallEdit {
 pub struct InstallFilter {
     /// Only those of this tenant.
     pub tenant: Option<TenantId>,
+    /// Only those of these tenants.
+    pub tenants: Option<BTreeSet<TenantId>>,
+    /// Only these.
+    pub installs: Option<BTreeSet<InstallId>>,
     /// Only those of this extension.
     pub extension: Option<ExtensionKey>,
     /// Also those that are uninstalled.

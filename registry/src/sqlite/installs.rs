@@ -73,6 +73,8 @@ pub(super) fn list(
         after.map_or(rows::BEFORE_EVERY_ID, |id| id.as_bytes()),
         filter.tenant.as_ref().map(TenantId::as_bytes),
         extension,
+        filter.tenants.as_ref().map(json_text).transpose()?,
+        filter.installs.as_ref().map(json_text).transpose()?,
         lookahead(page.limit),
     ];
     let found = find_all(connection, &page_sql(filter), params, rows::install)?;
@@ -236,10 +238,11 @@ fn update(tx: &Transaction<'_>, install: &Install) -> Result<(), SqliteError> {
     Ok(())
 }
 
-/// A page of installs: those after `?1` of the tenant `?2` and the extension `?3`, at most `?4`.
+/// A page of installs: those after `?1` of the tenant `?2` and the extension `?3`, of the tenants in
+/// the JSON list `?4` and the installs in the list `?5`, at most `?6`.
 ///
 /// Only the conditions that are there are in the statement, so that each combination gets the
-/// index made for it. All four are bound nevertheless: SQLite takes a value for every number up to
+/// index made for it. All six are bound nevertheless: SQLite takes a value for every number up to
 /// the highest one.
 fn page_sql(filter: &InstallFilter) -> String {
     let mut sql = AFTER_ID.to_owned();
@@ -253,16 +256,22 @@ fn page_sql(filter: &InstallFilter) -> String {
         }
         None => "",
     };
+    if filter.tenants.is_some() {
+        sql += " AND i.tenant_id IN (SELECT unhex(value, '-') FROM json_each(?4))";
+    }
+    if filter.installs.is_some() {
+        sql += " AND i.id IN (SELECT unhex(value, '-') FROM json_each(?5))";
+    }
     if !filter.include_uninstalled {
         sql += " AND i.state <> 'uninstalled'";
     }
-    sql + " ORDER BY i.id LIMIT ?4"
+    sql + " ORDER BY i.id LIMIT ?6"
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sqlite::plan::{assert_searches, assert_uses};
+    use crate::sqlite::plan::{assert_searches, assert_uses, plan_of};
 
     #[tokio::test]
     async fn no_statement_scans() {
@@ -290,9 +299,32 @@ mod tests {
                     tenant,
                     extension: extension.clone(),
                     include_uninstalled,
+                    ..InstallFilter::default()
                 };
                 assert_uses(&page_sql(&filter), index).await;
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn of_some_tenants_or_some_installs_no_others_are_read() {
+        let tenants = InstallFilter {
+            tenants: Some([TenantId::generate()].into()),
+            ..InstallFilter::default()
+        };
+        let installs = InstallFilter {
+            installs: Some([InstallId::generate()].into()),
+            ..InstallFilter::default()
+        };
+        for (filter, found_by) in [
+            (
+                tenants,
+                "registry_installs_of_tenant (tenant_id=? AND id>?)",
+            ),
+            (installs, "sqlite_autoindex_registry_installs_1 (id=?)"),
+        ] {
+            let plan = plan_of(&page_sql(&filter)).await;
+            assert!(plan[0].ends_with(found_by), "{plan:#?}");
         }
     }
 }

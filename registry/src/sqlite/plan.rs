@@ -28,7 +28,8 @@ pub(super) async fn assert_uses(sql: &str, index: &str) {
     assert!(is_used, "{index}: {sql}\n{plan:#?}");
 }
 
-async fn plan_of(sql: &str) -> Vec<String> {
+/// The steps of `sql`.
+pub(super) async fn plan_of(sql: &str) -> Vec<String> {
     let registry = SqliteRegistry::open(Options::memory()).await.unwrap();
     let explain = ["EXPLAIN QUERY PLAN ", sql].concat();
     let plan = move |connection: &Connection| {

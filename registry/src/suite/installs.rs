@@ -488,6 +488,42 @@ pub async fn installs_of_another_tenant_never_show(registry: &dyn Registry) -> O
     Ok(())
 }
 
+/// A filter by several tenants or by installs shows those and no others, with every other filter too.
+pub async fn installs_of_some_tenants_or_of_a_list_are_found(registry: &dyn Registry) -> Outcome {
+    let tenants: [TenantId; 3] = std::array::from_fn(|_| TenantId::generate());
+    let [one, two, foreign] = tenants;
+    let made = async |tenant| installed(registry, "notes", tenant).await.map(|it| it.id);
+    let (a, b) = (made(one).await?, made(foreign).await?);
+    let (c, d) = (made(two).await?, made(foreign).await?);
+    let (e, f) = (made(one).await?, made(two).await?);
+    let of_tenants = |tenants: &[TenantId]| InstallFilter {
+        tenants: Some(tenants.iter().copied().collect()),
+        ..InstallFilter::default()
+    };
+    let listed = InstallFilter {
+        installs: Some([e, b, InstallId::generate()].into()),
+        ..InstallFilter::default()
+    };
+    let listed_of_one = InstallFilter {
+        tenants: Some([one].into()),
+        extension: Some(ExtensionKey::Name(name("notes"))),
+        ..listed.clone()
+    };
+    for limit in [1, 2, 7] {
+        for (filter, expected) in [
+            (&of_tenants(&[one, two]), &[a, c, e, f][..]),
+            (&of_tenants(&[two]), &[c, f]),
+            (&of_tenants(&[foreign]), &[b, d]),
+            (&of_tenants(&[]), &[]),
+            (&listed, &[b, e]),
+            (&listed_of_one, &[e]),
+        ] {
+            assert_eq!(ids(registry, filter, limit).await?, expected, "{filter:?}");
+        }
+    }
+    Ok(())
+}
+
 /// An extension is the same filter by id and by name.
 pub async fn installs_are_found_by_extension(registry: &dyn Registry) -> Outcome {
     let notes = installed(registry, "notes", TenantId::generate()).await?;

@@ -79,6 +79,7 @@ macro_rules! registry_suite {
             limits_outside_their_bounds_are_refused
             a_concurrency_outside_its_bounds_is_refused
             installs_of_another_tenant_never_show
+            installs_of_some_tenants_or_of_a_list_are_found
             installs_are_found_by_extension
             uninstalled_installs_show_only_when_asked_for
             installs_are_paged_in_the_order_they_were_made

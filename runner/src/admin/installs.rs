@@ -1,11 +1,11 @@
 //! Installs: listing, making, enabling and disabling, removing, and what else is set for one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use alga_model::{ContentHash, ExtensionName, InstallId, TenantId, Timestamp};
 use alga_registry::{
     Config, ExtensionKey, Grants, Install, InstallEdit, InstallFilter, InstallState,
-    MAX_CONCURRENCY, NewInstall, PageRequest,
+    MAX_CONCURRENCY, NewInstall,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -18,6 +18,7 @@ use super::mistakes::Name;
 use super::operation::{Answer, Ask, Guard, Method, Operation, Parameters};
 use super::paging::{PageQuery, cursor};
 use super::{Admin, Author, manifest, schema};
+use crate::config::TokenScope;
 
 /// What stands for a setting's value. Nothing says which settings are secrets, so all of them are.
 pub(super) const MASKED: &str = "***";
@@ -62,8 +63,7 @@ pub struct InstallQuery {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InstallPage {
-    /// The first made first. Those that the caller may not know of are left out, so that there can
-    /// be fewer than asked for and still a next page.
+    /// The first made first, without those that the caller may not know of.
     pub items: Vec<InstallBody>,
     /// Where the next page begins, if there is one.
     pub next_cursor: Option<String>,
@@ -149,32 +149,23 @@ impl Operation for ListInstalls {
     type Answer = InstallPage;
 
     async fn run(admin: &Admin, by: &Author, ask: Ask<Self>) -> Result<InstallPage, AdminError> {
+        let TokenScope { tenants, installs } = by.scope.clone();
+        let only = tenants.as_ref().filter(|tenants| tenants.len() == 1);
         let filter = InstallFilter {
-            tenant: ask.query.tenant,
+            // Of one tenant, a page is read in order; of several, all that they have.
+            tenant: ask.query.tenant.or(only.and_then(BTreeSet::first).copied()),
+            // Nothing of others is read: how long it takes would tell of them, and so would where a
+            // page ends.
+            tenants: tenants.filter(|tenants| tenants.len() != 1 || ask.query.tenant.is_some()),
+            installs,
             extension: ask.query.extension.map(ExtensionKey::Name),
             include_uninstalled: ask.query.uninstalled,
         };
-        let mut page = ask.query.page.request()?;
-        let limit = usize::try_from(page.limit).unwrap_or(usize::MAX);
-        let mut known: Vec<Install> = Vec::new();
-        let more = loop {
-            let found = admin.registry.installs(&filter, page).await?;
-            let of_scope = |install: &Install| by.scope.allows(install.tenant, install.id);
-            known.extend(found.items.into_iter().filter(of_scope));
-            // Only what may be seen decides whether there is more, and names where it goes on: the end of
-            // a page of everything would tell of installs of others.
-            match found.next {
-                _ if known.len() > limit => break true,
-                None => break false,
-                Some(_) if known.len() == limit && by.ensure_unlimited().is_ok() => break true,
-                Some(next) => page = PageRequest::after(next, page.limit),
-            }
-        };
-        known.truncate(limit);
-        let last = known.last().filter(|_| more);
+        let page = ask.query.page.request()?;
+        let found = admin.registry.installs(&filter, page).await?;
         Ok(InstallPage {
-            next_cursor: last.map(|last| cursor(last.id)),
-            items: known.iter().map(Into::into).collect(),
+            items: found.items.iter().map(Into::into).collect(),
+            next_cursor: found.next.map(cursor),
         })
     }
 }
@@ -488,6 +479,73 @@ mod tests {
 
     use super::*;
     use crate::stage::Stage;
+
+    /// The ids that are listed for somebody of this scope, a page of one after another.
+    async fn listed(stage: &Stage, scope: &TokenScope, tenant: Option<TenantId>) -> Vec<InstallId> {
+        let mut by = Author::operator("somebody");
+        by.scope = scope.clone();
+        let (mut ids, mut cursor) = (Vec::new(), None);
+        loop {
+            let query = InstallQuery {
+                tenant,
+                page: PageQuery {
+                    limit: Some(1),
+                    cursor,
+                },
+                ..InstallQuery::default()
+            };
+            let ask = Ask {
+                target: (),
+                query,
+                body: (),
+                expected: None,
+            };
+            let page = ListInstalls::run(&stage.admin(), &by, ask).await.unwrap();
+            ids.extend(page.items.iter().map(|install| install.install_id));
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                return ids;
+            }
+            assert_eq!(
+                page.items.len(),
+                1,
+                "a page that is not the last one is full"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_limited_is_listed_their_own_in_full_pages() {
+        let stage = Stage::open().await;
+        let tenants: [TenantId; 3] = std::array::from_fn(|_| TenantId::generate());
+        let [one, two, foreign] = tenants;
+        let mut made = Vec::new();
+        for tenant in [one, foreign, two, foreign, one] {
+            made.push(stage.install(tenant).await.id);
+        }
+        let of = |tenants: &[TenantId]| TokenScope {
+            tenants: Some(tenants.iter().copied().collect()),
+            installs: None,
+        };
+        let all = TokenScope::default();
+        let listed_one = TokenScope {
+            installs: Some([made[2], made[3]].into()),
+            ..of(&[two])
+        };
+        for (scope, tenant, expected) in [
+            (&all, None, &made[..]),
+            (&all, Some(two), &[made[2]]),
+            (&of(&[one]), None, &[made[0], made[4]]),
+            (&of(&[one, two]), None, &[made[0], made[2], made[4]]),
+            (&of(&[one, two]), Some(two), &[made[2]]),
+            (&of(&[one, two]), Some(foreign), &[]),
+            (&of(&[one]), Some(foreign), &[]),
+            (&of(&[]), None, &[]),
+            (&listed_one, None, &[made[2]]),
+        ] {
+            assert_eq!(listed(&stage, scope, tenant).await, expected, "{scope:?}");
+        }
+    }
 
     #[tokio::test]
     async fn an_install_is_shown_with_all_but_the_values_of_its_settings() {
