@@ -242,6 +242,10 @@ impl Executor {
         admitted: Admitted,
         recording: &mut Recording,
     ) -> Result<Response, ExecuteError> {
+        // It may have spent its time elsewhere since it was let in.
+        if Instant::now() >= admitted.deadline {
+            return Err(RunError::Timeout.into());
+        }
         let known = &admitted.call.install;
         let prepared = match known.prepared() {
             Some(prepared) => prepared,

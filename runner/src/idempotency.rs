@@ -28,7 +28,6 @@ use self::claim::Held;
 use self::digest::digest;
 use self::lines::{Lines, Place};
 use crate::admission::{Admission, Caps, Limits, Permit, Reason, Refusal, Who};
-use crate::engine::RunError;
 use crate::execute::{Call, ExecuteError};
 use crate::installs::Installs;
 
@@ -84,7 +83,6 @@ pub enum Turn {
 #[must_use = "the next one has its turn when this is dropped"]
 pub struct Front {
     request: KeyedRequest,
-    deadline: Instant,
     _place: Place,
 }
 
@@ -207,12 +205,11 @@ impl Idempotency {
         }
         Ok(Turn::Run(Front {
             request,
-            deadline,
             _place: place,
         }))
     }
 
-    /// Claims the request, has `run` answer it and keeps the answer. Begun, it should not be dropped:
+    /// Claims the request, has `run` answer it, which may be too late, and keeps the answer. Begun, it should not be dropped:
     /// what a guest did half-way would be done again.
     pub async fn answer(
         &self,
@@ -229,10 +226,6 @@ impl Idempotency {
             Err(RegistryError::NotFound { .. }) => return Err(OnceError::Uninstalled),
             Err(error) => return Err(error.into()),
         };
-        if Instant::now() >= front.deadline {
-            claim.give_up().await;
-            return Err(ExecuteError::from(RunError::Timeout).into());
-        }
         let answer = run.await;
         if let Some(answer) = answer.as_ref().ok().and_then(worth_keeping) {
             self.keep(claim.answered(), &answer).await;

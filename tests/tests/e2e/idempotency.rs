@@ -70,6 +70,28 @@ async fn a_request_that_is_repeated_gets_the_same_answer() {
 }
 
 #[tokio::test]
+async fn a_call_whose_time_is_over_once_its_key_is_claimed_is_known_of() {
+    const CALLS: usize = 20;
+    let deployment = Deployment::started();
+    let looping = deployment.install("com.example.loop", &guest::endless_loop());
+    let mut envelope = looping.envelope(&get("/"));
+    // Shorter than it takes to make a claim durable, most of the time.
+    envelope["limits"] = json!({ "timeout_ms": 1 });
+    for number in 0..CALLS {
+        let late = keyed(&deployment, &format!("k-{number}"), &envelope);
+        let late = refusal(late.send().await.unwrap()).await;
+        assert_eq!(late, (504, "TIMEOUT".to_owned()));
+    }
+    let metrics = deployment.metrics().await;
+    let counted =
+        format!("alga_engine_invocation_duration_seconds_count{{outcome=\"TIMEOUT\"}} {CALLS}\n");
+    assert!(metrics.contains(&counted), "{metrics}");
+    let last = deployment.last_invocation(&looping).await;
+    assert_eq!(last["outcome"], "TIMEOUT");
+    assert_eq!(deployment.log().matches("TIMEOUT").count(), CALLS);
+}
+
+#[tokio::test]
 async fn requests_at_once_are_run_once() {
     let deployment = Deployment::started();
     let (notes, line) = note(&deployment).await;
