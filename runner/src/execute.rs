@@ -24,8 +24,40 @@ use crate::installs::KnownInstall;
 /// The names a caller may give the storage capability when it narrows what an extension may use.
 const STORAGE_PROVIDERS: [&str; 3] = ["alga.storage", "storage.kv", "cap:storage.kv"];
 
+/// How an invocation can have ended. A call that was never let in is none.
+pub(crate) const OUTCOMES: [&str; 13] = [
+    OK,
+    CANCELLED,
+    "TIMEOUT",
+    "GUEST_TRAP",
+    "GUEST_NONSENSE",
+    "MEMORY_LIMIT",
+    "HOST_CALL_LIMIT",
+    "INVALID_COMPONENT",
+    "BUNDLE_NOT_FOUND",
+    "BUNDLE_DAMAGED",
+    "UNAVAILABLE",
+    "OVERLOADED",
+    INTERNAL,
+];
+
+/// The outcome of an invocation that was answered.
+pub(crate) const OK: &str = "OK";
+
 /// The outcome of an invocation that was given up before it was answered.
-pub(crate) const CANCELLED: &str = "CANCELLED";
+const CANCELLED: &str = "CANCELLED";
+
+/// The outcome of an invocation that is dropped before it is answered: it was given up, or the host has
+/// a fault.
+pub(crate) fn outcome_of_dropped() -> &'static str {
+    if std::thread::panicking() {
+        INTERNAL
+    } else {
+        CANCELLED
+    }
+}
+
+const INTERNAL: &str = "INTERNAL";
 
 /// Has extensions answer calls.
 #[derive(Debug)]
@@ -374,12 +406,23 @@ impl Unanswered {
 impl Drop for Unanswered {
     fn drop(&mut self) {
         let duration = self.0.elapsed();
-        duration_of(CANCELLED).record(duration);
-        tracing::info!(
-            duration_ms = millis(duration),
-            error.code = CANCELLED,
-            "the call was given up before the extension answered"
-        );
+        let outcome = outcome_of_dropped();
+        duration_of(outcome).record(duration);
+        let duration_ms = millis(duration);
+        if outcome == CANCELLED {
+            tracing::info!(
+                duration_ms,
+                error.code = outcome,
+                "the call was given up before the extension answered"
+            );
+        } else {
+            tracing::error!(
+                duration_ms,
+                error.code = outcome,
+                error.blame = "host",
+                "the call ended in a panic"
+            );
+        }
     }
 }
 
@@ -487,7 +530,7 @@ impl ExecuteError {
             Self::Run(RunError::Timeout | RunError::OutOfFuel) => "TIMEOUT",
             Self::Run(RunError::MemoryLimit) => "MEMORY_LIMIT",
             Self::Run(RunError::HostCallLimit { .. }) => "HOST_CALL_LIMIT",
-            Self::Run(RunError::Host(_)) => "INTERNAL",
+            Self::Run(RunError::Host(_)) => INTERNAL,
         }
     }
 
@@ -516,7 +559,27 @@ impl ExecuteError {
 
 #[cfg(test)]
 mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
     use super::*;
+
+    #[test]
+    fn a_panic_is_counted_as_a_fault_and_not_as_given_up() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, || {
+            drop(Unanswered(Instant::now()));
+            let panicked = std::panic::catch_unwind(|| {
+                let _unanswered = Unanswered(Instant::now());
+                panic!("of the host");
+            });
+            assert!(panicked.is_err());
+        });
+        let text = recorder.handle().render();
+        for outcome in [CANCELLED, INTERNAL] {
+            let count = format!("_count{{outcome=\"{outcome}\"}} 1");
+            assert!(text.contains(&count), "{count}\n{text}");
+        }
+    }
 
     #[test]
     fn providers_narrow_and_absence_does_not() {

@@ -9,9 +9,10 @@ use alga_host_api::{LogLine, LogSink};
 use super::ring::{Invocation, Line, Subject};
 use super::{Entry, Shared};
 use crate::engine::Usage;
-use crate::execute::CANCELLED;
+use crate::execute::outcome_of_dropped;
 
-/// An invocation that has begun. Dropped before it is [finished](Self::finish), it was given up.
+/// An invocation that has begun. Dropped before it is [finished](Self::finish), it was given
+/// up, or the host has a fault.
 #[derive(Debug)]
 pub struct Recording {
     recorder: Arc<Recorder>,
@@ -85,7 +86,7 @@ impl Recording {
 impl Drop for Recording {
     fn drop(&mut self) {
         if !self.is_finished {
-            self.end(CANCELLED, None, self.start.elapsed());
+            self.end(outcome_of_dropped(), None, self.start.elapsed());
         }
     }
 }

@@ -124,6 +124,19 @@ fn an_invocation_that_is_dropped_was_given_up() {
 }
 
 #[test]
+fn an_invocation_that_a_panic_ends_was_not_given_up() {
+    let scene = Scene::new();
+    let install = InstallId::generate();
+    let recording = scene.begin(install);
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+        let _recording = recording;
+        panic!("of the host");
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(scene.activity.invocations(install)[0].outcome, "INTERNAL");
+}
+
+#[test]
 fn a_tail_begins_with_the_last_events_and_goes_on() {
     let scene = Scene::new();
     let install = InstallId::generate();
