@@ -150,7 +150,7 @@ impl Executor {
             bundles,
             engine,
             gate,
-            answered: duration_of("OK"),
+            answered: duration_of(OK),
         }
     }
 
@@ -237,7 +237,7 @@ impl Executor {
         let duration = unanswered.ended();
         match &answer {
             Ok(response) => {
-                recording.finish("OK", Some(response.status), duration);
+                recording.finish(OK, Some(response.status), duration);
                 self.report(response, duration);
             }
             Err(error) => {

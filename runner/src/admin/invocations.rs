@@ -13,11 +13,10 @@ use super::members::Members;
 use super::operation::{Answer, Ask, Method, Operation, Parameters};
 use super::{Admin, Author, schema};
 use crate::activity::{Invocation, Line, LineLevel};
+use crate::execute::{OK, OUTCOMES};
 
 /// The most invocations of an answer: as many as are remembered.
 const MAX_ITEMS: u32 = 100;
-/// The outcome of an invocation that was answered.
-const OK: &str = "OK";
 
 /// `GET /v1/installs/{install_id}/invocations`.
 #[derive(Debug)]
@@ -32,7 +31,7 @@ pub struct ShowInvocation;
 pub struct InvocationQuery {
     /// Only those that ended so.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub outcome: Option<String>,
+    pub outcome: Option<Outcome>,
     /// Only those that were not answered.
     pub failed: bool,
     /// The most wanted.
@@ -115,8 +114,8 @@ impl InvocationBody {
 
 impl InvocationQuery {
     fn wants(&self, invocation: &Invocation) -> bool {
-        let outcome = self.outcome.as_deref();
-        outcome.is_none_or(|outcome| outcome == invocation.outcome)
+        self.outcome
+            .is_none_or(|outcome| outcome.0 == invocation.outcome)
             && !(self.failed && invocation.outcome == OK)
     }
 }
@@ -228,10 +227,7 @@ impl Parameters for InvocationQuery {
         schema::parameters(
             &[],
             &[
-                (
-                    "outcome",
-                    json!({ "type": "string", "examples": ["OK", "GUEST_TRAP"] }),
-                ),
+                ("outcome", json!({ "enum": OUTCOMES })),
                 ("failed", json!({ "type": "boolean", "default": false })),
                 (
                     "limit",
@@ -239,6 +235,21 @@ impl Parameters for InvocationQuery {
                 ),
             ],
         )
+    }
+}
+
+/// How an invocation can have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Outcome(&'static str);
+
+impl FromStr for Outcome {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = OUTCOMES.into_iter().find(|outcome| *outcome == text);
+        known
+            .map(Self)
+            .ok_or_else(|| format!("expected one of {}", OUTCOMES.join(", ")))
     }
 }
 
@@ -312,6 +323,20 @@ fn line() -> Vec<(&'static str, Value)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_outcome_that_no_invocation_has_is_refused_with_those_there_are() {
+        for outcome in OUTCOMES {
+            assert_eq!(outcome.parse(), Ok(Outcome(outcome)));
+        }
+        for text in ["", "ok", "CONCURRENCY_LIMITED", "OK,TIMEOUT"] {
+            let refused = text.parse::<Outcome>().unwrap_err();
+            assert!(
+                refused.starts_with("expected one of OK, CANCELLED, "),
+                "{refused}"
+            );
+        }
+    }
 
     #[test]
     fn a_limit_is_within_its_bounds() {

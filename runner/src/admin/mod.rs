@@ -52,7 +52,7 @@ pub use self::installs::{
 };
 pub use self::invocations::{
     InvocationBody, InvocationDetailBody, InvocationList, InvocationQuery, LineBody,
-    ListInvocations, ShowInvocation,
+    ListInvocations, Outcome, ShowInvocation,
 };
 pub use self::limits::{
     LimitsBody, ReplaceInstallLimits, ReplaceLimitsBody, ReplaceTenantLimits, ShowInstallLimits,

@@ -264,6 +264,7 @@ mod tests {
 
     use super::*;
     use crate::admin::{Difference, Missing, Mistakes};
+    use crate::execute::OUTCOMES;
 
     /// Every failure there is, once.
     fn all() -> Vec<ApiError> {
@@ -352,6 +353,19 @@ mod tests {
         assert_eq!(ApiError::Unavailable.retry_after(), Some(1));
         assert_eq!(ApiError::IdempotencyInProgress.retry_after(), Some(1));
         assert_eq!(ApiError::Internal.retry_after(), None);
+    }
+
+    #[test]
+    fn every_failure_of_a_call_that_was_let_in_is_an_outcome() {
+        for error in all() {
+            match error {
+                ApiError::Execute(ExecuteError::Disabled | ExecuteError::Refused(_)) => {}
+                ApiError::Execute(error) => {
+                    assert!(OUTCOMES.contains(&error.code()), "{error:?}");
+                }
+                _ => {}
+            }
+        }
     }
 
     #[test]

@@ -6,7 +6,8 @@ use uuid::Uuid;
 
 use super::text::{Style, memory, visible};
 use crate::admin::{
-    Administration, Ask, InvocationBody, InvocationQuery, ListInvocations, LogEvent, ShowInvocation,
+    Administration, Ask, InvocationBody, InvocationQuery, ListInvocations, LogEvent, Outcome,
+    ShowInvocation,
 };
 use crate::cli::output;
 
@@ -21,7 +22,7 @@ pub(in crate::cli) struct Invocations {
     failed: bool,
     /// Only those that ended with this code, such as `GUEST_TRAP`; OK are those that were answered
     #[arg(long, value_name = "CODE", conflicts_with = "invocation")]
-    outcome: Option<String>,
+    outcome: Option<Outcome>,
     /// Print a JSON object a line
     #[arg(long)]
     json: bool,

@@ -38,7 +38,13 @@ async fn invocations_are_remembered_with_how_they_ended() {
     assert_eq!(requests(&found), ["req-4"]);
     assert_eq!(found[0]["status"], Value::Null);
     assert_eq!(found[0]["memoryBytes"], 65_536);
-    for wrong in ["limit=0", "limit=101", "failed=1", "sheep=1"] {
+    for wrong in [
+        "limit=0",
+        "limit=101",
+        "failed=1",
+        "sheep=1",
+        "outcome=TRAP",
+    ] {
         let path = format!("/v1/installs/{}/invocations?{wrong}", flood.install);
         let refused = deployment.admin(Method::GET, &path).send().await.unwrap();
         assert_eq!(
