@@ -1,6 +1,7 @@
 //! What the host knows during one invocation.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use alga_model::{ExtensionName, InstallId, TenantId};
@@ -12,7 +13,7 @@ use crate::bindings::alga::storage::{records, types};
 use crate::log::InvocationLog;
 
 /// Who is being served.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Invocation {
     /// The id that joins the logs of caller, host and guest.
     pub request_id: Arc<str>,
@@ -26,6 +27,20 @@ pub struct Invocation {
     pub version: Arc<str>,
     /// The settings of the install.
     pub config: Arc<BTreeMap<String, String>>,
+}
+
+/// Without the values of settings, some of which are secrets.
+impl fmt::Debug for Invocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Invocation")
+            .field("request_id", &self.request_id)
+            .field("tenant", &self.tenant)
+            .field("install", &self.install)
+            .field("extension", &self.extension)
+            .field("version", &self.version)
+            .field("config", &self.config.keys())
+            .finish()
+    }
 }
 
 /// What the host functions of one invocation work with.
@@ -72,4 +87,27 @@ struct HostData;
 
 impl HasData for HostData {
     type Data<'a> = &'a mut HostCtx;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_value_of_a_setting_is_in_the_text_for_debugging() {
+        let config = BTreeMap::from([("token".to_owned(), "hunter2".to_owned())]);
+        let invocation = Invocation {
+            request_id: "req-1".into(),
+            tenant: TenantId::generate(),
+            install: InstallId::generate(),
+            extension: "com.example.notes".parse().unwrap(),
+            version: "1.0.0".into(),
+            config: Arc::new(config),
+        };
+        let text = format!("{invocation:?}");
+        assert!(
+            text.contains("token") && !text.contains("hunter2"),
+            "{text}"
+        );
+    }
 }

@@ -2,6 +2,7 @@
 //! `http` and the command line come here alike.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -72,7 +73,6 @@ pub struct Executor {
 }
 
 /// A call to an extension.
-#[derive(Debug)]
 pub struct Call {
     /// Who is called.
     pub install: Arc<KnownInstall>,
@@ -349,6 +349,21 @@ impl Admitted {
             deadline,
             limits: call.limits,
         }
+    }
+}
+
+/// Without what the caller says, some of which are secrets.
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let body = self.request.body.as_ref().map(Vec::len);
+        let config = self.config.as_ref().map(BTreeMap::len);
+        f.debug_struct("Call")
+            .field("install", &self.install.install.id)
+            .field("request_id", &self.request_id)
+            .field("headers", &self.request.headers.len())
+            .field("body_bytes", &body)
+            .field("config", &config)
+            .finish_non_exhaustive()
     }
 }
 

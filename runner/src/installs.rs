@@ -1,6 +1,7 @@
 //! What the process knows of installs: the registry, a moment old at most.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -47,7 +48,6 @@ struct Seen {
 }
 
 /// An install as it was a moment ago.
-#[derive(Debug)]
 pub struct KnownInstall {
     /// The row of the registry, without its grants and limits.
     pub install: Install,
@@ -58,6 +58,16 @@ pub struct KnownInstall {
     storage: Arc<Snapshot>,
     /// Its component, looked up once in all the time that this is known.
     prepared: OnceLock<LastPrepared>,
+}
+
+/// Without the settings, some of which are secrets; their names are in the row.
+impl fmt::Debug for KnownInstall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KnownInstall")
+            .field("install", &self.install)
+            .field("storage", &self.storage)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Installs {

@@ -28,8 +28,9 @@ use crate::http::request_id::RequestId;
 use crate::idempotency::{Answer, OnceError, Turn};
 use crate::installs::{Ambiguous, KnownInstall};
 
-/// The envelope. What it doesn't know is ignored and counted.
-#[derive(Debug, Deserialize)]
+/// The envelope. What it doesn't know is ignored and counted. None of it can be printed, as it holds
+/// secrets.
+#[derive(Deserialize)]
 struct ExecuteParams {
     context: ContextParams,
     http: HttpParams,
@@ -37,7 +38,7 @@ struct ExecuteParams {
     providers: Option<Vec<String>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 struct ContextParams {
     request_id: Option<String>,
     tenant_id: String,
@@ -48,7 +49,7 @@ struct ContextParams {
     config: Option<BTreeMap<String, String>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 struct HttpParams {
     method: String,
     path: String,
@@ -59,7 +60,7 @@ struct HttpParams {
 }
 
 /// A query as text, or as names and values that still have to be encoded.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(untagged)]
 enum QueryParams {
     Text(String),
@@ -67,7 +68,7 @@ enum QueryParams {
     Null(()),
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(untagged)]
 enum OneOrMany {
     One(String),
