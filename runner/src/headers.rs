@@ -133,7 +133,12 @@ fn lowercase(headers: Vec<Header>) -> impl Iterator<Item = Header> {
 pub(crate) fn checked(name: &str, value: &str) -> Result<HeaderName, String> {
     let parsed = HeaderName::from_bytes(name.as_bytes())
         .map_err(|_| format!("{:?} is no name of a header", truncated(name)))?;
-    HeaderValue::from_str(value).map_err(|_| format!("the header {parsed} has no valid value"))?;
+    HeaderValue::from_str(value).map_err(|_| {
+        format!(
+            "the header {:?} has no valid value",
+            truncated(parsed.as_str())
+        )
+    })?;
     Ok(parsed)
 }
 

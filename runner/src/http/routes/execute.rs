@@ -209,7 +209,7 @@ impl ExecuteParams {
             unknown += u64::from(!Self::LEFT_ALONE.contains(&path.to_string().as_str()));
         })
         .and_then(|envelope| json.end().map(|()| envelope))
-        .map_err(|error| bad(format!("the envelope is not valid: {error}")))?;
+        .map_err(|error| bad(format!("the envelope is not valid: {}", told(&error))))?;
         metrics::counter!("alga_http_unknown_envelope_fields_total").increment(unknown);
         Ok(envelope)
     }
@@ -409,6 +409,23 @@ pub(super) fn look_up_failed(error: &RegistryError) -> ApiError {
     }
 }
 
+/// What is wrong with an envelope and where, without any value of it: some are secrets.
+fn told(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    if !error.is_data() || text.starts_with("missing field") {
+        return text;
+    }
+    let place = format!("at line {} column {}", error.line(), error.column());
+    // What is expected is ours, and comes last.
+    match text.rsplit_once(", expected ") {
+        Some((_, expected)) if !text.starts_with("data did not match") => {
+            let expected = expected.split(" at line ").next().unwrap_or(expected);
+            format!("expected {expected} {place}")
+        }
+        _ => format!("a member is not of its type {place}"),
+    }
+}
+
 fn bad(message: impl Into<String>) -> ApiError {
     ApiError::BadRequest(message.into())
 }
@@ -470,6 +487,67 @@ mod tests {
         assert_eq!(query(json!({})), None);
         assert_eq!(query(json!("")), None);
         assert_eq!(query(json!(null)), None);
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_envelope_is_said_in_few_words_and_none_of_its_own() {
+        let secret = "hunter2, expected hunter2 ".repeat(10_000);
+        let envelope = |member: &str, value: Value| {
+            let mut envelope = json!({
+                "context": { "tenant_id": "t", "extension_id": "e" },
+                "http": { "method": "GET", "path": "/" },
+            });
+            *envelope.pointer_mut(member).unwrap() = value;
+            envelope.to_string()
+        };
+        let of_secrets = json!({ "token": [secret] });
+        for (body, expected) in [
+            (
+                "{".to_owned(),
+                "EOF while parsing an object at line 1 column 1",
+            ),
+            (
+                "{}".to_owned(),
+                "missing field `context` at line 1 column 2",
+            ),
+            (json!(secret).to_string(), "expected struct ExecuteParams"),
+            (
+                envelope("/context", json!(secret)),
+                "expected struct ContextParams",
+            ),
+            (
+                envelope("/http/path", json!({ "a": secret })),
+                "expected a string",
+            ),
+            (envelope("/http/path", json!(-7)), "expected a string"),
+            (
+                envelope(
+                    "/http",
+                    json!({ "method": "GET", "path": "/", "headers": { "a": 1 } }),
+                ),
+                "a member is not of its type",
+            ),
+            (
+                envelope(
+                    "/context",
+                    json!({ "tenant_id": "t", "extension_id": "e", "config": of_secrets }),
+                ),
+                "expected a string",
+            ),
+            (
+                envelope(
+                    "/http",
+                    json!({ "method": "GET", "path": "/", "query": [secret] }),
+                ),
+                "a member is not of its type",
+            ),
+        ] {
+            let Err(ApiError::BadRequest(said)) = ExecuteParams::parse(body.as_bytes()) else {
+                panic!("{expected}");
+            };
+            assert!(said.contains(expected), "{said} instead of {expected}");
+            assert!(!said.contains("hunter2") && said.len() < 200, "{said}");
+        }
     }
 
     #[test]
