@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use alga_model::{Clock, InstallId, Timestamp};
+use alga_model::{Clock, InstallId, TenantId, Timestamp};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -37,6 +37,8 @@ pub struct ActivityLimits {
     pub idle: Duration,
     /// Tails of one install.
     pub tails_per_install: usize,
+    /// Tails of all installs of one tenant.
+    pub tails_per_tenant: usize,
     /// Tails of all installs.
     pub tails: usize,
 }
@@ -48,6 +50,7 @@ impl Default for ActivityLimits {
             bytes: 16 << 20,
             idle: Duration::from_secs(3_600),
             tails_per_install: 8,
+            tails_per_tenant: 64,
             tails: 256,
         }
     }
@@ -76,6 +79,8 @@ struct Known {
     by_use: BTreeMap<u64, InstallId>,
     uses: u64,
     tails: usize,
+    /// Of the tenants that have any.
+    tails_of: HashMap<TenantId, usize>,
 }
 
 #[derive(Debug)]
@@ -131,14 +136,15 @@ impl Activity {
         })
     }
 
-    /// Listens to an install from now on.
+    /// Listens to an install of a tenant from now on.
     pub fn tail(
         &self,
+        tenant: TenantId,
         install: InstallId,
         filter: Filter,
         from: Begin,
     ) -> Result<Tail, TailRefused> {
-        Tail::open(&self.0, install, filter, from)
+        Tail::open(&self.0, (tenant, install), filter, from)
     }
 
     /// Ends every tail, now and from now on: the process stops.

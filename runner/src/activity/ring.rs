@@ -220,6 +220,16 @@ impl Ring {
         }
     }
 
+    /// The numbers, from `from` on, of the events that are there, in order.
+    pub(super) fn numbers_from(&self, from: u64) -> VecDeque<u64> {
+        let lines = self.lines.iter().map(|(number, _)| *number);
+        let invocations = self.invocations.iter().map(|(number, _)| *number);
+        let numbers = lines.chain(invocations).filter(|number| *number >= from);
+        let mut numbers: Vec<_> = numbers.collect();
+        numbers.sort_unstable();
+        numbers.into()
+    }
+
     /// The invocations, the last one first.
     pub(super) fn invocations(&self) -> impl Iterator<Item = &Invocation> {
         self.invocations.iter().rev().map(|(_, it)| it)

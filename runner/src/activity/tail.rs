@@ -1,12 +1,13 @@
 //! Listening to an install.
 
+use std::collections::{VecDeque, hash_map};
 use std::fmt;
 use std::pin::pin;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use alga_model::InstallId;
+use alga_model::{InstallId, TenantId};
 
 use super::ring::{Event, EventRef, LineLevel};
 use super::{Entry, Shared};
@@ -58,6 +59,11 @@ pub enum TailRefused {
     /// The install has as many as it may.
     #[error("the logs of the install are followed by as many as may; end another tail first")]
     Install,
+    /// Its tenant has as many as it may.
+    #[error(
+        "the logs of the tenant's installs are followed by as many as may; end another tail first"
+    )]
+    Tenant,
     /// The process has as many as it may.
     #[error("logs are followed by as many as this process allows")]
     Process,
@@ -71,10 +77,13 @@ pub enum TailRefused {
 pub struct Tail {
     shared: Arc<Shared>,
     entry: Arc<Entry>,
+    tenant: TenantId,
     filter: Filter,
     /// The number of the next event to look at.
     next: u64,
-    /// What is missing before this number was never asked for.
+    /// What was there of the events before `asked_from` when the tail began, and was not looked at yet.
+    backlog: VecDeque<u64>,
+    /// What is missing from this number on is lost; before it, only what was there.
     asked_from: u64,
     /// The number of the next event when the tail began.
     head: u64,
@@ -85,7 +94,7 @@ pub struct Tail {
 impl Tail {
     pub(super) fn open(
         shared: &Arc<Shared>,
-        install: InstallId,
+        (tenant, install): (TenantId, InstallId),
         filter: Filter,
         from: Begin,
     ) -> Result<Self, TailRefused> {
@@ -101,15 +110,22 @@ impl Tail {
             if entry.tails.load(Ordering::SeqCst) >= shared.limits.tails_per_install {
                 return Err(TailRefused::Install);
             }
+            let of_tenant = known.tails_of.get(&tenant).copied().unwrap_or(0);
+            if of_tenant >= shared.limits.tails_per_tenant {
+                return Err(TailRefused::Tenant);
+            }
             known.tails += 1;
+            known.tails_of.insert(tenant, of_tenant + 1);
             entry.tails.fetch_add(1, Ordering::SeqCst);
             entry
         };
         let mut tail = Self {
             shared: Arc::clone(shared),
             entry,
+            tenant,
             filter,
             next: 1,
+            backlog: VecDeque::new(),
             asked_from: 0,
             head: 0,
             is_elsewhere: false,
@@ -119,12 +135,14 @@ impl Tail {
     }
 
     fn begin(&mut self, from: Begin) {
-        let ring = self.entry.ring();
+        let entry = Arc::clone(&self.entry);
+        let ring = entry.ring();
         self.head = ring.head();
         match from {
             Begin::Last(count) => {
                 self.next = ring.last(count, |event| self.filter.wants(event));
                 self.asked_from = self.head;
+                self.backlog = ring.numbers_from(self.next);
             }
             Begin::After(id) if id.ring == self.entry.ring_id && id.number < ring.head() => {
                 self.next = id.number + 1;
@@ -132,6 +150,7 @@ impl Tail {
             Begin::After(_) => {
                 self.is_elsewhere = true;
                 self.asked_from = self.head;
+                self.backlog = ring.numbers_from(self.next);
             }
         }
     }
@@ -152,6 +171,7 @@ impl Tail {
                 break;
             };
             taken.extend(self.missing(number));
+            self.backlog.pop_front_if(|first| *first == number);
             self.next = number + 1;
             if self.filter.wants(event) {
                 bytes += event.bytes();
@@ -186,8 +206,11 @@ impl Tail {
     }
 
     /// What is lost between the next event and the one of this number.
-    fn missing(&self, number: u64) -> Option<Tailed> {
-        let missed = number.checked_sub(self.next.max(self.asked_from))?;
+    fn missing(&mut self, number: u64) -> Option<Tailed> {
+        let mut missed = number.saturating_sub(self.next.max(self.asked_from));
+        while self.backlog.pop_front_if(|first| *first < number).is_some() {
+            missed += 1;
+        }
         (missed > 0).then(|| Tailed::Gap(self.id(number - 1), Some(missed)))
     }
 
@@ -203,6 +226,12 @@ impl Drop for Tail {
     fn drop(&mut self) {
         let mut known = self.shared.known();
         known.tails -= 1;
+        if let hash_map::Entry::Occupied(mut of_tenant) = known.tails_of.entry(self.tenant) {
+            *of_tenant.get_mut() -= 1;
+            if *of_tenant.get() == 0 {
+                of_tenant.remove();
+            }
+        }
         self.entry.tails.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -14,6 +14,7 @@ const ALL: Filter = Filter {
 struct Scene {
     clock: Arc<ManualClock>,
     activity: Activity,
+    tenant: TenantId,
 }
 
 impl Scene {
@@ -24,7 +25,11 @@ impl Scene {
     fn with(limits: ActivityLimits) -> Self {
         let clock = Arc::new(ManualClock::starting_at(Timestamp::from_millis(1_000)));
         let activity = Activity::new(Arc::clone(&clock) as _, limits);
-        Self { clock, activity }
+        Self {
+            clock,
+            activity,
+            tenant: TenantId::generate(),
+        }
     }
 
     fn begin(&self, install: InstallId) -> Recording {
@@ -45,8 +50,12 @@ impl Scene {
         recording.finish("OK", Some(200), Duration::ZERO);
     }
 
+    fn open(&self, install: InstallId, from: Begin) -> Result<Tail, TailRefused> {
+        self.activity.tail(self.tenant, install, ALL, from)
+    }
+
     fn tail(&self, install: InstallId, from: Begin) -> Tail {
-        self.activity.tail(install, ALL, from).unwrap()
+        self.open(install, from).unwrap()
     }
 }
 
@@ -162,7 +171,7 @@ fn a_tail_hears_what_it_wants() {
     };
     let mut tail = scene
         .activity
-        .tail(install, filter, Begin::Last(0))
+        .tail(scene.tenant, install, filter, Begin::Last(0))
         .unwrap();
     let recording = scene.begin(install);
     for level in [Level::ERROR, Level::WARN, Level::INFO, Level::TRACE] {
@@ -172,7 +181,7 @@ fn a_tail_hears_what_it_wants() {
     assert_eq!(said(&tail.take()), ["ERROR", "WARN"]);
     let mut tail = scene
         .activity
-        .tail(install, filter, Begin::Last(1))
+        .tail(scene.tenant, install, filter, Begin::Last(1))
         .unwrap();
     assert_eq!(said(&tail.take()), ["WARN"]);
 }
@@ -212,6 +221,45 @@ fn a_slow_tail_is_told_how_much_it_missed_and_does_not_hear_it_twice() {
     }
     assert_eq!(said(&tail.take()), ["gap Some(2)"]);
     assert_eq!(said(&tail.take()), [""; 0]);
+}
+
+#[test]
+fn what_a_tail_was_to_begin_with_and_lost_is_missed() {
+    let mut limits = ActivityLimits::default();
+    limits.ring.lines = 2;
+    let scene = Scene::with(limits);
+    let install = InstallId::generate();
+    scene.call(install, &["a", "b", "c"]);
+    let begin = || {
+        [
+            scene.tail(install, Begin::Last(99)),
+            scene.tail(install, Begin::Last(2)),
+            scene.tail(install, Begin::Last(0)),
+            scene.tail(install, Begin::After("0000000000000000-1".parse().unwrap())),
+        ]
+    };
+    let mut tails = begin();
+    scene.call(install, &["1", "2", "3"]);
+    let new = ["gap Some(1)", "2", "3", "OK"];
+    let [all, two, none, elsewhere] = tails.each_mut().map(|tail| said(&tail.take()));
+    assert_eq!(all, [&["gap Some(2)", "OK"], &new[..]].concat());
+    assert_eq!(two, [&["gap Some(1)", "OK"], &new[..]].concat());
+    assert_eq!(none, new);
+    assert_eq!(
+        elsewhere,
+        [&["gap None", "gap Some(2)", "OK"], &new[..]].concat()
+    );
+    // Lost as a whole, and half-way.
+    let mut tails = begin();
+    assert_eq!(said(&tails[0].take()).len(), 4);
+    scene.call(install, &["4", "5", "6"]);
+    for slot in scene.activity.0.known().by_id.values() {
+        slot.entry.ring().clear();
+    }
+    let [all, two, none, _] = tails.each_mut().map(|tail| said(&tail.take()));
+    assert_eq!(all, ["gap Some(4)"]);
+    assert_eq!(two, ["gap Some(6)"]);
+    assert_eq!(none, ["gap Some(4)"]);
 }
 
 #[test]
@@ -303,7 +351,7 @@ fn a_tail_that_waits_is_woken_by_what_happens_and_by_the_end() {
     assert!(waiting.as_mut().now_or_never().is_none());
     scene.activity.close();
     assert_eq!(waiting.as_mut().now_or_never(), Some(None));
-    let refused = scene.activity.tail(install, ALL, Begin::Last(0));
+    let refused = scene.open(install, Begin::Last(0));
     assert_eq!(refused.unwrap_err(), TailRefused::Closed);
 }
 
@@ -315,7 +363,7 @@ fn there_are_as_many_tails_as_allowed_and_an_end_makes_room() {
         ..ActivityLimits::default()
     });
     let (one, other) = (InstallId::generate(), InstallId::generate());
-    let open = |install| scene.activity.tail(install, ALL, Begin::Last(0));
+    let open = |install| scene.open(install, Begin::Last(0));
     let first = open(one).unwrap();
     let _second = open(one).unwrap();
     assert_eq!(open(one).unwrap_err(), TailRefused::Install);
@@ -426,7 +474,7 @@ fn many_threads_leave_the_books_right() {
             scope.spawn(move || {
                 for round in 0..500 {
                     let install = installs[(round * 7 + thread) % installs.len()];
-                    let mut tail = scene.activity.tail(install, ALL, Begin::Last(3)).ok();
+                    let mut tail = scene.open(install, Begin::Last(3)).ok();
                     scene.call(install, &["x".repeat(round * 8).as_str(); 3]);
                     drop(tail.as_mut().map(Tail::take));
                 }

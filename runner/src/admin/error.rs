@@ -140,7 +140,7 @@ impl AdminError {
             Self::VersionInUse { .. } => "VERSION_IN_USE",
             Self::ApprovalNeeded(_) => "APPROVAL_NEEDED",
             Self::NothingToRollBack => "NOTHING_TO_ROLL_BACK",
-            Self::Tail(TailRefused::Install) => "TAILS_LIMITED",
+            Self::Tail(TailRefused::Install | TailRefused::Tenant) => "TAILS_LIMITED",
             Self::Tail(TailRefused::Process | TailRefused::Closed) => "OVERLOADED",
             Self::Registry(RegistryError::Unavailable { .. })
             | Self::Storage(alga_storage::Error::Unavailable(_)) => "UNAVAILABLE",

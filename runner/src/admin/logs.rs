@@ -174,7 +174,7 @@ impl Admin {
                 ));
             }
         };
-        let install = self.find(by, install).await?.id;
+        let found = self.find(by, install).await?;
         let filter = Filter {
             level: query.level,
             invocations: query.invocations,
@@ -182,7 +182,7 @@ impl Admin {
         let mut checks = tokio::time::interval(CHECK_INTERVAL);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(LogTail {
-            tail: self.activity.tail(install, filter, from)?,
+            tail: self.activity.tail(found.tenant, install, filter, from)?,
             install,
             installs: Arc::clone(&self.installs),
             by: by.clone(),

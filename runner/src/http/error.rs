@@ -82,7 +82,9 @@ impl ApiError {
                 | AdminError::NothingToRollBack => StatusCode::CONFLICT,
                 AdminError::Changed { .. } => StatusCode::PRECONDITION_FAILED,
                 AdminError::GuardMissing => StatusCode::PRECONDITION_REQUIRED,
-                AdminError::Tail(TailRefused::Install) => StatusCode::TOO_MANY_REQUESTS,
+                AdminError::Tail(TailRefused::Install | TailRefused::Tenant) => {
+                    StatusCode::TOO_MANY_REQUESTS
+                }
                 AdminError::Tail(TailRefused::Process | TailRefused::Closed)
                 | AdminError::Registry(RegistryError::Unavailable { .. })
                 | AdminError::Storage(alga_storage::Error::Unavailable(_)) => {
@@ -193,7 +195,7 @@ impl ApiError {
         let wait = match self {
             Self::Execute(ExecuteError::Refused(Refusal { retry_after, .. })) => *retry_after,
             Self::IdempotencyInProgress => RETRY_UNAVAILABLE,
-            Self::Admin(AdminError::Tail(TailRefused::Install)) => RETRY_TAIL,
+            Self::Admin(AdminError::Tail(TailRefused::Install | TailRefused::Tenant)) => RETRY_TAIL,
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => RETRY_UNAVAILABLE,
             _ => return None,
         };
@@ -324,6 +326,7 @@ mod tests {
             AdminError::ApprovalNeeded(Difference::default()),
             AdminError::NothingToRollBack,
             AdminError::Tail(TailRefused::Install),
+            AdminError::Tail(TailRefused::Tenant),
             AdminError::Tail(TailRefused::Process),
             AdminError::Tail(TailRefused::Closed),
             AdminError::Registry(RegistryError::Unavailable {
