@@ -113,11 +113,12 @@ impl Stores {
     }
 
     /// What looks after the databases, not at work yet.
-    pub fn upkeep(&self, config: &Config, installs: Arc<Installs>) -> Upkeep {
+    pub fn upkeep(&self, config: &Config, installs: Arc<Installs>, activity: Activity) -> Upkeep {
         Upkeep {
             storage: Arc::clone(&self.storage) as _,
             registry: Arc::clone(&self.registry) as _,
             installs,
+            activity,
             clock: Arc::clone(&self.clock),
             interval: config.storage.sweep_interval,
             audit_retention: config.storage.audit_retention,
@@ -191,9 +192,10 @@ impl App {
             Arc::clone(&stores.clock),
             idempotency_limits(config),
         );
-        let upkeep = Arc::new(stores.upkeep(config, Arc::clone(&installs)));
         let admin = stores.admin(Arc::clone(&installs));
         let activity = admin.activity.clone();
+        let upkeep = stores.upkeep(config, Arc::clone(&installs), activity.clone());
+        let upkeep = Arc::new(upkeep);
         let executor = stores.executor(config, activity, gate)?;
         Ok(Self {
             stores,

@@ -155,6 +155,11 @@ impl Activity {
         }
     }
 
+    /// Forgets what has not been called for long. Calls do so too, but there may be none.
+    pub fn forget_idle(&self) {
+        self.0.forget_idle(&mut self.0.known());
+    }
+
     /// Bytes that are remembered at the moment, rounded up.
     pub fn bytes(&self) -> usize {
         self.0.bytes.load(Ordering::Relaxed)

@@ -376,6 +376,43 @@ fn there_are_as_many_tails_as_allowed_and_an_end_makes_room() {
 }
 
 #[test]
+fn a_tenant_has_as_many_tails_as_allowed_and_leaves_the_others_to_others() {
+    let scene = Scene::with(ActivityLimits {
+        tails_per_tenant: 2,
+        tails: 3,
+        ..ActivityLimits::default()
+    });
+    let open = |tenant| {
+        let install = InstallId::generate();
+        scene.activity.tail(tenant, install, ALL, Begin::Last(0))
+    };
+    let other = TenantId::generate();
+    let first = open(scene.tenant).unwrap();
+    let _second = open(scene.tenant).unwrap();
+    assert_eq!(open(scene.tenant).unwrap_err(), TailRefused::Tenant);
+    let theirs = open(other).unwrap();
+    assert_eq!(open(other).unwrap_err(), TailRefused::Process);
+    drop((first, theirs));
+    assert!(open(scene.tenant).is_ok());
+    assert!(!scene.activity.0.known().tails_of.contains_key(&other));
+}
+
+#[test]
+fn what_nobody_calls_any_more_is_forgotten_without_a_call() {
+    let scene = Scene::new();
+    scene.call(InstallId::generate(), &["line"]);
+    let idle = ActivityLimits::default().idle;
+    scene
+        .clock
+        .advance(idle.saturating_sub(Duration::from_millis(1)));
+    scene.activity.forget_idle();
+    assert!(scene.activity.bytes() > 0);
+    scene.clock.advance(Duration::from_millis(1));
+    scene.activity.forget_idle();
+    assert_eq!(scene.activity.bytes(), 0);
+}
+
+#[test]
 fn what_was_not_called_for_long_costs_nothing() {
     let scene = Scene::new();
     let installs: Vec<_> = (0..100).map(|_| InstallId::generate()).collect();

@@ -1,5 +1,5 @@
-//! What a server does from time to time, so that its databases don't fill up with what nobody can
-//! see any more, and its operators learn which quotas are nearly used up.
+//! What a server does from time to time, so that its databases and its memory don't fill up with what
+//! nobody can see any more, and its operators learn which quotas are nearly used up.
 
 mod quotas;
 mod sweep;
@@ -14,6 +14,7 @@ use alga_storage::Maintenance;
 use futures_util::FutureExt as _;
 use tokio::task::JoinSet;
 
+use crate::activity::Activity;
 use crate::installs::Installs;
 
 pub use quotas::QuotaGauges;
@@ -30,6 +31,8 @@ pub struct Upkeep {
     pub registry: Arc<dyn Registry>,
     /// What is known of installs, their limits among it.
     pub installs: Arc<Installs>,
+    /// What installs did a moment ago.
+    pub activity: Activity,
     /// Tells what is past its retention.
     pub clock: Arc<dyn Clock>,
     /// How long to wait between two runs.
@@ -66,6 +69,7 @@ impl Upkeep {
     /// Does once what there is to do. What fails is logged, and left to the next time.
     async fn run(&self) {
         let start = Instant::now();
+        self.activity.forget_idle();
         self.sweep().await;
         self.look_at_quotas().await;
         metrics::histogram!("alga_upkeep_run_duration_seconds").record(start.elapsed());
@@ -145,6 +149,7 @@ mod tests {
     use metrics_exporter_prometheus::PrometheusBuilder;
 
     use super::*;
+    use crate::activity::{ActivityLimits, Subject};
     use crate::stage::Stage;
 
     fn upkeep(stage: &Stage, interval: Duration) -> Arc<Upkeep> {
@@ -159,6 +164,7 @@ mod tests {
             storage: Arc::clone(&stage.storage) as _,
             registry: Arc::clone(&stage.registry) as _,
             installs: stage.installs_with(limits),
+            activity: stage.admin().activity,
             clock: Arc::clone(&stage.clock) as _,
             interval,
             audit_retention: Duration::from_hours(24),
@@ -207,6 +213,23 @@ mod tests {
         stage.clock.advance(Duration::from_secs(60));
         upkeep.run().await;
         assert_eq!(upkeep.quota_gauges.to_string(), "");
+    }
+
+    #[tokio::test]
+    async fn a_run_forgets_what_installs_did_long_ago() {
+        let stage = Stage::open().await;
+        let upkeep = upkeep(&stage, Duration::MAX);
+        let subject = Subject {
+            invocation: uuid::Uuid::nil(),
+            request_id: "req-1".into(),
+            version: "1.0.0".into(),
+        };
+        let install = alga_model::InstallId::generate();
+        drop(upkeep.activity.record(install, subject, Instant::now()));
+        stage.clock.advance(ActivityLimits::default().idle);
+        assert!(upkeep.activity.bytes() > 0);
+        upkeep.run().await;
+        assert_eq!(upkeep.activity.bytes(), 0);
     }
 
     #[test]
