@@ -121,9 +121,48 @@ pub enum OnceError {
     /// It is not known whether the request was answered before.
     #[error("cannot tell whether the request was answered before")]
     Registry(#[from] RegistryError),
+    /// Too many others are ahead of it.
+    #[error("{}", .0.told(.1.reason))]
+    Crowded(Crowd, Refusal),
     /// The extension was not run, or gave no answer.
     #[error(transparent)]
     Execute(#[from] ExecuteError),
+}
+
+/// What requests with a key are in before they are admitted as any call is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Crowd {
+    /// Those whose answers are looked up.
+    LookUps,
+    /// Those that wait for the answer to the same request.
+    Repeats,
+}
+
+impl Crowd {
+    /// What is in the way of one more.
+    pub const fn told(self, reason: Reason) -> &'static str {
+        match (self, reason) {
+            (Self::LookUps, Reason::Install) => {
+                "too many requests of the install with an idempotency key are being looked up"
+            }
+            (Self::LookUps, Reason::Tenant) => {
+                "too many requests of the tenant with an idempotency key are being looked up"
+            }
+            (Self::LookUps, Reason::Process) => {
+                "too many requests with an idempotency key are being looked up"
+            }
+            (Self::Repeats, Reason::Install) => {
+                "too many requests of the install wait for the answer to one with the same idempotency key"
+            }
+            (Self::Repeats, Reason::Tenant) => {
+                "too many requests of the tenant wait for the answer to one with the same idempotency key"
+            }
+            (Self::Repeats, Reason::Process) => {
+                "too many requests wait for the answer to one with the same idempotency key"
+            }
+            (_, Reason::Closed) => "the runner is stopping",
+        }
+    }
 }
 
 impl Answer {
@@ -185,7 +224,7 @@ impl Idempotency {
                 self.ensure_still_enabled(who.install).await?;
             }
             let look_up = self.look_ups.admit(who, None, deadline).await;
-            let look_up = look_up.map_err(ExecuteError::from)?;
+            let look_up = look_up.map_err(|refusal| OnceError::Crowded(Crowd::LookUps, refusal))?;
             let known = self.registry.known_request(&request, self.clock.now());
             match known.await? {
                 None => break,
@@ -266,7 +305,8 @@ impl Idempotency {
     async fn wait(&self, who: Who, waits: &mut Option<Permit>) -> Result<(), OnceError> {
         if waits.is_none() {
             let permit = self.repeats.admit(who, None, Instant::now()).await;
-            *waits = Some(permit.map_err(ExecuteError::from)?);
+            let permit = permit.map_err(|refusal| OnceError::Crowded(Crowd::Repeats, refusal));
+            *waits = Some(permit?);
         }
         Ok(())
     }
@@ -275,7 +315,7 @@ impl Idempotency {
     async fn stopped(&self) -> OnceError {
         // The sender is in `self`, so the channel is open.
         let _ = self.stopping.subscribe().wait_for(|stops| *stops).await;
-        ExecuteError::from(Refusal::because(Reason::Closed)).into()
+        OnceError::Crowded(Crowd::Repeats, Refusal::because(Reason::Closed))
     }
 
     /// Who has waited knows the install as it was before.

@@ -17,6 +17,7 @@ use crate::admin::AdminError;
 use crate::admission::{Reason, Refusal};
 use crate::engine::RunError;
 use crate::execute::ExecuteError;
+use crate::idempotency::Crowd;
 
 /// A request that was not answered as it wished.
 #[derive(Debug)]
@@ -45,6 +46,8 @@ pub(super) enum ApiError {
     IdempotencyInProgress,
     /// The request was answered before, and its answer is not kept: status and size of that.
     IdempotencyAnswerNotKept(u16, u64),
+    /// Too many requests with an idempotency key are there already.
+    Crowded(Crowd, Refusal),
     /// The extension gave no answer.
     Execute(ExecuteError),
     /// An administrator did not get what was asked for.
@@ -94,6 +97,7 @@ impl ApiError {
                     StatusCode::INTERNAL_SERVER_ERROR
                 }
             },
+            Self::Crowded(_, refusal) => refused(refusal.reason),
             Self::Execute(error) => match error {
                 ExecuteError::Disabled => StatusCode::CONFLICT,
                 ExecuteError::Bundle(error) => match **error {
@@ -107,10 +111,7 @@ impl ApiError {
                     | FetchError::Interrupted => StatusCode::SERVICE_UNAVAILABLE,
                 },
                 ExecuteError::Component(_) => StatusCode::BAD_GATEWAY,
-                ExecuteError::Refused(refusal) => match refusal.reason {
-                    Reason::Install | Reason::Tenant => StatusCode::TOO_MANY_REQUESTS,
-                    Reason::Process | Reason::Closed => StatusCode::SERVICE_UNAVAILABLE,
-                },
+                ExecuteError::Refused(refusal) => refused(refusal.reason),
                 ExecuteError::Compiler(_) | ExecuteError::Stopping => {
                     StatusCode::SERVICE_UNAVAILABLE
                 }
@@ -140,6 +141,7 @@ impl ApiError {
             Self::IdempotencyConflict => "IDEMPOTENCY_CONFLICT",
             Self::IdempotencyInProgress => "IDEMPOTENCY_IN_PROGRESS",
             Self::IdempotencyAnswerNotKept(..) => "IDEMPOTENCY_ANSWER_NOT_KEPT",
+            Self::Crowded(_, refusal) => ExecuteError::Refused(*refusal).code(),
             Self::Execute(error) => error.code(),
             Self::Admin(error) => error.code(),
         }
@@ -168,6 +170,7 @@ impl ApiError {
             Self::IdempotencyAnswerNotKept(status, bytes) => format!(
                 "the request was carried out with status {status}; its answer of {bytes} bytes is not kept"
             ),
+            Self::Crowded(crowd, refusal) => crowd.told(refusal.reason).to_owned(),
             Self::Execute(error) => error.to_string(),
             Self::Admin(error) => error.to_string(),
         }
@@ -181,11 +184,13 @@ impl ApiError {
             }
             Self::Execute(ExecuteError::Run(RunError::OutOfFuel)) => json!({ "limit": "fuel" }),
             Self::Admin(error) => error.details(),
-            Self::Execute(ExecuteError::Refused(refusal)) => match refusal.reason {
-                Reason::Install => json!({ "limit": "install" }),
-                Reason::Tenant => json!({ "limit": "tenant" }),
-                Reason::Process | Reason::Closed => json!({}),
-            },
+            Self::Crowded(_, refusal) | Self::Execute(ExecuteError::Refused(refusal)) => {
+                match refusal.reason {
+                    Reason::Install => json!({ "limit": "install" }),
+                    Reason::Tenant => json!({ "limit": "tenant" }),
+                    Reason::Process | Reason::Closed => json!({}),
+                }
+            }
             _ => json!({}),
         }
     }
@@ -193,13 +198,21 @@ impl ApiError {
     /// How soon it makes sense to try again, where it does: whole seconds, at least one.
     fn retry_after(&self) -> Option<u64> {
         let wait = match self {
-            Self::Execute(ExecuteError::Refused(Refusal { retry_after, .. })) => *retry_after,
+            Self::Crowded(_, Refusal { retry_after, .. })
+            | Self::Execute(ExecuteError::Refused(Refusal { retry_after, .. })) => *retry_after,
             Self::IdempotencyInProgress => RETRY_UNAVAILABLE,
             Self::Admin(AdminError::Tail(TailRefused::Install | TailRefused::Tenant)) => RETRY_TAIL,
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => RETRY_UNAVAILABLE,
             _ => return None,
         };
         Some(wait.as_millis().div_ceil(1_000).max(1)).and_then(|seconds| seconds.try_into().ok())
+    }
+}
+
+const fn refused(reason: Reason) -> StatusCode {
+    match reason {
+        Reason::Install | Reason::Tenant => StatusCode::TOO_MANY_REQUESTS,
+        Reason::Process | Reason::Closed => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 
@@ -308,6 +321,16 @@ mod tests {
             refused(Reason::Closed),
             ApiError::Execute(ExecuteError::Stopping),
         ];
+        let reasons = [
+            Reason::Install,
+            Reason::Tenant,
+            Reason::Process,
+            Reason::Closed,
+        ];
+        for crowd in [Crowd::LookUps, Crowd::Repeats] {
+            let refusals = reasons.map(Refusal::because);
+            all.extend(refusals.map(|refusal| ApiError::Crowded(crowd, refusal)));
+        }
         let install = InstallId::new(uuid::Uuid::nil());
         let admin = [
             AdminError::invalid("the limits are", Mistakes::one("why")),

@@ -160,11 +160,16 @@ fn response(status: u16, run: u16, bytes: usize) -> Response {
     }
 }
 
-fn is_refused(answer: &Result<Turn, OnceError>, reason: Reason) -> bool {
-    matches!(
-        answer,
-        Err(OnceError::Execute(ExecuteError::Refused(refusal))) if refusal.reason == reason
-    )
+/// What is said to be in the way.
+fn in_the_way(answer: &Result<Turn, OnceError>) -> Option<(Crowd, Reason)> {
+    match answer {
+        Err(OnceError::Crowded(crowd, refusal)) => Some((*crowd, refusal.reason)),
+        _ => None,
+    }
+}
+
+fn is_refused_as_it_stops(answer: &Result<Turn, OnceError>) -> bool {
+    in_the_way(answer).is_some_and(|(_, reason)| reason == Reason::Closed)
 }
 
 #[tokio::test]
@@ -466,7 +471,10 @@ async fn as_many_wait_as_calls_may_and_no_more() {
         assert!(repeat.now_or_never().is_none());
     }
     let refused = play.turn(&call, LONGEST).await;
-    assert!(is_refused(&refused, Reason::Install), "{refused:?}");
+    assert_eq!(
+        in_the_way(&refused),
+        Some((Crowd::Repeats, Reason::Install))
+    );
     // Who goes away makes room.
     waiting.pop();
     let mut last = Box::pin(play.turn(&call, LONGEST));
@@ -493,7 +501,10 @@ async fn no_more_are_looked_up_at_once_than_there_is_memory_for() {
         replays.push(play.turn(&call, LONGEST).await.unwrap());
     }
     let refused = play.turn(&call, LONGEST).await;
-    assert!(is_refused(&refused, Reason::Install), "{refused:?}");
+    assert_eq!(
+        in_the_way(&refused),
+        Some((Crowd::LookUps, Reason::Install))
+    );
     replays.pop();
     assert_eq!(play.run(&call, 200, 0).await, (1, true));
 }
@@ -515,16 +526,16 @@ async fn who_waits_is_refused_when_the_process_stops() {
         }
         other.close();
         let refused = asking.await;
-        assert!(is_refused(&refused, Reason::Closed), "{refused:?}");
+        assert!(is_refused_as_it_stops(&refused), "{refused:?}");
         Ok(response(200, 1, 0))
     };
     play.idempotency.close();
     let refused = in_line.await;
-    assert!(is_refused(&refused, Reason::Closed), "{refused:?}");
+    assert!(is_refused_as_it_stops(&refused), "{refused:?}");
     // What has begun ends as ever; who comes is refused, be there an answer or not.
     assert!(play.idempotency.answer(front, run).await.is_ok());
     let refused = play.turn(&call, LONGEST).await;
-    assert!(is_refused(&refused, Reason::Closed), "{refused:?}");
+    assert!(is_refused_as_it_stops(&refused), "{refused:?}");
 }
 
 #[tokio::test]

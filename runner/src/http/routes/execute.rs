@@ -172,6 +172,7 @@ fn not_once(error: OnceError) -> ApiError {
         OnceError::NotKept { status, bytes } => ApiError::IdempotencyAnswerNotKept(status, bytes),
         OnceError::Uninstalled => ApiError::NotFound(NO_INSTALL),
         OnceError::Registry(error) => look_up_failed(&error),
+        OnceError::Crowded(crowd, refusal) => ApiError::Crowded(crowd, refusal),
         OnceError::Execute(error) => ApiError::Execute(error),
     }
 }
