@@ -87,18 +87,23 @@ async fn audit(
 ) -> Result<Response, ApiError> {
     let query: AuditQuery = Members::parse(query(&uri)?).map_err(refused)?;
     let export = state.app.admin.audit(&author, query).await;
-    let lines = stream::try_unfold(export.map_err(refused)?, next_line);
+    // A process that stops waits for the end of what it has begun to tell.
+    let told = (export.map_err(refused)?, state.begin());
+    let lines = stream::try_unfold(told, async |(mut export, telling)| {
+        let line = next_line(&mut export).await?;
+        Ok::<_, AdminError>(line.map(|line| (line, (export, telling))))
+    });
     Ok(([(CONTENT_TYPE, NDJSON)], Body::from_stream(lines)).into_response())
 }
 
 /// The next line of an export. A failure cuts the answer short, which the caller sees: its end is
 /// missing.
-async fn next_line(mut export: AuditExport) -> Result<Option<(String, AuditExport)>, AdminError> {
+async fn next_line(export: &mut AuditExport) -> Result<Option<String>, AdminError> {
     let line = export.next_line().await;
     let line = line.inspect_err(|error| {
         tracing::error!(error = %ErrorChain(error), error.blame = "host", "the export of the audit was cut short");
     })?;
-    Ok(line.map(|line| (line + "\n", export)))
+    Ok(line.map(|line| line + "\n"))
 }
 
 pub(super) fn target<T: Target>(path: Result<RawPathParams, RawPathParamsRejection>) -> Option<T> {
@@ -193,6 +198,25 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::admin::Author;
+    use crate::app::App;
+    use crate::config::Config;
+
+    #[tokio::test]
+    async fn an_export_is_in_progress_until_it_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.data.dir = folder.path().join("data");
+        let app = App::build(&config).await.unwrap();
+        let state = AppState::new(app, None, None, 1);
+        let author = Administrator(Author::operator("admin"));
+        let export = audit(State(state.clone()), author, Uri::from_static("/v1/audit"));
+        let response = export.await.unwrap();
+        assert_eq!(state.requests_in_progress(), 1);
+        let body = axum::body::to_bytes(response.into_body(), 1 << 20).await;
+        assert!(body.is_ok());
+        assert_eq!(state.requests_in_progress(), 0);
+    }
 
     fn guarded(guard: Guard, tags: &[&'static str]) -> Result<Option<u64>, u16> {
         let mut headers = HeaderMap::new();
