@@ -41,6 +41,18 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_
 /// few copies until it is on its way.
 const LOOK_UPS: usize = 16;
 
+/// What becomes of a request with a key, as it is counted.
+pub(crate) const OUTCOMES: [&str; 8] = [
+    "kept",
+    "kept_as_mark",
+    "not_kept",
+    "replayed",
+    "not_replayed",
+    "conflict",
+    "in_progress",
+    "late",
+];
+
 /// Answers requests with a key once.
 #[derive(Debug)]
 pub struct Idempotency {

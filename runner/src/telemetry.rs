@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _};
 use std::panic::PanicHookInfo;
 
 use alga_model::{Clock as _, SystemClock};
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing::Subscriber;
 use tracing_subscriber::filter::{EnvFilter, ParseError};
@@ -17,6 +17,7 @@ use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use tracing_subscriber::{Layer as _, Registry};
 
 use crate::config::{LogConfig, LogFormat};
+use crate::idempotency;
 
 /// Why log events or metrics have nowhere to go.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +46,25 @@ pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
 pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
     let handle = prometheus()?.install_recorder()?;
     describe_metrics();
+    register_counters();
     Ok(handle)
+}
+
+/// Makes the counters that everybody watches appear with 0: of one that begins with its first event,
+/// nobody sees that event as an increase.
+fn register_counters() {
+    counter!("alga_http_accept_failures_total").absolute(0);
+    counter!("alga_http_unknown_envelope_fields_total").absolute(0);
+    counter!("alga_engine_code_cache_rejected_total").absolute(0);
+    for reason in ["install", "tenant", "process", "stopping"] {
+        counter!("alga_admission_refusals_total", "reason" => reason).absolute(0);
+    }
+    for part in ["sweep", "quotas", "run"] {
+        counter!("alga_upkeep_failures_total", "part" => part).absolute(0);
+    }
+    for outcome in idempotency::OUTCOMES {
+        counter!("alga_idempotency_requests_total", "outcome" => outcome).absolute(0);
+    }
 }
 
 /// What each metric means. Its name ends with its unit.
@@ -420,6 +439,24 @@ mod tests {
                 .unwrap()
                 .contains("telemetry.rs")
         );
+    }
+
+    #[test]
+    fn counters_are_there_before_their_first_event() {
+        let recorder = prometheus().unwrap().build_recorder();
+        metrics::with_local_recorder(&recorder, || {
+            counter!("alga_http_accept_failures_total").increment(1);
+            register_counters();
+        });
+        let text = recorder.handle().render();
+        for line in [
+            "alga_admission_refusals_total{reason=\"process\"} 0",
+            "alga_idempotency_requests_total{outcome=\"late\"} 0",
+            "alga_upkeep_failures_total{part=\"run\"} 0",
+            "alga_http_accept_failures_total 1",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
     }
 
     #[test]
