@@ -1,3 +1,4 @@
+-- Every answer that is kept and every claim is lost: whoever repeats a request of before has it done again.
 DROP TABLE registry_answers;
 DROP TABLE registry_answer_counts;
 
