@@ -97,13 +97,19 @@ impl Latencies {
     }
 }
 
+impl FromIterator<Duration> for Latencies {
+    fn from_iter<T: IntoIterator<Item = Duration>>(took: T) -> Self {
+        Self(took.into_iter().collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_percentile_is_a_latency_that_was_measured() {
-        let latencies = Latencies((1..=100).rev().map(Duration::from_micros).collect());
+        let latencies: Latencies = (1..=100).rev().map(Duration::from_micros).collect();
         assert!((latencies.p50() - 51.0).abs() < 1e-9);
         assert!((latencies.p99() - 100.0).abs() < 1e-9);
         assert!(Latencies::default().p50().is_nan());

@@ -8,11 +8,16 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde::{Serialize, Serializer};
 
-/// What a ratio must be.
+/// What a value must be, measured by its baseline.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Bar {
+    /// At least so many times the baseline.
     AtLeast(f64),
+    /// At most so many times the baseline.
     AtMost(f64),
+    /// At most so many times the baseline and so much on top, in the unit of both: for what can't be
+    /// told from nothing where the baseline is small.
+    Within { times: f64, and: f64 },
 }
 
 /// What came of one benchmark.
@@ -42,10 +47,11 @@ struct Line {
 }
 
 impl Bar {
-    fn is_kept_by(self, ratio: f64) -> bool {
+    fn is_kept_by(self, value: f64, baseline: f64) -> bool {
         match self {
-            Self::AtLeast(bar) => ratio >= bar,
-            Self::AtMost(bar) => ratio <= bar,
+            Self::AtLeast(times) => value / baseline >= times,
+            Self::AtMost(times) => value / baseline <= times,
+            Self::Within { times, and } => value <= times.mul_add(baseline, and),
         }
     }
 }
@@ -55,6 +61,7 @@ impl fmt::Display for Bar {
         match self {
             Self::AtLeast(bar) => write!(f, ">= {bar}"),
             Self::AtMost(bar) => write!(f, "<= {bar}"),
+            Self::Within { times, and } => write!(f, "<= {times} x + {and}"),
         }
     }
 }
@@ -75,7 +82,7 @@ impl Figure {
         }
     }
 
-    /// Compares the value to `baseline`; their ratio must keep the bar.
+    /// Compares the value to `baseline`, by which it must keep the bar.
     #[must_use]
     pub(crate) fn against(mut self, baseline: f64, bar: Bar) -> Self {
         self.against = Some((baseline, bar));
@@ -102,7 +109,7 @@ impl Report {
             baseline: compared.map(|(baseline, ..)| baseline),
             ratio: compared.map(|(_, ratio, _)| ratio),
             bar: compared.map(|(.., bar)| bar),
-            ok: compared.map(|(_, ratio, bar)| bar.is_kept_by(ratio)),
+            ok: compared.map(|(baseline, _, bar)| bar.is_kept_by(figure.value, baseline)),
             note: figure.note,
         });
     }
@@ -191,16 +198,30 @@ mod tests {
 
     #[test]
     fn a_bar_is_kept_at_its_value_and_missed_beyond() {
-        assert!(Bar::AtMost(1.4).is_kept_by(1.4));
-        assert!(!Bar::AtMost(1.4).is_kept_by(1.41));
-        assert!(Bar::AtLeast(0.6).is_kept_by(0.6));
-        assert!(!Bar::AtLeast(0.6).is_kept_by(0.59));
+        let within = Bar::Within {
+            times: 2.0,
+            and: 10.0,
+        };
+        for (bar, at, beyond) in [
+            (Bar::AtMost(1.4), 140.0, 141.0),
+            (Bar::AtLeast(0.6), 60.0, 59.0),
+            (within, 210.0, 211.0),
+        ] {
+            assert!(bar.is_kept_by(at, 100.0), "{bar}");
+            assert!(!bar.is_kept_by(beyond, 100.0), "{bar}");
+        }
     }
 
     #[test]
     fn nothing_that_cannot_be_compared_keeps_a_bar() {
-        assert!(!Bar::AtMost(1.4).is_kept_by(f64::NAN));
-        assert!(!Bar::AtLeast(0.6).is_kept_by(f64::NAN));
+        let within = Bar::Within {
+            times: 2.0,
+            and: 10.0,
+        };
+        for bar in [Bar::AtMost(1.4), Bar::AtLeast(0.6), within] {
+            assert!(!bar.is_kept_by(f64::NAN, 1.0), "{bar}");
+            assert!(!bar.is_kept_by(1.0, f64::NAN), "{bar}");
+        }
     }
 
     #[test]

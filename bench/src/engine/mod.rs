@@ -6,6 +6,7 @@ mod footprint;
 mod http;
 mod invoke;
 mod memory;
+mod neighbour;
 mod restart;
 mod stage;
 
@@ -18,6 +19,8 @@ pub(crate) async fn run(session: &mut Session) -> anyhow::Result<()> {
     session
         .line("engine/http-hello", http::beside_hello)
         .await?;
+    let name = "engine/neighbour";
+    session.line(name, neighbour::beside_loops).await?;
     session.line("engine/restart-rust", restart::rust).await?;
     let name = "engine/restart-typescript";
     session.line(name, restart::typescript).await?;

@@ -373,6 +373,85 @@ mod tests {
         assert!(poll(&mut few).is_some());
     }
 
+    /// How long a turn lasts in a simulation: so long that the time it really takes is nothing.
+    const TURN: Duration = Duration::from_secs(3600);
+
+    /// Calls of a tenant in a simulation, all of which compute without end.
+    #[derive(Clone, Copy)]
+    struct Calls {
+        count: usize,
+        pace: Pace,
+    }
+
+    /// How many of so many turns, which are granted one after another, each tenant's calls get.
+    fn shares(at_once: usize, granted: usize, tenants: &[Calls]) -> Vec<usize> {
+        let parts = SHARE_OF_LONG / u32::try_from(at_once).unwrap();
+        let turns = Turns::new(at_once, TURN * parts);
+        let mut shares = vec![0; tenants.len()];
+        let (mut waiting, mut computing) = (VecDeque::new(), VecDeque::new());
+        let each = |(tenant, calls): (usize, &Calls)| vec![(tenant, calls.pace); calls.count];
+        for (tenant, pace) in tenants.iter().enumerate().flat_map(each) {
+            let (taking, turn) = ask(&turns, tenant as u128, pace);
+            match turn {
+                Some(turn) => computing.push_back((tenant, pace, turn)),
+                None => waiting.push_back((tenant, pace, taking)),
+            }
+        }
+        for _ in 0..granted {
+            // The one that has computed for longest comes to its tick.
+            let (tenant, pace, turn) = computing.pop_front().unwrap();
+            shares[tenant] += 1;
+            turns.queue().due -= TURN / u32::try_from(at_once).unwrap();
+            drop(turn);
+            waiting.retain_mut(|(tenant, pace, taking)| match poll(taking) {
+                Some(turn) => {
+                    computing.push_back((*tenant, *pace, turn));
+                    false
+                }
+                None => true,
+            });
+            let (taking, turn) = ask(&turns, tenant as u128, pace);
+            match turn {
+                Some(turn) => computing.push_back((tenant, pace, turn)),
+                None => waiting.push_back((tenant, pace, taking)),
+            }
+        }
+        shares
+    }
+
+    #[test]
+    fn fifty_loops_of_a_tenant_get_no_more_turns_than_a_few_calls_of_another() {
+        for pace in [Pace::Fresh, Pace::Long] {
+            let (loops, few) = (Calls { count: 50, pace }, Calls { count: 2, pace });
+            for at_once in [1, 2] {
+                let shares = shares(at_once, 500, &[loops, few, few, few, few]);
+                for share in &shares {
+                    assert!(share.abs_diff(100) <= 2, "{pace:?}, {at_once}: {shares:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn long_calls_get_an_eighth_beside_any_number_of_fresh_ones() {
+        let long = Calls {
+            count: 1,
+            pace: Pace::Long,
+        };
+        let fresh = Calls {
+            count: 100,
+            pace: Pace::Fresh,
+        };
+        for at_once in [1, 2, 4] {
+            let shares = shares(at_once, 800, &[fresh, long, long, fresh]);
+            let of_long = shares[1] + shares[2];
+            assert!(of_long.abs_diff(100) <= 2, "{at_once}: {shares:?}");
+            for (one, other) in [(0, 3), (1, 2)] {
+                assert!(shares[one].abs_diff(shares[other]) <= 5, "{shares:?}");
+            }
+        }
+    }
+
     #[test]
     fn who_goes_away_keeps_no_turn_from_others() {
         let turns = Turns::new(1, NEVER);
