@@ -229,7 +229,7 @@ impl<E> From<CompileError> for Unmade<E> {
         let message = error.about_the_component();
         match error {
             CompileError::Refused(_) => Self::Bad(Failure::lasting(message)),
-            CompileError::Limit(_) | CompileError::Crashed { .. } => {
+            CompileError::Limit(_) | CompileError::Crashed { .. } | CompileError::Killed => {
                 Self::Bad(Failure::passing(message))
             }
             CompileError::Host(failure) => Self::Other(PrepareError::Compiler(failure)),

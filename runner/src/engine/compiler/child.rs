@@ -177,6 +177,7 @@ fn failed(status: ExitStatus, said: String, options: &CompileOptions) -> Compile
             | Signal::TRAP
             | Signal::SYS,
         ) => crashed(said),
+        Some(Signal::KILL) => CompileError::Killed,
         _ => CompilerFailure::Killed(signal).into(),
     }
 }

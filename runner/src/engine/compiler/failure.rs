@@ -18,6 +18,9 @@ pub(in crate::engine) enum CompileError {
         /// The beginning of what it said last.
         said: String,
     },
+    /// The kernel ended the compiler, most likely for lack of memory: that of the machine, or that
+    /// which a container may have.
+    Killed,
     /// The machine failed; says nothing about the component.
     Host(Arc<CompilerFailure>),
 }
@@ -42,7 +45,7 @@ pub enum CompilerFailure {
     /// The pipes to it broke.
     #[error("cannot talk to the compiler")]
     Pipe(#[source] io::Error),
-    /// Somebody else ended it, most likely the kernel for lack of memory.
+    /// Somebody else ended it.
     #[error("the compiler was killed by signal {0}")]
     Killed(i32),
     /// It gave up for reasons of its own.
@@ -70,6 +73,7 @@ impl CompileError {
             Self::Limit(Limit::Memory(_)) => "memory",
             Self::Limit(Limit::Code(_)) => "code",
             Self::Crashed { .. } => "crash",
+            Self::Killed => "killed",
             Self::Host(_) => "unavailable",
         }
     }
@@ -80,6 +84,11 @@ impl CompileError {
             Self::Refused(message) => message.clone(),
             Self::Limit(limit) => limit.to_string(),
             Self::Crashed { how, .. } => format!("the compiler crashed on the component ({how})"),
+            Self::Killed => {
+                "compiling the component was ended by the kernel, most likely as the machine \
+                             has too little memory for it"
+                    .to_owned()
+            }
             Self::Host(failure) => failure.to_string(),
         }
     }

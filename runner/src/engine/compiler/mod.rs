@@ -191,6 +191,14 @@ fn report(
             said = ?said,
             "the compiler crashed on a component"
         ),
+        Err(error @ CompileError::Killed) => tracing::warn!(
+            %bundle,
+            duration_ms,
+            component_bytes,
+            outcome,
+            error = error.about_the_component(),
+            "the compiler was killed on a component"
+        ),
         Err(CompileError::Host(failure)) => tracing::warn!(
             %bundle,
             duration_ms,

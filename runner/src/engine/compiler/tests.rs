@@ -131,10 +131,12 @@ async fn each_way_to_end_has_its_meaning() {
             "{script}"
         );
     }
-    for (script, signal) in [("kill -KILL $$", 9), ("kill -TERM $$", 15)] {
-        let failure = failure_of(script).await;
-        assert!(matches!(*failure, CompilerFailure::Killed(by) if by == signal));
-    }
+    let ended = failure_of("kill -TERM $$").await;
+    assert!(matches!(*ended, CompilerFailure::Killed(15)));
+    let killed = failure("kill -KILL $$").await;
+    assert!(matches!(killed, CompileError::Killed), "{killed:?}");
+    let late = failure("kill -XCPU $$").await;
+    assert!(matches!(late, CompileError::Limit(Limit::Time(_))));
 }
 
 #[tokio::test]
@@ -217,6 +219,7 @@ async fn what_is_wrong_with_a_component_is_remembered() {
         "exit 11",
         "echo 'refused: why' >&2; exit 10",
         "kill -SEGV $$",
+        "kill -KILL $$",
     ] {
         let program = Program::of(&format!("take; echo . >> $log; {end}"));
         let engine = engine(program.options());
