@@ -1,8 +1,14 @@
 //! Components that are compiled in a process of their own: what it costs, and what it costs nobody.
+//!
+//! Some of these look at the processes that the test's own has started, so each test needs a process of
+//! its own, as `cargo nextest` gives it. With `cargo test`, in threads of one, they would see each
+//! other's.
 
 use std::fs;
+use std::io::Write as _;
 use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -24,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const BOMB: usize = 3_000;
 /// Takes a second or so, and more than the least memory that can be set.
 const HEAVY: usize = 100_000;
+
+/// Of a process that computed for longer than it may.
+const SIGXCPU: i32 = 24;
 
 /// How many copies of a component are cut short.
 const CUTS: usize = 20;
@@ -165,6 +174,53 @@ fn nothing_is_compiled_any_more_when_the_runner_is_gone_however_it_went() {
         command.wait().unwrap();
         wait_until(signal, || !is_at_work(child));
     }
+}
+
+/// The process that compiles, with a file open that nobody meant for it and so many seconds to
+/// compute.
+fn worker(component: &[u8], cpu_seconds: u32) -> Child {
+    let command = format!(
+        "exec 7</dev/null; exec {RUNNER} compile --component-bytes {} --memory-bytes {} \
+         --cpu-seconds {cpu_seconds}",
+        component.len(),
+        4_u64 << 30,
+    );
+    Command::new("/bin/sh")
+        .args(["-c", &command])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn what_compiles_has_nothing_open_but_its_pipes() {
+    let mut worker = worker(&guest::echo(), 60);
+    let process = Path::new("/proc").join(worker.id().to_string());
+    let runner = fs::canonicalize(RUNNER).unwrap();
+    wait_until("the shell stays", || {
+        fs::read_link(process.join("exe")).unwrap() == runner
+    });
+    wait_until("a file stays open", || {
+        let open = fs::read_dir(process.join("fd")).unwrap().flatten();
+        let mut open: Vec<_> = open.map(|file| file.file_name()).collect();
+        open.sort();
+        open == ["0", "1", "2"]
+    });
+    // The end of its standard input is its own.
+    drop(worker.stdin.take());
+    assert!(!worker.wait().unwrap().success());
+}
+
+#[test]
+fn who_computes_for_too_long_is_told_from_who_was_killed() {
+    let bomb = guest::compile_bomb(BOMB);
+    let mut worker = worker(&bomb, 1);
+    let mut stdin = worker.stdin.take().unwrap();
+    stdin.write_all(&bomb).unwrap();
+    let status = worker.wait().unwrap();
+    assert_eq!(status.signal(), Some(SIGXCPU), "{status}");
 }
 
 /// An engine that compiles so many at once with `program`.

@@ -6,10 +6,11 @@
 //! gives it the component, and takes the code from it.
 //!
 //! The code is machine code, made by a process that read hostile bytes, and is loaded unseen. That is
-//! as safe as compiling here: it is the same Cranelift out of the same file, and whoever can make it
-//! write what it shouldn't has won in either process, as the code is run in the end. What a process
-//! of its own takes away is only what a bomb can do. Besides the code cache and [`Compiler::InProcess`],
-//! nothing but the output of such a process, taken from the pipe to it, is made a [`Code`].
+//! as safe as compiling here, and no safer: it is the same Cranelift, and whoever can make it write
+//! what it shouldn't has won in either process, as the code is run in the end. A process of its own
+//! runs as the same user, and takes away only what a bomb can do. Besides the code cache and
+//! [`Compiler::InProcess`], nothing but the output of such a process, taken from the pipe to it, is
+//! made a [`Code`].
 
 mod child;
 mod failure;

@@ -1,11 +1,14 @@
 //! The process that compiles: what the command `compile` does.
 //!
-//! It reads one component from standard input, writes its code to standard output and ends. It has no
-//! configuration and no secret, opens no file, and lives no longer than the process that started it.
+//! It reads one component from standard input, writes its code to standard output and ends. It is
+//! given no configuration and no secret, has no file open but its pipes once it reads the component,
+//! and lives no longer than the process that started it.
 
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
+use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 
@@ -51,7 +54,10 @@ const NICENESS: i32 = 5;
 /// rather a compilation than the server.
 const OOM_SCORE: &str = "500";
 /// Standard input, output and error. They are open, so nothing else can be.
-const FILES: u64 = 3;
+const FILES: RawFd = 3;
+/// Seconds of computing after the limit until the kernel ends this process without saying which limit
+/// it was: the first signal ends it too.
+const CPU_SECONDS_BEYOND: u64 = 5;
 
 impl Task {
     /// The command that does it.
@@ -107,21 +113,23 @@ impl Task {
     fn confine(&self) -> io::Result<()> {
         // Not everywhere, and no reason to fail.
         let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE);
+        close_inherited();
         nice(NICENESS)?;
-        for (resource, limit) in [
-            (Resource::Core, 0),
-            (Resource::Fsize, 0),
-            (Resource::Nofile, FILES),
-            (Resource::Cpu, self.cpu_seconds),
+        let cpu = self.cpu_seconds;
+        for (resource, limit, beyond) in [
+            (Resource::Core, 0, 0),
+            (Resource::Fsize, 0, 0),
+            (Resource::Nofile, u64::from(FILES.unsigned_abs()), 0),
+            // Beyond, the signal is one that others send too.
+            (Resource::Cpu, cpu, CPU_SECONDS_BEYOND),
             // What is written to, of the heap, stacks and maps of memory alike; address space that is only
             // reserved, as allocators like to do, doesn't count.
-            (Resource::Data, self.memory_bytes),
+            (Resource::Data, self.memory_bytes, 0),
         ] {
-            let most = getrlimit(resource).maximum;
-            let limit = Some(most.map_or(limit, |most| limit.min(most)));
+            let most = getrlimit(resource).maximum.unwrap_or(u64::MAX);
             let limits = Rlimit {
-                current: limit,
-                maximum: limit,
+                current: Some(limit.min(most)),
+                maximum: Some(limit.saturating_add(beyond).min(most)),
             };
             setrlimit(resource, limits)?;
         }
@@ -177,6 +185,35 @@ pub(in crate::engine) fn refusal(error: &wasmtime::Error) -> String {
     let mut message = format!("{error:#}").replace(['\n', '\r'], " ");
     message.truncate(message.floor_char_boundary(MESSAGE_BYTES));
     message
+}
+
+/// Closes what this process was given besides standard input, output and error: the runner opens
+/// nothing that would stay open here, but whoever started the runner may have.
+fn close_inherited() {
+    let folder = Path::new(if cfg!(target_os = "linux") {
+        "/proc/self/fd"
+    } else {
+        "/dev/fd"
+    });
+    // Not everywhere, and no reason to fail.
+    let Ok(open) = fs::read_dir(folder) else {
+        return;
+    };
+    let numbers: Vec<RawFd> = open
+        .filter_map(|file| file.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|number| *number >= FILES)
+        .collect();
+    for number in numbers {
+        // The folder was among them, and isn't open any more.
+        if fs::symlink_metadata(folder.join(number.to_string())).is_err() {
+            continue;
+        }
+        // SAFETY: it is open, and nobody's: this process has opened nothing yet that stays open, so it
+        // was inherited.
+        #[expect(unsafe_code, reason = "nothing safe closes what nobody owns")]
+        let inherited = unsafe { OwnedFd::from_raw_fd(number) };
+        drop(inherited);
+    }
 }
 
 /// Ends this process as soon as the one that started it is gone, however it went: standard input, of
