@@ -44,17 +44,17 @@ pub(super) async fn compile(
         fuel: settings.fuel,
     };
     let mut child = start(program, &task, threads).map_err(CompilerFailure::Start)?;
-    let conversed = timeout(options.timeout, converse(&mut child, &component)).await;
-    let limit = match conversed {
+    let conversed = timeout(options.timeout, converse(&mut child, component)).await;
+    let broken = match conversed {
         Ok(Ok((code, _, status))) if status.success() => return Ok(Code::of_our_own(code, 0)),
         Ok(Ok((_, said, status))) => return Err(failed(status, said, options)),
-        Ok(Err(Broken::Pipe(error))) => return Err(CompilerFailure::Pipe(error).into()),
-        Ok(Err(Broken::TooMuchCode)) => Limit::Code(CODE_BYTES),
-        Err(_) => Limit::Time(options.timeout),
+        Ok(Err(Broken::Pipe(error))) => CompilerFailure::Pipe(error).into(),
+        Ok(Err(Broken::TooMuchCode)) => CompileError::Limit(Limit::Code(CODE_BYTES)),
+        Err(_) => CompileError::Limit(Limit::Time(options.timeout)),
     };
     // That it is gone already is all that could make this fail.
     let _ = child.kill().await;
-    Err(CompileError::Limit(limit))
+    Err(broken)
 }
 
 /// A backstop, in case nobody is left to look at the clock.
@@ -105,7 +105,7 @@ impl From<io::Error> for Broken {
 /// Hands the component over while it takes what comes back, until the process is gone.
 async fn converse(
     child: &mut Child,
-    component: &[u8],
+    component: Vec<u8>,
 ) -> Result<(Vec<u8>, String, ExitStatus), Broken> {
     let (Some(stdin), Some(stdout), Some(stderr)) =
         (child.stdin.take(), child.stdout.take(), child.stderr.take())
@@ -119,10 +119,11 @@ async fn converse(
     Ok((code, said, status))
 }
 
-/// Hands the component over. The pipe stays open: its end would tell the process that we are gone.
-async fn feed(mut stdin: ChildStdin, component: &[u8]) -> Result<ChildStdin, Broken> {
+/// Hands the component over, and keeps none of it. The pipe stays open: its end would tell the process
+/// that we are gone.
+async fn feed(mut stdin: ChildStdin, component: Vec<u8>) -> Result<ChildStdin, Broken> {
     // A process that doesn't want to read has ended, and its status says why.
-    let _ = stdin.write_all(component).await;
+    let _ = stdin.write_all(&component).await;
     Ok(stdin)
 }
 
