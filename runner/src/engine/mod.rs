@@ -61,7 +61,9 @@ pub struct EngineOptions {
     pub memory_bytes: usize,
     /// Instructions an invocation may execute, counted by Wasmtime's fuel; unlimited when absent.
     pub fuel: Option<u64>,
-    /// Host calls an invocation may make, those of WASI included.
+    /// Host calls an invocation may make, those of WASI included, and whatever else Wasmtime leaves a
+    /// guest's code for: letting memories and tables grow, and handles of resources. The first one
+    /// too many is made, and is the guest's last.
     pub host_calls: u64,
     /// Bytes of an answer's body.
     pub response_bytes: usize,
@@ -268,8 +270,11 @@ impl Engine {
         store.limiter(|state| state.limiter());
         store.set_hostcall_fuel(self.options.response_bytes.saturating_add(HOST_CALL_BYTES));
         store.call_hook(|mut store, hook| {
-            if matches!(hook, CallHook::CallingHost) {
-                store.data_mut().host_calls().call()?;
+            let calls = store.data_mut().host_calls();
+            match hook {
+                CallHook::CallingHost => calls.begin(),
+                CallHook::ReturningFromHost => calls.end()?,
+                CallHook::CallingWasm | CallHook::ReturningFromWasm => {}
             }
             Ok(())
         });
