@@ -28,6 +28,7 @@ use alga_host_api::{
 };
 use alga_model::{ContentHash, Secret};
 use alga_storage::{Caller, Gate};
+use tokio::runtime::Handle;
 use wasmtime::component::Linker;
 use wasmtime::{
     CallHook, Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Store,
@@ -162,7 +163,8 @@ pub struct Usage {
 }
 
 impl Engine {
-    /// Sets the engine up.
+    /// Sets the engine up; in the async runtime that is to run the guests, as it lets as many compute
+    /// at once as that has threads.
     pub fn new(options: EngineOptions) -> Result<Self, EngineError> {
         let engine =
             wasmtime::Engine::new(&wasmtime_config(&options)).map_err(EngineError::Wasmtime)?;
@@ -375,9 +377,13 @@ impl std::fmt::Debug for Prepared {
 /// itself.
 const HOST_CALL_BYTES: usize = 4 << 20;
 
-/// Threads of the async runtime, which has as many as the machine has cores for this process.
+/// Threads of the async runtime; where there is none yet, as many as the machine has cores for this
+/// process.
 fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZero::get)
+    Handle::try_current().map_or_else(
+        |_| std::thread::available_parallelism().map_or(1, NonZero::get),
+        |runtime| runtime.metrics().num_workers(),
+    )
 }
 
 /// Everything a guest may import.
@@ -433,5 +439,15 @@ pub fn wasmtime_config(options: &EngineOptions) -> Config {
 const fn code_settings(options: &EngineOptions) -> CodeSettings {
     CodeSettings {
         fuel: options.fuel.is_some(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+    async fn there_are_turns_for_the_threads_of_the_runtime_whatever_the_machine_has() {
+        assert_eq!(threads(), 3);
     }
 }
