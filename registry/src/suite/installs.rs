@@ -493,15 +493,15 @@ pub async fn installs_of_some_tenants_or_of_a_list_are_found(registry: &dyn Regi
     let tenants: [TenantId; 3] = std::array::from_fn(|_| TenantId::generate());
     let [one, two, foreign] = tenants;
     let made = async |tenant| installed(registry, "notes", tenant).await.map(|it| it.id);
-    let (a, b) = (made(one).await?, made(foreign).await?);
-    let (c, d) = (made(two).await?, made(foreign).await?);
-    let (e, f) = (made(one).await?, made(two).await?);
+    let (of_one, of_foreign) = (made(one).await?, made(foreign).await?);
+    let (of_two, foreign_too) = (made(two).await?, made(foreign).await?);
+    let (one_too, two_too) = (made(one).await?, made(two).await?);
     let of_tenants = |tenants: &[TenantId]| InstallFilter {
         tenants: Some(tenants.iter().copied().collect()),
         ..InstallFilter::default()
     };
     let listed = InstallFilter {
-        installs: Some([e, b, InstallId::generate()].into()),
+        installs: Some([one_too, of_foreign, InstallId::generate()].into()),
         ..InstallFilter::default()
     };
     let listed_of_one = InstallFilter {
@@ -511,12 +511,15 @@ pub async fn installs_of_some_tenants_or_of_a_list_are_found(registry: &dyn Regi
     };
     for limit in [1, 2, 7] {
         for (filter, expected) in [
-            (&of_tenants(&[one, two]), &[a, c, e, f][..]),
-            (&of_tenants(&[two]), &[c, f]),
-            (&of_tenants(&[foreign]), &[b, d]),
+            (
+                &of_tenants(&[one, two]),
+                &[of_one, of_two, one_too, two_too][..],
+            ),
+            (&of_tenants(&[two]), &[of_two, two_too]),
+            (&of_tenants(&[foreign]), &[of_foreign, foreign_too]),
             (&of_tenants(&[]), &[]),
-            (&listed, &[b, e]),
-            (&listed_of_one, &[e]),
+            (&listed, &[of_foreign, one_too]),
+            (&listed_of_one, &[one_too]),
         ] {
             assert_eq!(ids(registry, filter, limit).await?, expected, "{filter:?}");
         }

@@ -105,6 +105,9 @@ struct Entry {
 const ENTRY_BYTES: usize =
     size_of::<Entry>() + 3 * (size_of::<(InstallId, Slot)>() + size_of::<(u64, InstallId)>());
 
+/// How exactly it is known which install was called longest ago.
+const EXACTNESS: Duration = Duration::from_secs(1);
+
 impl Activity {
     /// Nothing yet.
     pub fn new(clock: Arc<dyn Clock>, limits: ActivityLimits) -> Self {
@@ -157,7 +160,8 @@ impl Activity {
 
     /// Forgets what has not been called for long. Calls do so too, but there may be none.
     pub fn forget_idle(&self) {
-        self.0.forget_idle(&mut self.0.known());
+        let now = self.0.clock.now();
+        self.0.forget_idle(&mut self.0.known(), now);
     }
 
     /// Bytes that are remembered at the moment, rounded up.
@@ -193,7 +197,7 @@ impl Shared {
     fn use_entry(&self, known: &mut Known, install: InstallId) -> Arc<Entry> {
         let now = self.clock.now();
         self.forget_idle(known, now);
-        if let Some(entry) = known.touch(install, now) {
+        if let Some(entry) = known.used(install, now) {
             return entry;
         }
         let entry = Arc::new(Entry::new(self.limits.ring));
@@ -293,6 +297,15 @@ impl Known {
             used_at,
         };
         self.by_id.insert(install, slot);
+    }
+
+    /// Notes that an install is used, if it is remembered: as exactly as is worth the while.
+    fn used(&mut self, install: InstallId, now: Timestamp) -> Option<Arc<Entry>> {
+        let slot = self.by_id.get(&install)?;
+        if now < slot.used_at.plus(EXACTNESS) {
+            return Some(Arc::clone(&slot.entry));
+        }
+        self.touch(install, now)
     }
 
     /// Makes an install the last used one, if it is remembered.

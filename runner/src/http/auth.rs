@@ -30,7 +30,7 @@ const MAX_ACTOR_BYTES: usize = 128;
 #[derive(Debug, Clone)]
 pub(super) enum Principal {
     /// Known by a token.
-    Token(Token),
+    Token(Arc<Token>),
     /// Anybody: the process runs in the insecure development mode.
     Anybody,
 }
@@ -45,7 +45,7 @@ impl Principal {
         let presented = presented(headers).ok_or(ApiError::Unauthorized)?;
         let token = tokens.authenticate(presented);
         token
-            .map(|token| Self::Token(token.clone()))
+            .map(|token| Self::Token(Arc::clone(token)))
             .ok_or(ApiError::Unauthorized)
     }
 
