@@ -2,11 +2,14 @@
 //!
 //! Both are measured in turns in the same run, so a busy machine slows both alike and their ratio
 //! says something on any machine. A ratio that misses its bar fails the run.
+//!
+//! `alga-bench soak` is another matter: a server under load for minutes.
 
 mod engine;
 mod measure;
 mod report;
 mod session;
+mod soak;
 mod storage;
 
 use std::path::PathBuf;
@@ -34,11 +37,13 @@ struct Arguments {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    // The runner compiles in processes of its own program, which this one is here.
-    if std::env::args_os().nth(1).is_some_and(|it| it == "compile") {
-        return Ok(alga_runner::cli::main());
+    let first = std::env::args_os().nth(1).unwrap_or_default();
+    match first.to_str() {
+        // The runner compiles in processes of its own program, which this one is here.
+        Some("compile") => Ok(alga_runner::cli::main()),
+        Some("soak") => soak::main(),
+        _ => measure_all(),
     }
-    measure_all()
 }
 
 #[tokio::main]

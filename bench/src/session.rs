@@ -89,7 +89,7 @@ fn clear_progress() {
 }
 
 /// Overwrites the line of a terminal. Nobody reads progress in a file.
-fn show_progress(text: &str) {
+pub(crate) fn show_progress(text: &str) {
     let mut terminal = io::stderr();
     if terminal.is_terminal() {
         let _ = write!(terminal, "\r\x1b[K{text}");
