@@ -21,6 +21,10 @@ pub(crate) async fn run(session: &mut Session) -> anyhow::Result<()> {
         .await?;
     let name = "engine/neighbour";
     session.line(name, neighbour::beside_loops).await?;
+    let name = "engine/neighbour-waiting";
+    session
+        .line(name, neighbour::beside_loops_that_wait)
+        .await?;
     session.line("engine/restart-rust", restart::rust).await?;
     let name = "engine/restart-typescript";
     session.line(name, restart::typescript).await?;

@@ -28,7 +28,16 @@ const MICROS_PER_MILLI: f64 = 1_000.0;
 
 /// 200 calls of four tenants at once, beside 50 endless loops of a fifth, and without them.
 pub(super) async fn beside_loops(bench: Bench) -> anyhow::Result<Figure> {
-    let street = Arc::new(Street::of(&bench).await?);
+    beside(bench, fixtures::endless_loop()).await
+}
+
+/// The same where the loops wait for what is there already, after each millisecond or so.
+pub(super) async fn beside_loops_that_wait(bench: Bench) -> anyhow::Result<Figure> {
+    beside(bench, fixtures::compute_between_waits(1_000_000)).await
+}
+
+async fn beside(bench: Bench, looping: Vec<u8>) -> anyhow::Result<Figure> {
+    let street = Arc::new(Street::of(&bench, &looping).await?);
     let turns = in_turns(
         &bench,
         |_| Arc::clone(&street).quiet(),
@@ -56,16 +65,17 @@ struct Street {
 }
 
 impl Street {
-    async fn of(bench: &Bench) -> anyhow::Result<Self> {
+    async fn of(bench: &Bench, looping: &[u8]) -> anyhow::Result<Self> {
         let mut config = stage::config(bench, "data");
         config.engine.timeout = TIMEOUT;
+        config.engine.host_calls = u64::MAX;
         let app = App::build(&config).await?;
         let mut good = Vec::new();
         for tenant in 0..TENANTS {
             let folder = bundle(bench, &format!("good{tenant}"), &fixtures::echo())?;
             good.push(stage::install(&app, bench, &folder).await?);
         }
-        let folder = bundle(bench, "loop", &fixtures::endless_loop())?;
+        let folder = bundle(bench, "loop", looping)?;
         let looping = stage::install(&app, bench, &folder).await?;
         Ok(Self { app, good, looping })
     }

@@ -16,10 +16,9 @@ mod state;
 mod ticker;
 mod turns;
 
-use std::future::poll_fn;
 use std::num::NonZero;
 use std::path::PathBuf;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -43,7 +42,7 @@ use self::failures::Failures;
 use self::limits::{HostCalls, Limiter};
 use self::state::State;
 use self::ticker::Ticker;
-use self::turns::{Place, Turns};
+use self::turns::{Turns, resting};
 use crate::admission::Permit;
 use crate::deadline::within;
 
@@ -309,18 +308,6 @@ impl Engine {
         }
         Ok(response)
     }
-}
-
-/// Gives the turn of a place back whenever its guest waits.
-async fn resting<F: Future>(place: &Place, mut answer: Pin<&mut F>) -> F::Output {
-    poll_fn(|context| {
-        let polled = answer.as_mut().poll(context);
-        if polled.is_pending() {
-            place.rest();
-        }
-        polled
-    })
-    .await
 }
 
 async fn handle(

@@ -3,18 +3,25 @@
 //! A guest computes on a thread of the async runtime, of which there are few, and keeps it until the
 //! epoch ticks. So that no tenant's guests take more than their share of these threads, whatever
 //! computes holds a [`Turn`]: as many as there are threads, given back with every tick and whenever
-//! the guest waits for the host. Turns go round by tenant.
+//! the guest waits for the host, and taken anew before it goes on. Turns go round by tenant.
 //!
 //! Fresh calls come first. Those that have computed for long get what is left but for one turn, so
 //! that the next fresh call finds a thread at once; and however many fresh calls there are, an
 //! eighth of the time of all threads, so that they come to an end.
 //!
-//! What runs between a host call that had to wait and the next tick has no turn. It lasts less than
-//! a tick and is mostly the host's own work.
+//! The first waits of a fresh call are free: what runs between them and the next tick has no turn.
+//! It is short and mostly the host's own work, few calls have more of them, and each would cost a
+//! wait. There are but a few, so that a guest gains nothing by waiting for what is there already.
+//! Whoever computes but briefly between waits, as those do who make many host calls, takes its turns
+//! among the fresh ones, however long it has computed in all.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::mem;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use alga_model::TenantId;
@@ -25,6 +32,11 @@ use super::ticker::TICK;
 /// Ticks after which a call has computed for long. Small answers of the slowest languages need
 /// fewer.
 const LONG: u32 = 5;
+/// Waits after which a fresh call goes on without a turn.
+const FREE_WAITS: u32 = 4;
+/// Who computes for less before it waits for the host goes on as if it were fresh: what it holds a turn
+/// for is nothing to a tick, for which it would wait.
+const BRIEF: Duration = Duration::from_micros(500);
 /// The part of all threads' time, as its inverse, that long calls get beside any number of fresh
 /// ones.
 const SHARE_OF_LONG: u32 = 8;
@@ -42,7 +54,18 @@ struct Holder {
     turns: Turns,
     tenant: TenantId,
     ticks: AtomicU32,
-    turn: Mutex<Option<Turn>>,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    turn: Option<Turn>,
+    /// Whether the guest is at a tick, and goes on with the turn that it waits for there.
+    at_tick: bool,
+    /// How often the guest waited for the host.
+    waits: u32,
+    /// Whether it computed but briefly before it did so last.
+    was_brief: bool,
 }
 
 /// The right to compute, given back when it is dropped.
@@ -101,7 +124,7 @@ impl Turns {
             turns: self.clone(),
             tenant,
             ticks: AtomicU32::new(0),
-            turn: Mutex::default(),
+            held: Mutex::default(),
         }))
     }
 
@@ -134,9 +157,38 @@ impl Turns {
     }
 }
 
+/// Computes an answer in the turns of a place: gives its turn back whenever the guest waits, and
+/// has one before the guest goes on.
+pub(super) async fn resting<F: Future>(place: &Place, mut answer: Pin<&mut F>) -> F::Output {
+    loop {
+        place.go_on().await;
+        let start = Instant::now();
+        let polled = poll_fn(|context| Poll::Ready(answer.as_mut().poll(context))).await;
+        if let Poll::Ready(answer) = polled {
+            return answer;
+        }
+        place.rest(start.elapsed());
+        woken().await;
+    }
+}
+
+/// Returns when the task is polled again.
+async fn woken() {
+    let mut again = false;
+    poll_fn(|_| {
+        if mem::replace(&mut again, true) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+}
+
 impl Place {
     /// Waits for the first turn.
     pub(super) async fn begin(&self) {
+        self.held().at_tick = true;
         self.take(Pace::Fresh).await;
     }
 
@@ -144,30 +196,59 @@ impl Place {
     pub(super) fn next(&self) -> impl Future<Output = ()> + Send + use<> {
         let place = self.clone();
         async move {
-            place.rest();
+            place.0.ticks.fetch_add(1, Ordering::Relaxed);
+            place.held().at_tick = true;
+            place.rest(TICK);
             tokio::task::yield_now().await;
-            let ticks = place.0.ticks.fetch_add(1, Ordering::Relaxed);
-            let pace = if ticks < LONG {
-                Pace::Fresh
-            } else {
-                Pace::Long
-            };
-            place.take(pace).await;
+            place.take(place.pace()).await;
         }
     }
 
-    /// Gives the turn back, if it has one, as the guest waits for the host.
-    pub(super) fn rest(&self) {
-        drop(self.turn().take());
+    /// Gives the turn back, if it has one, as the guest waits after it has computed for so long.
+    fn rest(&self, computed: Duration) {
+        let mut held = self.held();
+        if !held.at_tick {
+            held.waits = held.waits.saturating_add(1);
+            held.was_brief = computed < BRIEF;
+        }
+        let turn = held.turn.take();
+        drop(held);
+        drop(turn);
+    }
+
+    /// Waits for a turn where the guest needs one to go on.
+    async fn go_on(&self) {
+        if let Some(pace) = self.needs() {
+            self.take(pace).await;
+        }
+    }
+
+    /// What turn the guest needs to go on, if any.
+    fn needs(&self) -> Option<Pace> {
+        let (held, pace) = (self.held(), self.pace());
+        let has_one = held.turn.is_some() || held.at_tick;
+        let is_free = pace == Pace::Fresh && held.waits <= FREE_WAITS;
+        let needed = if held.was_brief { Pace::Fresh } else { pace };
+        (!has_one && !is_free).then_some(needed)
+    }
+
+    fn pace(&self) -> Pace {
+        if self.0.ticks.load(Ordering::Relaxed) <= LONG {
+            Pace::Fresh
+        } else {
+            Pace::Long
+        }
     }
 
     async fn take(&self, pace: Pace) {
         let turn = self.0.turns.take(self.0.tenant, pace).await;
-        *self.turn() = Some(turn);
+        let mut held = self.held();
+        held.turn = Some(turn);
+        held.at_tick = false;
     }
 
-    fn turn(&self) -> MutexGuard<'_, Option<Turn>> {
-        self.0.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -280,14 +361,16 @@ impl Class {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::pin::pin;
-    use std::task::{Context, Poll, Waker};
+    use std::rc::Rc;
+    use std::task::{Context, Waker};
 
     use uuid::Uuid;
 
     use super::*;
 
-    type Taking<'a> = std::pin::Pin<Box<dyn Future<Output = Turn> + 'a>>;
+    type Taking<'a> = Pin<Box<dyn Future<Output = Turn> + 'a>>;
 
     /// Never due within a test.
     const NEVER: Duration = Duration::from_secs(3600);
@@ -484,12 +567,115 @@ mod tests {
         assert_eq!(computing(), (1, 0));
         place.next().await;
         assert_eq!(computing(), (0, 1));
-        place.rest();
-        place.rest();
+        place.rest(TICK);
+        place.rest(TICK);
         assert_eq!(computing(), (0, 0));
         place.next().await;
         drop(place);
         assert_eq!(computing(), (0, 0));
+    }
+
+    /// A guest that waits again and again for what is there already.
+    struct Restless<'a> {
+        future: Pin<Box<dyn Future<Output = ()> + 'a>>,
+        went_on: Rc<Cell<u32>>,
+    }
+
+    impl<'a> Restless<'a> {
+        fn at(place: &'a Place) -> Self {
+            let went_on = Rc::new(Cell::new(0));
+            let counted = Rc::clone(&went_on);
+            let mut guest = Box::pin(async move {
+                place.begin().await;
+                loop {
+                    woken().await;
+                    counted.set(counted.get() + 1);
+                }
+            });
+            Self {
+                future: Box::pin(async move { resting(place, guest.as_mut()).await }),
+                went_on,
+            }
+        }
+
+        /// Wakes it; how often it has gone on by then.
+        fn wake(&mut self) -> u32 {
+            let context = &mut Context::from_waker(Waker::noop());
+            assert!(self.future.as_mut().poll(context).is_pending());
+            self.went_on.get()
+        }
+    }
+
+    #[test]
+    fn the_first_waits_of_a_fresh_call_take_no_turn() {
+        let turns = Turns::new(1, NEVER);
+        let place = turns.place(tenant(1));
+        let mut guest = Restless::at(&place);
+        assert_eq!(guest.wake(), 0, "it begins");
+        let (_, held) = ask(&turns, 2, Pace::Fresh);
+        assert!(held.is_some(), "who waits has no turn");
+        for went_on in 1..=FREE_WAITS {
+            assert_eq!(guest.wake(), went_on);
+        }
+        assert_eq!(guest.wake(), FREE_WAITS);
+        assert_eq!(guest.wake(), FREE_WAITS);
+        drop(held);
+        for went_on in 1..100 {
+            assert_eq!(guest.wake(), FREE_WAITS + went_on);
+        }
+    }
+
+    #[test]
+    fn who_waits_for_nothing_goes_on_as_often_as_it_gets_a_turn() {
+        let turns = Turns::new(1, NEVER);
+        let places: Vec<_> = (0..50).map(|_| turns.place(tenant(1))).collect();
+        let mut guests: Vec<_> = places.iter().map(Restless::at).collect();
+        let mut wake_all = || guests.iter_mut().map(Restless::wake).sum::<u32>();
+        for _ in 0..FREE_WAITS {
+            wake_all();
+        }
+        let free = wake_all();
+        let (_, mut held) = ask(&turns, 2, Pace::Fresh);
+        for round in 0..100 {
+            assert_eq!(wake_all(), free + round);
+            let (mut next, none) = ask(&turns, 2, Pace::Fresh);
+            assert!(none.is_none(), "the others wait too");
+            drop(held.take());
+            assert!(poll(&mut next).is_none(), "it is their turn");
+            assert_eq!(wake_all(), free + round + 1);
+            held = poll(&mut next);
+            assert!(held.is_some(), "it was one of theirs");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_long_call_goes_on_with_a_turn_after_every_wait() {
+        for (computed, fresh, long) in [
+            (Duration::ZERO, 1, 0),
+            (BRIEF.saturating_sub(Duration::from_nanos(1)), 1, 0),
+            (BRIEF, 0, 1),
+        ] {
+            let turns = Turns::new(1, NEVER);
+            let place = turns.place(tenant(1));
+            place.begin().await;
+            for _ in 0..=LONG {
+                place.next().await;
+            }
+            place.rest(computed);
+            let (_, held) = ask(&turns, 2, Pace::Fresh);
+            let mut goes_on = pin!(place.go_on());
+            let mut goes_on = || {
+                let context = &mut Context::from_waker(Waker::noop());
+                goes_on.as_mut().poll(context).is_ready()
+            };
+            assert!(!goes_on());
+            drop(held);
+            assert!(goes_on());
+            let queue = turns.queue();
+            let computing = (queue.fresh.computing, queue.long.computing);
+            assert_eq!(computing, (fresh, long), "{computed:?}");
+            drop(queue);
+        }
     }
 
     #[test]

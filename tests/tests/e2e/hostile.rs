@@ -59,7 +59,8 @@ const fn end_of(behaviour: Behaviour) -> End {
         | Behaviour::Trap
         | Behaviour::TrapInStart => End::Fails(502, "GUEST_TRAP"),
         Behaviour::BodyOf | Behaviour::NonsenseStatus => End::Fails(502, "GUEST_NONSENSE"),
-        Behaviour::ComputeThenSleep
+        Behaviour::ComputeBetweenWaits
+        | Behaviour::ComputeThenSleep
         | Behaviour::EndlessLoop
         | Behaviour::LogThenLoop
         | Behaviour::LoopAfterAnswer

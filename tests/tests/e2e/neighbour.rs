@@ -41,32 +41,44 @@ async fn beside(
     }
 }
 
+/// Guests that compute without end: one that never pauses, one that again and again waits for nothing.
+fn busy_guests() -> [Vec<u8>; 2] {
+    [
+        guest::endless_loop(),
+        guest::compute_between_waits(1_000_000),
+    ]
+}
+
 #[tokio::test]
 async fn calls_of_other_tenants_are_answered_beside_loops_that_are_gone_when_given_up() {
-    let deployment = patient();
-    let looping = deployment.install("com.example.loop", &guest::endless_loop());
-    let good: Vec<_> = (0..TENANTS)
-        .map(|tenant| deployment.install(&format!("com.example.good{tenant}"), &guest::echo()))
-        .collect();
-    beside(&deployment, &looping, LOOPS, async {
-        let calls = (0..CALLS).map(|call| deployment.call(&good[call % TENANTS], get("/")));
-        for answer in join_all(calls).await {
-            assert_eq!(answer.status, 200);
-        }
-    })
-    .await;
-    deployment.until_there(0, 0).await;
+    for busy in busy_guests() {
+        let deployment = patient();
+        let busy = deployment.install("com.example.busy", &busy);
+        let good: Vec<_> = (0..TENANTS)
+            .map(|tenant| deployment.install(&format!("com.example.good{tenant}"), &guest::echo()))
+            .collect();
+        beside(&deployment, &busy, LOOPS, async {
+            let calls = (0..CALLS).map(|call| deployment.call(&good[call % TENANTS], get("/")));
+            for answer in join_all(calls).await {
+                assert_eq!(answer.status, 200);
+            }
+        })
+        .await;
+        deployment.until_there(0, 0).await;
+    }
 }
 
 #[tokio::test]
 async fn a_long_computation_comes_to_its_end_beside_loops_of_another_tenant() {
-    let deployment = patient();
-    let looping = deployment.install("com.example.loop", &guest::endless_loop());
-    let computing = deployment.install("com.example.compute", &guest::compute(100_000_000));
-    beside(&deployment, &looping, LOOPS, async {
-        assert_eq!(deployment.call(&computing, get("/")).await.status, 200);
-    })
-    .await;
+    for busy in busy_guests() {
+        let deployment = patient();
+        let busy = deployment.install("com.example.busy", &busy);
+        let computing = deployment.install("com.example.compute", &guest::compute(100_000_000));
+        beside(&deployment, &busy, LOOPS, async {
+            assert_eq!(deployment.call(&computing, get("/")).await.status, 200);
+        })
+        .await;
+    }
 }
 
 #[tokio::test]
