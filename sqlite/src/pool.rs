@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::Connection;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::spawn_blocking;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
-use tracing::Span;
+use tracing::{Instrument as _, Span};
 
 use crate::error::DriverError;
 
@@ -51,10 +51,49 @@ impl Pool {
         T: Send + 'static,
         E: From<DriverError> + Send + 'static,
     {
-        let permit = timeout(self.patience, Arc::clone(&self.permits).acquire_owned())
-            .await
-            .map_err(|_| DriverError::NoConnection(self.patience))?
-            .map_err(|_| DriverError::Closed)?;
+        let permit = match Arc::clone(&self.permits).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(TryAcquireError::Closed) => return Err(DriverError::Closed.into()),
+            Err(TryAcquireError::NoPermits) => return self.wait_and_run(work).await,
+        };
+        self.run_with(permit, work).await
+    }
+
+    /// Waits for a connection in a task of its own. The caller may be part of something that is not
+    /// polled for a while, and a connection that was given to it would be of use to nobody.
+    async fn wait_and_run<T, E>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&mut Connection) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<DriverError> + Send + 'static,
+    {
+        let pool = Arc::clone(self);
+        let waits_and_runs = async move {
+            let permit = timeout(pool.patience, Arc::clone(&pool.permits).acquire_owned())
+                .await
+                .map_err(|_| DriverError::NoConnection(pool.patience))?
+                .map_err(|_| DriverError::Closed)?;
+            pool.run_with(permit, work).await
+        };
+        // A set, as that ends its task when it is dropped.
+        let mut task = JoinSet::new();
+        task.spawn(waits_and_runs.in_current_span());
+        let done = task.join_next().await;
+        done.and_then(Result::ok)
+            .unwrap_or_else(|| Err(DriverError::Closed.into()))
+    }
+
+    async fn run_with<T, E>(
+        self: &Arc<Self>,
+        permit: OwnedSemaphorePermit,
+        work: impl FnOnce(&mut Connection) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<DriverError> + Send + 'static,
+    {
         let pool = Arc::clone(self);
         let span = Span::current();
         let done = spawn_blocking(move || {

@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 
 use alga_sqlite::{Database, DriverError, Options, SqliteError};
 use rusqlite::Connection;
@@ -186,6 +187,28 @@ async fn no_more_reads_run_at_once_than_allowed() {
     first.finish().await;
     database.ping().await.unwrap();
     second.finish().await;
+}
+
+#[tokio::test]
+async fn who_waits_without_being_polled_keeps_no_connection_from_others() {
+    let folder = TempDir::new().unwrap();
+    let options = Options {
+        read_connections: NonZeroU32::MIN,
+        ..impatient(&folder)
+    };
+    let database = Arc::new(open(options).await);
+    let first = UnderWay::reading(&database).await;
+    let mut waiting = pin!(database.ping());
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(waiting.as_mut().poll(&mut context).is_pending());
+    let next = tokio::spawn({
+        let database = Arc::clone(&database);
+        async move { database.ping().await }
+    });
+    tokio::task::yield_now().await;
+    first.finish().await;
+    next.await.unwrap().unwrap();
+    waiting.await.unwrap();
 }
 
 #[tokio::test]
