@@ -260,8 +260,8 @@ impl Idempotency {
         }))
     }
 
-    /// Claims the request, has `run` answer it, which may be too late, and keeps the answer. Begun, it should not be dropped:
-    /// what a guest did half-way would be done again.
+    /// Claims the request, has `run` answer it, and keeps the answer. Once begun it should not be
+    /// dropped: what a guest did half-way would be done again.
     pub async fn answer(
         &self,
         front: Front,

@@ -263,7 +263,8 @@ impl KnownInstall {
 
     /// Remembers its component for the next call, without keeping it in memory.
     pub fn remember(&self, prepared: &Prepared) {
-        // Fails where another call was faster.
+        // Fails where another call was faster, or where one that was remembered is gone from memory:
+        // then each call looks it up, for as long as this is known.
         drop(self.prepared.set(prepared.downgrade()));
     }
 

@@ -10,9 +10,9 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::Request;
-use axum::http::header::CONNECTION;
+use axum::http::header::{CONNECTION, CONTENT_LENGTH};
 use axum::http::{HeaderValue, Method, Version};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
@@ -26,7 +26,7 @@ use super::{AppState, router, routes};
 
 /// The routes whose requests are calls of extensions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Door {
+enum CallRoute {
     /// An envelope, as the product's gateway sends it.
     Execute,
     /// Plain HTTP.
@@ -55,8 +55,14 @@ impl Front {
         let _in_progress = (!state.is_draining()).then(|| state.begin());
         // With HTTP/2 the connection is told when it is closed.
         let has_header = request.version() <= Version::HTTP_11;
-        let mut response = if let Some(door) = Door::of(&request) {
-            door.answer(state, request).await
+        let mut response = if let Some(route) = CallRoute::of(&request) {
+            let is_head = request.method() == Method::HEAD;
+            let response = route.answer(state, request).await;
+            if is_head {
+                without_body(response)
+            } else {
+                response
+            }
         } else {
             let answered = Box::pin(self.router.oneshot(request)).await;
             answered.unwrap_or_else(|never| match never {})
@@ -70,7 +76,7 @@ impl Front {
     }
 }
 
-impl Door {
+impl CallRoute {
     fn of(request: &Request) -> Option<Self> {
         let path = request.uri().path();
         if path == "/v1/execute" && request.method() == Method::POST {
@@ -106,6 +112,17 @@ impl Door {
     }
 }
 
+/// The answer to a HEAD: what a GET would be answered, but for the body. hyper sees to that with
+/// HTTP/1.1 only.
+fn without_body(response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        let length = HeaderValue::from(length);
+        parts.headers.entry(CONTENT_LENGTH).or_insert(length);
+    }
+    Response::from_parts(parts, Body::empty())
+}
+
 impl Service<hyper::Request<Incoming>> for Front {
     type Response = Response;
     type Error = Infallible;
@@ -122,10 +139,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_answer_to_a_head_has_the_length_of_a_body_and_none() {
+        let answered = without_body("12345".into_response());
+        assert_eq!(answered.headers()[CONTENT_LENGTH], "5");
+        assert!(answered.body().is_end_stream());
+    }
+
+    #[test]
     fn calls_of_extensions_are_told_from_everything_else() {
-        let door = |method: &str, path: &str| {
+        let route = |method: &str, path: &str| {
             let request = Request::builder().method(method).uri(path);
-            Door::of(&request.body(Body::empty()).unwrap())
+            CallRoute::of(&request.body(Body::empty()).unwrap())
         };
         for path in [
             "/v1/installs/x/http",
@@ -134,11 +158,11 @@ mod tests {
             "/v1/installs//http/",
             "/v1/installs/x/http//v1/execute",
         ] {
-            assert_eq!(door("GET", path), Some(Door::Install), "{path}");
-            assert_eq!(door("DELETE", path), Some(Door::Install), "{path}");
+            assert_eq!(route("GET", path), Some(CallRoute::Install), "{path}");
+            assert_eq!(route("DELETE", path), Some(CallRoute::Install), "{path}");
         }
-        assert_eq!(door("POST", "/v1/execute"), Some(Door::Execute));
-        assert_eq!(door("POST", "/v1/execute?a=b"), Some(Door::Execute));
+        assert_eq!(route("POST", "/v1/execute"), Some(CallRoute::Execute));
+        assert_eq!(route("POST", "/v1/execute?a=b"), Some(CallRoute::Execute));
         for (method, path) in [
             ("GET", "/v1/execute"),
             ("POST", "/v1/execute/"),
@@ -153,7 +177,7 @@ mod tests {
             ("GET", "//v1/installs/x/http/"),
             ("OPTIONS", "*"),
         ] {
-            assert_eq!(door(method, path), None, "{method} {path}");
+            assert_eq!(route(method, path), None, "{method} {path}");
         }
     }
 }

@@ -132,7 +132,7 @@ fn router(state: AppState) -> Router {
         .route("/readyz", get(routes::health::readyz))
         .route("/metrics", get(routes::metrics::metrics))
         .route("/openapi.json", get(routes::openapi::openapi))
-        // A POST doesn't come here, nor do calls of installs: they go past the router.
+        // Calls go past the router. This is here for what is said to other methods.
         .route("/v1/execute", post(routes::health::not_found))
         .merge(routes::admin::router())
         .fallback(routes::health::not_found)
