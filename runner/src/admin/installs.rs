@@ -149,19 +149,28 @@ impl Operation for ListInstalls {
     type Answer = InstallPage;
 
     async fn run(admin: &Admin, by: &Author, ask: Ask<Self>) -> Result<InstallPage, AdminError> {
+        let page = ask.query.page.request()?;
         let TokenScope { tenants, installs } = by.scope.clone();
+        let asked = ask.query.tenant;
+        let is_foreign = |asked| tenants.as_ref().is_some_and(|mine| !mine.contains(asked));
+        if asked.as_ref().is_some_and(is_foreign) {
+            // Nothing of others is read: how long it takes would tell of them.
+            return Ok(InstallPage {
+                items: Vec::new(),
+                next_cursor: None,
+            });
+        }
         let only = tenants.as_ref().filter(|tenants| tenants.len() == 1);
+        let tenant = asked.or(only.and_then(BTreeSet::first).copied());
         let filter = InstallFilter {
-            // Of one tenant, a page is read in order; of several, all that they have.
-            tenant: ask.query.tenant.or(only.and_then(BTreeSet::first).copied()),
-            // Nothing of others is read: how long it takes would tell of them, and so would where a
-            // page ends.
-            tenants: tenants.filter(|tenants| tenants.len() != 1 || ask.query.tenant.is_some()),
+            // Of one tenant, a page is read in order; of several, all that they have. Where a page
+            // ends tells of nobody else.
+            tenants: tenants.filter(|_| tenant.is_none()),
+            tenant,
             installs,
             extension: ask.query.extension.map(ExtensionKey::Name),
             include_uninstalled: ask.query.uninstalled,
         };
-        let page = ask.query.page.request()?;
         let found = admin.registry.installs(&filter, page).await?;
         Ok(InstallPage {
             items: found.items.iter().map(Into::into).collect(),
