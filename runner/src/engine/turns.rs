@@ -3,19 +3,22 @@
 //! A guest computes on a thread of the async runtime, of which there are few, and keeps it until the
 //! epoch ticks. So that no tenant's guests take more than their share of these threads, whatever
 //! computes holds a [`Turn`]: as many as there are threads, given back with every tick and whenever
-//! the guest waits for the host, and taken anew before it goes on. Turns go round by tenant.
+//! the guest waits for the host, and taken anew before it goes on. The next turn goes to the tenant
+//! whose guests have computed for the shortest time since there have been more guests than turns
+//! (start-time fair queueing: Goyal, Vin and Cheng, 1996): many brief turns are as much as one long one.
 //!
 //! Fresh calls come first. Those that have computed for long get what is left but for one turn, so
 //! that the next fresh call finds a thread at once; and however many fresh calls there are, an
 //! eighth of the time of all threads, so that they come to an end.
 //!
-//! The first waits of a fresh call are free: what runs between them and the next tick has no turn.
+//! The first waits of a fresh call are free: what runs between them and the next tick has no turn,
+//! though its time counts.
 //! It is short and mostly the host's own work, few calls have more of them, and each would cost a
 //! wait. There are but a few, so that a guest gains nothing by waiting for what is there already.
 //! Whoever computes but briefly between waits, as those do who make many host calls, takes its turns
 //! among the fresh ones, however long it has computed in all.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::mem;
 use std::pin::Pin;
@@ -25,6 +28,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use alga_model::TenantId;
+use foldhash::fast::RandomState;
 use tokio::sync::oneshot;
 
 use super::ticker::TICK;
@@ -40,6 +44,10 @@ const BRIEF: Duration = Duration::from_micros(500);
 /// The part of all threads' time, as its inverse, that long calls get beside any number of fresh
 /// ones.
 const SHARE_OF_LONG: u32 = 8;
+
+/// How many tenants' computing time is remembered for each tenant that waits. At more, those are
+/// forgotten for whom it makes no difference.
+const FORGET_AT: usize = 4;
 
 /// The turns of a process.
 #[derive(Debug, Clone)]
@@ -60,8 +68,9 @@ struct Holder {
 #[derive(Debug, Default)]
 struct Held {
     turn: Option<Turn>,
-    /// Whether the guest is at a tick, and goes on with the turn that it waits for there.
-    at_tick: bool,
+    /// Whether the guest is at its beginning or at a tick, and goes on with the turn that it waits
+    /// for there.
+    takes_its_turn: bool,
     /// How often the guest waited for the host.
     waits: u32,
     /// Whether it computed but briefly before it did so last.
@@ -72,7 +81,11 @@ struct Held {
 #[derive(Debug)]
 struct Turn {
     turns: Turns,
+    tenant: TenantId,
     pace: Pace,
+    since: Instant,
+    /// How long the guest has computed in it, where it is known to have ended.
+    computed: Option<Duration>,
 }
 
 /// How long a call has been computing.
@@ -96,8 +109,13 @@ struct Queue {
 #[derive(Debug, Default)]
 struct Class {
     computing: usize,
-    /// Tenants in the order of their turns, none without a waiter.
+    /// Who waits, by tenant; none without a waiter. Among equals the first one is next.
     waiting: VecDeque<(TenantId, VecDeque<oneshot::Sender<()>>)>,
+    /// How long the guests of each tenant have computed, as long as anybody waits. Who comes later
+    /// begins with what the others have behind them.
+    computed: HashMap<TenantId, Duration, RandomState>,
+    /// What whoever had the last turn had computed until then: the least of all who waited.
+    least: Duration,
 }
 
 impl Turns {
@@ -133,6 +151,7 @@ impl Turns {
         if let Some(granted) = arrived {
             let mut waiting = Waiting {
                 turns: self,
+                tenant,
                 pace,
                 granted,
             };
@@ -141,13 +160,19 @@ impl Turns {
         }
         Turn {
             turns: self.clone(),
+            tenant,
             pace,
+            since: Instant::now(),
+            computed: None,
         }
     }
 
-    fn give_back(&self, pace: Pace) {
+    /// Gives a turn back in which a guest computed for so long.
+    fn give_back(&self, tenant: TenantId, pace: Pace, computed: Duration) {
         let mut queue = self.queue();
-        queue.class(pace).computing -= 1;
+        let class = queue.class(pace);
+        class.charge(tenant, computed);
+        class.computing -= 1;
         queue.serve();
     }
 
@@ -188,31 +213,45 @@ async fn woken() {
 impl Place {
     /// Waits for the first turn.
     pub(super) async fn begin(&self) {
-        self.held().at_tick = true;
+        self.held().takes_its_turn = true;
         self.take(Pace::Fresh).await;
     }
 
-    /// Gives the turn back at a tick, lets others run, and waits for the next one.
+    /// Lets others run at a tick, gives the turn back, and waits for the next one.
     pub(super) fn next(&self) -> impl Future<Output = ()> + Send + use<> {
         let place = self.clone();
         async move {
             place.0.ticks.fetch_add(1, Ordering::Relaxed);
-            place.held().at_tick = true;
-            place.rest(TICK);
+            place.held().stop();
+            // While it has the turn: given back at once it would go to somebody who waits already,
+            // and whom this worker would run before those who are ready to and have not been run yet.
             tokio::task::yield_now().await;
+            place.give_back();
             place.take(place.pace()).await;
         }
     }
 
-    /// Gives the turn back, if it has one, as the guest waits after it has computed for so long.
+    /// Gives the turn back, if it has one, as the guest waits after it has computed for so long. At a
+    /// tick it is left to [`Self::next`].
     fn rest(&self, computed: Duration) {
         let mut held = self.held();
-        if !held.at_tick {
+        let (has_turn, takes_its_turn) = (held.turn.is_some(), held.takes_its_turn);
+        if !takes_its_turn {
             held.waits = held.waits.saturating_add(1);
             held.was_brief = computed < BRIEF;
         }
-        let turn = held.turn.take();
         drop(held);
+        if !has_turn {
+            // Free of a turn is not free of charge: a tenant's next calls wait for longer.
+            let Holder { turns, tenant, .. } = &*self.0;
+            turns.queue().class(self.pace()).charge(*tenant, computed);
+        } else if !takes_its_turn {
+            self.give_back();
+        }
+    }
+
+    fn give_back(&self) {
+        let turn = self.held().turn.take();
         drop(turn);
     }
 
@@ -226,7 +265,7 @@ impl Place {
     /// What turn the guest needs to go on, if any.
     fn needs(&self) -> Option<Pace> {
         let (held, pace) = (self.held(), self.pace());
-        let has_one = held.turn.is_some() || held.at_tick;
+        let has_one = held.turn.is_some() || held.takes_its_turn;
         let is_free = pace == Pace::Fresh && held.waits <= FREE_WAITS;
         let needed = if held.was_brief { Pace::Fresh } else { pace };
         (!has_one && !is_free).then_some(needed)
@@ -244,7 +283,7 @@ impl Place {
         let turn = self.0.turns.take(self.0.tenant, pace).await;
         let mut held = self.held();
         held.turn = Some(turn);
-        held.at_tick = false;
+        held.takes_its_turn = false;
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -252,15 +291,26 @@ impl Place {
     }
 }
 
+impl Held {
+    fn stop(&mut self) {
+        self.takes_its_turn = true;
+        if let Some(turn) = &mut self.turn {
+            turn.computed = Some(turn.since.elapsed());
+        }
+    }
+}
+
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.turns.give_back(self.pace);
+        let computed = self.computed.unwrap_or_else(|| self.since.elapsed());
+        self.turns.give_back(self.tenant, self.pace, computed);
     }
 }
 
 /// Somebody who waits for a turn.
 struct Waiting<'a> {
     turns: &'a Turns,
+    tenant: TenantId,
     pace: Pace,
     granted: oneshot::Receiver<()>,
 }
@@ -270,7 +320,7 @@ impl Drop for Waiting<'_> {
         // Who goes away just when the turn came gives it back. Whoever received it already has it.
         self.granted.close();
         if self.granted.try_recv().is_ok() {
-            self.turns.give_back(self.pace);
+            self.turns.give_back(self.tenant, self.pace, Duration::ZERO);
         }
     }
 }
@@ -336,15 +386,22 @@ impl Queue {
 
 impl Class {
     fn wait(&mut self, tenant: TenantId, waiter: oneshot::Sender<()>) {
-        match self.waiting.iter_mut().find(|(of, _)| *of == tenant) {
-            Some((_, waiters)) => waiters.push_back(waiter),
-            None => self.waiting.push_back((tenant, VecDeque::from([waiter]))),
+        if let Some((_, waiters)) = self.waiting.iter_mut().find(|(of, _)| *of == tenant) {
+            return waiters.push_back(waiter);
+        }
+        self.waiting.push_back((tenant, VecDeque::from([waiter])));
+        if self.computed.len() > FORGET_AT * self.waiting.len() {
+            // Whoever has computed for no longer than all who wait begins like one who never did.
+            let least = self.least;
+            self.computed.retain(|_, computed| *computed > least);
         }
     }
 
     /// The next one in turn who still waits.
     fn pop(&mut self) -> Option<oneshot::Sender<()>> {
-        while let Some((tenant, mut waiters)) = self.waiting.pop_front() {
+        while let Some(next) = self.next() {
+            let (tenant, mut waiters) = self.waiting.remove(next)?;
+            self.least = self.least.max(self.computed(tenant));
             while let Some(waiter) = waiters.pop_front() {
                 if waiter.is_closed() {
                     continue;
@@ -356,6 +413,29 @@ impl Class {
             }
         }
         None
+    }
+
+    /// Where in the queue the tenant is whose guests have computed for the shortest time.
+    fn next(&self) -> Option<usize> {
+        let waiting = self.waiting.iter().enumerate();
+        let next = waiting.min_by_key(|(_, (tenant, _))| self.computed(*tenant));
+        next.map(|(position, _)| position)
+    }
+
+    fn computed(&self, tenant: TenantId) -> Duration {
+        let computed = self.computed.get(&tenant).copied();
+        computed.map_or(self.least, |computed| computed.max(self.least))
+    }
+
+    fn charge(&mut self, tenant: TenantId, computed: Duration) {
+        if self.waiting.is_empty() {
+            // Whoever computes takes a turn from nobody.
+            self.computed.clear();
+            self.least = Duration::ZERO;
+        } else {
+            let sum = self.computed(tenant) + computed;
+            self.computed.insert(tenant, sum);
+        }
     }
 }
 
@@ -464,6 +544,8 @@ mod tests {
     struct Calls {
         count: usize,
         pace: Pace,
+        /// How long each of its turns lasts.
+        lasts: Duration,
     }
 
     /// How many of so many turns, which are granted one after another, each tenant's calls get.
@@ -482,8 +564,9 @@ mod tests {
         }
         for _ in 0..granted {
             // The one that has computed for longest comes to its tick.
-            let (tenant, pace, turn) = computing.pop_front().unwrap();
+            let (tenant, pace, mut turn) = computing.pop_front().unwrap();
             shares[tenant] += 1;
+            turn.since -= tenants[tenant].lasts;
             turns.queue().due -= TURN / u32::try_from(at_once).unwrap();
             drop(turn);
             waiting.retain_mut(|(tenant, pace, taking)| match poll(taking) {
@@ -505,7 +588,12 @@ mod tests {
     #[test]
     fn fifty_loops_of_a_tenant_get_no_more_turns_than_a_few_calls_of_another() {
         for pace in [Pace::Fresh, Pace::Long] {
-            let (loops, few) = (Calls { count: 50, pace }, Calls { count: 2, pace });
+            let few = Calls {
+                count: 2,
+                pace,
+                lasts: TURN,
+            };
+            let loops = Calls { count: 50, ..few };
             for at_once in [1, 2] {
                 let shares = shares(at_once, 500, &[loops, few, few, few, few]);
                 for share in &shares {
@@ -516,14 +604,67 @@ mod tests {
     }
 
     #[test]
+    fn who_computes_longer_in_a_turn_gets_fewer_of_them() {
+        for pace in [Pace::Fresh, Pace::Long] {
+            let brief = Calls {
+                count: 3,
+                pace,
+                lasts: TURN / 20,
+            };
+            let loops = Calls {
+                count: 50,
+                lasts: TURN,
+                ..brief
+            };
+            let shares = shares(1, 820, &[loops, brief, brief]);
+            assert!(shares[0].abs_diff(20) <= 2, "{pace:?}: {shares:?}");
+            assert!(shares[1].abs_diff(shares[2]) <= 2, "{pace:?}: {shares:?}");
+        }
+    }
+
+    #[test]
+    fn who_comes_later_has_no_claim_to_what_others_had_before() {
+        let turns = Turns::new(1, NEVER);
+        let (_, mut held) = ask(&turns, 1, Pace::Fresh);
+        let mut early: Vec<_> = (0..4).map(|_| ask(&turns, 1, Pace::Fresh).0).collect();
+        held.as_mut().unwrap().since -= 10 * TURN;
+        drop(held);
+        let mut held = poll(&mut early[0]).unwrap();
+        let mut late: Vec<_> = (0..2).map(|_| ask(&turns, 2, Pace::Fresh).0).collect();
+        held.since -= TURN;
+        drop(held);
+        let mut held = poll(&mut late[0]).unwrap();
+        assert!(poll(&mut early[1]).is_none());
+        held.since -= 2 * TURN;
+        drop(held);
+        assert!(poll(&mut late[1]).is_none());
+        assert!(poll(&mut early[1]).is_some());
+    }
+
+    #[test]
+    fn nothing_is_kept_of_tenants_when_nobody_waits() {
+        let turns = Turns::new(1, NEVER);
+        for number in 0..100 {
+            let (_, held) = ask(&turns, number, Pace::Fresh);
+            let mut next = ask(&turns, number + 1_000, Pace::Fresh).0;
+            drop(held);
+            assert_eq!(turns.queue().fresh.computed.len(), 1);
+            drop(poll(&mut next));
+            assert_eq!(turns.queue().fresh.computed.len(), 0);
+        }
+    }
+
+    #[test]
     fn long_calls_get_an_eighth_beside_any_number_of_fresh_ones() {
         let long = Calls {
             count: 1,
             pace: Pace::Long,
+            lasts: TURN,
         };
         let fresh = Calls {
             count: 100,
             pace: Pace::Fresh,
+            lasts: TURN,
         };
         for at_once in [1, 2, 4] {
             let shares = shares(at_once, 800, &[fresh, long, long, fresh]);
@@ -638,10 +779,11 @@ mod tests {
         let (_, mut held) = ask(&turns, 2, Pace::Fresh);
         for round in 0..100 {
             assert_eq!(wake_all(), free + round);
-            let (mut next, none) = ask(&turns, 2, Pace::Fresh);
-            assert!(none.is_none(), "the others wait too");
+            // So that it has computed for less than they.
+            held.as_mut().unwrap().since += TURN;
             drop(held.take());
-            assert!(poll(&mut next).is_none(), "it is their turn");
+            let (mut next, none) = ask(&turns, 2, Pace::Fresh);
+            assert!(none.is_none(), "it is their turn");
             assert_eq!(wake_all(), free + round + 1);
             held = poll(&mut next);
             assert!(held.is_some(), "it was one of theirs");
