@@ -22,6 +22,8 @@ use crate::session::Bench;
 const KIB: f64 = 1024.0;
 const EXECUTIONS: usize = 200;
 const INSTALLS: usize = 10_000;
+/// At least as many as there are to read the registry with.
+const CONNECTIONS: usize = 8;
 
 /// Executions at once, all of them in the middle of a host call.
 pub(super) async fn of_executions(bench: Bench) -> anyhow::Result<Figure> {
@@ -110,12 +112,32 @@ async fn of_installs(
     drop(app);
     let app = App::build(&stage::config(&bench, "data")).await?;
     call(&app, install.install.id).await?;
+    fill_caches(&app, &ids).await?;
     let before = resident()?;
     for id in &ids {
         done(&app, *id).await?;
     }
     let each = (resident()? - before) / f64::from(u32::try_from(INSTALLS)?);
     Ok(each / KIB)
+}
+
+/// Reads so much that the caches of all connections to the database are full. They are bounded, and
+/// more than what is known of an install would be their part of it.
+async fn fill_caches(app: &App, ids: &[InstallId]) -> anyhow::Result<()> {
+    let mut readers = JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        let (registry, ids) = (Arc::clone(&app.stores.registry), ids.to_vec());
+        readers.spawn(async move {
+            for id in ids {
+                registry.install(id).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(read) = readers.join_next().await {
+        read??;
+    }
+    Ok(())
 }
 
 /// Has an install greet.
