@@ -111,7 +111,7 @@ pub struct Engine {
 pub struct Prepared(Arc<ExtensionPre<State>>);
 
 /// A component that was prepared, as long as anybody else keeps it so.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct LastPrepared(Weak<ExtensionPre<State>>);
 
 /// One invocation.
