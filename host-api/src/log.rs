@@ -6,7 +6,7 @@
 
 use std::fmt::Debug;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -71,10 +71,13 @@ pub enum LogSource {
 
 /// The log of one invocation. Clones share one budget.
 #[derive(Debug, Clone)]
-pub struct InvocationLog {
+pub struct InvocationLog(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
     limits: LogLimits,
     span: Span,
-    used: Arc<Mutex<Used>>,
+    used: Mutex<Used>,
     sink: Option<Arc<dyn LogSink>>,
 }
 
@@ -86,41 +89,29 @@ struct Used {
 }
 
 impl InvocationLog {
-    /// A log whose lines belong to `span`.
-    pub fn new(limits: LogLimits, span: Span) -> Self {
-        Self {
+    /// A log whose lines belong to `span`, and are heard by `sink`.
+    pub fn new(limits: LogLimits, span: Span, sink: Option<Arc<dyn LogSink>>) -> Self {
+        Self(Arc::new(Shared {
             limits,
             span,
-            used: Arc::default(),
-            sink: None,
-        }
-    }
-
-    /// The same log, whose lines `sink` hears as well.
-    #[must_use]
-    pub fn heard_by(self, sink: Arc<dyn LogSink>) -> Self {
-        Self {
-            sink: Some(sink),
-            ..self
-        }
+            used: Mutex::default(),
+            sink,
+        }))
     }
 
     /// Lines that were written and did not fit.
     pub fn dropped(&self) -> usize {
-        self.used
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .dropped
+        self.used().dropped
     }
 
     /// Writes one line, or counts it as dropped where the budget is used up.
     pub(crate) fn line(&self, level: Level, source: LogSource, text: &str) {
-        let message = printable(cut(text, self.limits.line_bytes));
+        let message = printable(cut(text, self.0.limits.line_bytes));
         let fits = self.admits(message.len());
         if fits {
-            self.span.in_scope(|| emit(level, &message));
+            self.0.span.in_scope(|| emit(level, &message));
         }
-        match &self.sink {
+        match &self.0.sink {
             Some(sink) if fits => sink.line(LogLine {
                 level,
                 source,
@@ -132,8 +123,8 @@ impl InvocationLog {
     }
 
     fn admits(&self, bytes: usize) -> bool {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = used.lines < self.limits.lines && used.bytes + bytes <= self.limits.bytes;
+        let (mut used, limits) = (self.used(), &self.0.limits);
+        let fits = used.lines < limits.lines && used.bytes + bytes <= limits.bytes;
         if fits {
             used.lines += 1;
             used.bytes += bytes;
@@ -141,6 +132,10 @@ impl InvocationLog {
             used.dropped += 1;
         }
         fits
+    }
+
+    fn used(&self) -> MutexGuard<'_, Used> {
+        self.0.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -218,7 +213,7 @@ impl GuestOutput {
         let mut partial = self.partial.lock().unwrap_or_else(PoisonError::into_inner);
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             // One byte more than a line may have is enough to know that it must be cut.
-            let room = (self.log.limits.line_bytes + 1).saturating_sub(partial.len());
+            let room = (self.log.0.limits.line_bytes + 1).saturating_sub(partial.len());
             partial.extend(piece.iter().filter(|byte| **byte != b'\n').take(room));
             if piece.ends_with(b"\n") {
                 self.line(&partial);
@@ -298,18 +293,25 @@ mod tests {
     use super::*;
 
     fn log(lines: usize, bytes: usize, line_bytes: usize) -> InvocationLog {
-        InvocationLog::new(
-            LogLimits {
-                lines,
-                bytes,
-                line_bytes,
-            },
-            Span::none(),
-        )
+        heard_by(None, lines, bytes, line_bytes)
+    }
+
+    fn heard_by(
+        sink: Option<Arc<dyn LogSink>>,
+        lines: usize,
+        bytes: usize,
+        line_bytes: usize,
+    ) -> InvocationLog {
+        let limits = LogLimits {
+            lines,
+            bytes,
+            line_bytes,
+        };
+        InvocationLog::new(limits, Span::none(), sink)
     }
 
     fn used(log: &InvocationLog) -> (usize, usize, usize) {
-        let used = log.used.lock().unwrap();
+        let used = log.used();
         (used.lines, used.bytes, used.dropped)
     }
 
@@ -343,7 +345,7 @@ mod tests {
     #[test]
     fn a_sink_hears_what_fits_and_how_much_does_not() {
         let heard = Arc::new(Heard::default());
-        let log = log(3, 100, 4).heard_by(Arc::clone(&heard) as _);
+        let log = heard_by(Some(Arc::clone(&heard) as _), 3, 100, 4);
         log.line(Level::DEBUG, LogSource::Logging, "one\n");
         GuestOutput::new(log.clone(), OutputStream::Stdout).write(b"two");
         GuestOutput::new(log.clone(), OutputStream::Stderr).write(b"three\n");

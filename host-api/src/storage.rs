@@ -189,7 +189,7 @@ mod tests {
             version: "1.0.0".into(),
             config: Arc::new(BTreeMap::new()),
         };
-        let log = InvocationLog::new(LogLimits::default(), tracing::Span::none());
+        let log = InvocationLog::new(LogLimits::default(), tracing::Span::none(), None);
         HostCtx::new(
             invocation,
             install.gate().clone(),

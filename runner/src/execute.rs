@@ -178,7 +178,19 @@ impl Executor {
     pub async fn execute(&self, call: Call) -> Result<Response, ExecuteError> {
         let now = Instant::now();
         let deadline = self.engine.deadline(now, call.timeout);
-        self.run(self.admit(call, now, deadline).await?).await
+        let begun = Begun::new(&call, now);
+        let span = begun.span.clone();
+        let answered = async {
+            let permit = self.permit(&call, now, deadline).await?;
+            let admitted = Admitted {
+                call,
+                permit,
+                deadline,
+                begun,
+            };
+            self.reported(admitted).await
+        };
+        answered.instrument(span).await
     }
 
     /// Waits until a call that came `now` may run. Dropped before that, the call has left nothing
@@ -218,7 +230,7 @@ impl Executor {
         let most = call.install.install.concurrency;
         let permit = match call.ensure_enabled() {
             Ok(()) => {
-                let permit = self.admission.admit(call.who(), most, deadline).await;
+                let permit = self.admission.admit(call.who(), most, now, deadline).await;
                 permit.map_err(ExecuteError::from)
             }
             Err(disabled) => Err(disabled),

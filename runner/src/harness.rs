@@ -113,12 +113,13 @@ impl Harness {
     /// # Errors
     /// Every way in which a guest can fail.
     pub async fn call(&self, request: Request) -> Result<Response, RunError> {
-        let deadline = self.engine.deadline(Instant::now(), None);
+        let now = Instant::now();
+        let deadline = self.engine.deadline(now, None);
         let who = Who {
             tenant: self.install.tenant,
             install: self.id,
         };
-        let permit = self.admission.admit(who, None, deadline).await;
+        let permit = self.admission.admit(who, None, now, deadline).await;
         let invocation = Uuid::now_v7();
         let request_id: Arc<str> = invocation.to_string().into();
         let run = Run {

@@ -235,7 +235,10 @@ impl Idempotency {
             if waits.is_some() {
                 self.ensure_still_enabled(who.install).await?;
             }
-            let look_up = self.look_ups.admit(who, None, deadline).await;
+            let look_up = self
+                .look_ups
+                .admit(who, None, Instant::now(), deadline)
+                .await;
             let look_up = look_up.map_err(|refusal| OnceError::Crowded(Crowd::LookUps, refusal))?;
             let known = self.registry.known_request(&request, self.clock.now());
             match known.await? {
@@ -316,7 +319,8 @@ impl Idempotency {
     /// Counts a request among those that wait, of whom there must not be too many.
     async fn wait(&self, who: Who, waits: &mut Option<Permit>) -> Result<(), OnceError> {
         if waits.is_none() {
-            let permit = self.repeats.admit(who, None, Instant::now()).await;
+            let now = Instant::now();
+            let permit = self.repeats.admit(who, None, now, now).await;
             let permit = permit.map_err(|refusal| OnceError::Crowded(Crowd::Repeats, refusal));
             *waits = Some(permit?);
         }

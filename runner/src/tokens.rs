@@ -106,7 +106,7 @@ impl Tokens {
         let presented = TokenDigest::of(presented);
         let mut found = None;
         for (digest, token) in &self.known {
-            if bool::from(digest.0.ct_eq(&presented.0)) {
+            if digest.is(presented) {
                 found = Some(token);
             }
         }
@@ -149,6 +149,18 @@ struct TokenDigest([u8; 32]);
 impl TokenDigest {
     fn of(token: &str) -> Self {
         Self(Sha256::digest(token).into())
+    }
+
+    /// Whether it is another one; how long that takes tells nothing about either.
+    fn is(self, other: Self) -> bool {
+        let ([one, two], [other_one, other_two]) = (self.halves(), other.halves());
+        (one.ct_eq(&other_one) & two.ct_eq(&other_two)).into()
+    }
+
+    /// Two numbers are compared sooner than 32 bytes.
+    fn halves(self) -> [u128; 2] {
+        let (halves, _) = self.0.as_chunks();
+        [0, 1].map(|half| halves.get(half).copied().map_or(0, u128::from_ne_bytes))
     }
 }
 

@@ -158,7 +158,7 @@ impl Activity {
         }
     }
 
-    /// Forgets what has not been called for long. Calls do so too, but there may be none.
+    /// Forgets what has not been called for long.
     pub fn forget_idle(&self) {
         let now = self.0.clock.now();
         self.0.forget_idle(&mut self.0.known(), now);
@@ -196,7 +196,6 @@ impl Shared {
 
     fn use_entry(&self, known: &mut Known, install: InstallId) -> Arc<Entry> {
         let now = self.clock.now();
-        self.forget_idle(known, now);
         if let Some(entry) = known.used(install, now) {
             return entry;
         }

@@ -61,7 +61,7 @@ impl Admission {
         Self(Arc::new(Shared::unmeasured(limits, longest_wait)))
     }
 
-    /// Waits until a call may run, at most until `deadline`. Dropped before that, the call leaves
+    /// Waits until a call that arrived a moment ago may run, at most until `deadline`. Dropped before that, the call leaves
     /// its place to others at once. `most` calls of its install run at once, or as many as the limits
     /// say.
     ///
@@ -71,9 +71,9 @@ impl Admission {
         &self,
         who: Who,
         most: Option<u32>,
+        arrived: Instant,
         deadline: Instant,
     ) -> Result<Permit, Refusal> {
-        let arrived = Instant::now();
         match self.arrive(who, most, arrived) {
             Arrived::Runs(permit) => Ok(permit),
             Arrived::Refused(refusal) => Err(self.refused(who, refusal, Duration::ZERO)),

@@ -206,7 +206,9 @@ impl<W> Queue<W> {
             load.running = load.running.saturating_sub(1);
             load.note_pace(held);
         });
-        self.settle(who.tenant);
+        if self.all.waiting > 0 {
+            self.settle(who.tenant);
+        }
         self.tidy(who);
         self.serve()
     }

@@ -43,8 +43,11 @@ impl Admission {
 #[tokio::test]
 async fn a_permit_that_is_dropped_lets_the_next_one_run() {
     let admission = admission(1, PATIENCE);
-    let permit = admission.admit(somebody(), None, later()).await.unwrap();
-    let mut next = Box::pin(admission.admit(somebody(), None, later()));
+    let permit = admission
+        .admit(somebody(), None, Instant::now(), later())
+        .await
+        .unwrap();
+    let mut next = Box::pin(admission.admit(somebody(), None, Instant::now(), later()));
     assert!((&mut next).now_or_never().is_none());
     assert_eq!(admission.counts(), (1, 1));
     drop(permit);
@@ -57,8 +60,11 @@ async fn a_permit_that_is_dropped_lets_the_next_one_run() {
 #[tokio::test]
 async fn who_goes_away_leaves_the_queue_at_once() {
     let admission = admission(1, PATIENCE);
-    let permit = admission.admit(somebody(), None, later()).await.unwrap();
-    let mut gone = Box::pin(admission.admit(somebody(), None, later()));
+    let permit = admission
+        .admit(somebody(), None, Instant::now(), later())
+        .await
+        .unwrap();
+    let mut gone = Box::pin(admission.admit(somebody(), None, Instant::now(), later()));
     assert!((&mut gone).now_or_never().is_none());
     drop(gone);
     assert_eq!(admission.counts(), (1, 0));
@@ -69,9 +75,12 @@ async fn who_goes_away_leaves_the_queue_at_once() {
 #[tokio::test]
 async fn a_permit_that_reaches_nobody_goes_to_the_next() {
     let admission = admission(1, PATIENCE);
-    let permit = admission.admit(somebody(), None, later()).await.unwrap();
-    let mut gone = Box::pin(admission.admit(somebody(), None, later()));
-    let mut next = Box::pin(admission.admit(somebody(), None, later()));
+    let permit = admission
+        .admit(somebody(), None, Instant::now(), later())
+        .await
+        .unwrap();
+    let mut gone = Box::pin(admission.admit(somebody(), None, Instant::now(), later()));
+    let mut next = Box::pin(admission.admit(somebody(), None, Instant::now(), later()));
     assert!((&mut gone).now_or_never().is_none());
     assert!((&mut next).now_or_never().is_none());
     // Told to run, and gone before it could look.
@@ -90,9 +99,12 @@ async fn nobody_waits_longer_than_allowed_or_than_the_call_may_take() {
         (admission(1, SHORT), later()),
         (admission(1, PATIENCE), Instant::now() + SHORT),
     ] {
-        let _permit = admission.admit(somebody(), None, later()).await.unwrap();
+        let _permit = admission
+            .admit(somebody(), None, Instant::now(), later())
+            .await
+            .unwrap();
         let refusal = admission
-            .admit(somebody(), None, deadline)
+            .admit(somebody(), None, Instant::now(), deadline)
             .await
             .unwrap_err();
         assert_eq!(refusal.reason, Reason::Process);
@@ -103,12 +115,15 @@ async fn nobody_waits_longer_than_allowed_or_than_the_call_may_take() {
 #[tokio::test]
 async fn after_the_end_who_waits_is_served_and_nobody_else() {
     let admission = admission(1, PATIENCE);
-    let permit = admission.admit(somebody(), None, later()).await.unwrap();
-    let mut waiting = Box::pin(admission.admit(somebody(), None, later()));
+    let permit = admission
+        .admit(somebody(), None, Instant::now(), later())
+        .await
+        .unwrap();
+    let mut waiting = Box::pin(admission.admit(somebody(), None, Instant::now(), later()));
     assert!((&mut waiting).now_or_never().is_none());
     admission.close();
     let refusal = admission
-        .admit(somebody(), None, later())
+        .admit(somebody(), None, Instant::now(), later())
         .await
         .unwrap_err();
     assert_eq!(refusal.reason, Reason::Closed);
@@ -120,7 +135,10 @@ async fn after_the_end_who_waits_is_served_and_nobody_else() {
 async fn a_panic_gives_the_permit_back() {
     let admission = admission(1, PATIENCE);
     let call = async {
-        let _permit = admission.admit(somebody(), None, later()).await.unwrap();
+        let _permit = admission
+            .admit(somebody(), None, Instant::now(), later())
+            .await
+            .unwrap();
         panic!("of a call");
     };
     assert!(AssertUnwindSafe(call).catch_unwind().await.is_err());
@@ -136,7 +154,7 @@ async fn no_permit_is_lost_in_a_storm() {
         let (admission, who) = (admission.clone(), tenants[call as usize % 4]);
         tokio::spawn(async move {
             let admitted = async {
-                let _permit = admission.admit(who, None, later()).await?;
+                let _permit = admission.admit(who, None, Instant::now(), later()).await?;
                 assert!(admission.counts().0 <= 3);
                 tokio::task::yield_now().await;
                 Ok::<_, Refusal>(())

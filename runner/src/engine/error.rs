@@ -51,6 +51,12 @@ pub enum RunError {
     Host(#[source] wasmtime::Error),
 }
 
+impl From<TooManyHostCalls> for RunError {
+    fn from(TooManyHostCalls { limit }: TooManyHostCalls) -> Self {
+        Self::HostCallLimit { limit }
+    }
+}
+
 impl RunError {
     /// What a failed instantiation means. Unlike a call, it also fails where the machine does.
     pub(super) fn of_instantiation(error: wasmtime::Error, refused_growth: bool) -> Self {
@@ -68,8 +74,8 @@ impl RunError {
         if error.is::<wasmtime::PoolConcurrencyLimitError>() {
             return Self::Host(error);
         }
-        if let Some(TooManyHostCalls { limit }) = error.downcast_ref() {
-            return Self::HostCallLimit { limit: *limit };
+        if let Some(&too_many) = error.downcast_ref::<TooManyHostCalls>() {
+            return too_many.into();
         }
         match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => Self::Timeout,

@@ -12,8 +12,7 @@ pub(super) struct Limiter {
     tables: Budget,
 }
 
-/// Counts the host calls of one invocation, those of WASI included, and whatever else Wasmtime leaves
-/// a guest's code for: to let memories and tables grow, and for handles of resources.
+/// Counts the host calls of one invocation, those of WASI included.
 #[derive(Debug)]
 pub(super) struct HostCalls {
     limit: u64,
@@ -21,7 +20,7 @@ pub(super) struct HostCalls {
 }
 
 /// An invocation made more host calls than it may.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("more than {limit} host calls")]
 pub(super) struct TooManyHostCalls {
     pub(super) limit: u64,
@@ -32,18 +31,14 @@ impl HostCalls {
         Self { limit, made: 0 }
     }
 
-    /// One more begins. Whether it is one too many is known when it ends, as it may be a tick.
-    pub(super) const fn begin(&mut self) {
+    /// One more is made. Tells whether it is the first one too many.
+    pub(super) const fn make(&mut self) -> bool {
         self.made = self.made.saturating_add(1);
+        self.made == self.limit.saturating_add(1)
     }
 
-    /// What began is a tick of the epoch, which is none of the guest's calls.
-    pub(super) const fn tick(&mut self) {
-        self.made = self.made.saturating_sub(1);
-    }
-
-    /// What began has ended.
-    pub(super) const fn end(&self) -> Result<(), TooManyHostCalls> {
+    /// Fails where there were too many.
+    pub(super) const fn check(&self) -> Result<(), TooManyHostCalls> {
         if self.made > self.limit {
             return Err(TooManyHostCalls { limit: self.limit });
         }
@@ -182,30 +177,17 @@ mod tests {
     }
 
     #[test]
-    fn the_last_host_call_allowed_is_allowed() {
+    fn the_first_host_call_too_many_is_told_once() {
         let mut calls = HostCalls::limited_to(2);
         for _ in 0..2 {
-            calls.begin();
-            calls.end().unwrap();
+            assert!(!calls.make());
+            calls.check().unwrap();
         }
-        calls.begin();
-        let refused = calls.end().unwrap_err();
+        assert!(calls.make());
+        assert!(!calls.make());
+        let refused = calls.check().unwrap_err();
         assert_eq!(refused.to_string(), "more than 2 host calls");
-    }
-
-    #[test]
-    fn a_tick_is_no_host_call_also_after_the_last_one() {
-        let mut calls = HostCalls::limited_to(2);
-        for made in 1..=2 {
-            calls.begin();
-            calls.end().unwrap();
-            for _ in 0..10 {
-                calls.begin();
-                calls.tick();
-                calls.end().unwrap();
-            }
-            assert_eq!(calls.made(), made);
-        }
+        assert_eq!(calls.made(), 4);
     }
 
     #[test]

@@ -30,8 +30,7 @@ use alga_storage::{Caller, Gate};
 use tokio::runtime::Handle;
 use wasmtime::component::Linker;
 use wasmtime::{
-    CallHook, Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Store,
-    UpdateDeadline,
+    Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Store, UpdateDeadline,
 };
 
 use self::code::CodeSettings;
@@ -61,9 +60,8 @@ pub struct EngineOptions {
     pub memory_bytes: usize,
     /// Instructions an invocation may execute, counted by Wasmtime's fuel; unlimited when absent.
     pub fuel: Option<u64>,
-    /// Host calls an invocation may make, those of WASI included, and whatever else Wasmtime leaves a
-    /// guest's code for: letting memories and tables grow, and handles of resources. The first one
-    /// too many is made, and is the guest's last.
+    /// Host calls an invocation may make, those of WASI included. The first one too many is made, and
+    /// the guest is stopped before it does more than go on to its next function or round of a loop.
     pub host_calls: u64,
     /// Bytes of an answer's body.
     pub response_bytes: usize,
@@ -221,16 +219,14 @@ impl Engine {
         let _permit = run.permit;
         let deadline = run.deadline;
         let place = self.turns.place(run.invocation.tenant);
-        let mut log = InvocationLog::new(self.options.log, tracing::Span::current());
-        if let Some(sink) = run.log_sink {
-            log = log.heard_by(sink);
-        }
+        let log = InvocationLog::new(self.options.log, tracing::Span::current(), run.log_sink);
         let host = HostCtx::new(run.invocation, gate.clone(), run.caller, log.clone());
         let state = State::new(
             host,
             log.clone(),
             Limiter::new(self.memory_bytes(run.limits)),
             HostCalls::limited_to(self.options.host_calls),
+            self.wasmtime.clone(),
             place.clone(),
         );
         let mut store = self.store(state, deadline);
@@ -238,6 +234,8 @@ impl Engine {
             place.begin().await;
             self.fuel(&mut store, run.limits)?;
             let response = handle(&mut store, prepared, &run.request).await?;
+            // It may have ended before it looked at the epoch.
+            store.data().host_calls().check()?;
             self.check(response)
         };
         let answer = within(deadline, pin!(resting(&place, pin!(answer)))).await;
@@ -270,18 +268,9 @@ impl Engine {
         let mut store = Store::new(&self.wasmtime, state);
         store.limiter(|state| state.limiter());
         store.set_hostcall_fuel(self.options.response_bytes.saturating_add(HOST_CALL_BYTES));
-        store.call_hook(|mut store, hook| {
-            let calls = store.data_mut().host_calls();
-            match hook {
-                CallHook::CallingHost => calls.begin(),
-                CallHook::ReturningFromHost => calls.end()?,
-                CallHook::CallingWasm | CallHook::ReturningFromWasm => {}
-            }
-            Ok(())
-        });
         store.set_epoch_deadline(1);
-        store.epoch_deadline_callback(move |mut store| {
-            store.data_mut().host_calls().tick();
+        store.epoch_deadline_callback(move |store| {
+            store.data().host_calls().check()?;
             let late = Instant::now() >= deadline;
             Ok(if late {
                 UpdateDeadline::Interrupt

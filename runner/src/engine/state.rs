@@ -1,8 +1,8 @@
 //! The data of a store: everything that belongs to one invocation.
 
 use alga_host_api::{GuestOutput, HostCtx, HostView, InvocationLog, OutputStream};
-use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
+use wasmtime::{Engine, ResourceLimiter};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::Usage;
@@ -26,6 +26,8 @@ pub(crate) struct State {
     wasi: Option<Box<Wasi>>,
     limiter: Limiter,
     host_calls: HostCalls,
+    /// Whose tick stops the guest after its last host call.
+    engine: Engine,
     place: Place,
 }
 
@@ -35,6 +37,7 @@ impl State {
         log: InvocationLog,
         limiter: Limiter,
         host_calls: HostCalls,
+        engine: Engine,
         place: Place,
     ) -> Self {
         Self {
@@ -43,6 +46,7 @@ impl State {
             wasi: None,
             limiter,
             host_calls,
+            engine,
             place,
         }
     }
@@ -51,8 +55,16 @@ impl State {
         &mut self.limiter
     }
 
-    pub(super) fn host_calls(&mut self) -> &mut HostCalls {
-        &mut self.host_calls
+    pub(super) const fn host_calls(&self) -> &HostCalls {
+        &self.host_calls
+    }
+
+    /// Counts a host call. After the first one too many the guest goes no further than to the next
+    /// place where it looks at the epoch: the beginning of a function or of a round of a loop.
+    fn count_host_call(&mut self) {
+        if self.host_calls.make() {
+            self.engine.increment_epoch();
+        }
     }
 
     pub(super) const fn place(&self) -> &Place {
@@ -91,12 +103,14 @@ impl Wasi {
 
 impl HostView for State {
     fn host(&mut self) -> &mut HostCtx {
+        self.count_host_call();
         &mut self.host
     }
 }
 
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
+        self.count_host_call();
         let log = &self.log;
         let wasi = self.wasi.get_or_insert_with(|| Box::new(Wasi::new(log)));
         WasiCtxView {

@@ -68,6 +68,8 @@ struct Holder {
 #[derive(Debug, Default)]
 struct Held {
     turn: Option<Turn>,
+    /// When it last went on without one.
+    free_since: Option<Instant>,
     /// Whether the guest is at its beginning or at a tick, and goes on with the turn that it waits
     /// for there.
     takes_its_turn: bool,
@@ -187,12 +189,11 @@ impl Turns {
 pub(super) async fn resting<F: Future>(place: &Place, mut answer: Pin<&mut F>) -> F::Output {
     loop {
         place.go_on().await;
-        let start = Instant::now();
         let polled = poll_fn(|context| Poll::Ready(answer.as_mut().poll(context))).await;
         if let Poll::Ready(answer) = polled {
             return answer;
         }
-        place.rest(start.elapsed());
+        place.rest(place.computing());
         woken().await;
     }
 }
@@ -258,8 +259,21 @@ impl Place {
     /// Waits for a turn where the guest needs one to go on.
     async fn go_on(&self) {
         if let Some(pace) = self.needs() {
-            self.take(pace).await;
+            return self.take(pace).await;
         }
+        let mut held = self.held();
+        // Before its first wait it has computed nothing without a turn.
+        if held.turn.is_none() && held.waits > 0 {
+            held.free_since = Some(Instant::now());
+        }
+    }
+
+    /// How long the guest has been computing since it went on.
+    fn computing(&self) -> Duration {
+        let held = self.held();
+        let since = held.turn.as_ref().map(|turn| turn.since);
+        let since = since.or(held.free_since);
+        since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// What turn the guest needs to go on, if any.

@@ -5,9 +5,7 @@
 //! each of them, which nobody notices beside a database, but is a good part of what the runner adds
 //! to a small extension.
 
-use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 
 use axum::Router;
 use axum::body::{Body, HttpBody as _};
@@ -16,11 +14,10 @@ use axum::http::header::{CONNECTION, CONTENT_LENGTH};
 use axum::http::{HeaderValue, Method, Version};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
-use hyper::body::Incoming;
-use hyper::service::Service;
 use tower::ServiceExt as _;
 
 use super::error::{self, ApiError};
+use super::metrics::RouteMetrics;
 use super::request_id::{self, RequestId};
 use super::{AppState, router, routes};
 
@@ -33,11 +30,13 @@ enum CallRoute {
     Install,
 }
 
-/// The service of a process.
-#[derive(Debug, Clone)]
+/// What every request of a process passes.
+#[derive(Debug)]
 pub(super) struct Front {
     state: AppState,
     router: Router,
+    execute: RouteMetrics,
+    install: RouteMetrics,
 }
 
 impl Front {
@@ -45,26 +44,28 @@ impl Front {
         Self {
             state: state.clone(),
             router: router(state.clone()),
+            execute: RouteMetrics::new("/v1/execute"),
+            install: RouteMetrics::new("/v1/installs/{install_id}/http/{*path}"),
         }
     }
 
     /// Counts a request from its head to its answer, also where the client goes away before. One that
     /// comes while the process stops is not waited for, and its client is told to connect elsewhere.
-    async fn answer(self, request: Request) -> Response {
+    pub(super) async fn answer(&self, request: Request) -> Response {
         let state = &self.state;
         let _in_progress = (!state.is_draining()).then(|| state.begin());
         // With HTTP/2 the connection is told when it is closed.
         let has_header = request.version() <= Version::HTTP_11;
         let mut response = if let Some(route) = CallRoute::of(&request) {
             let is_head = request.method() == Method::HEAD;
-            let response = route.answer(state, request).await;
+            let response = self.call(route, request).await;
             if is_head {
                 without_body(response)
             } else {
                 response
             }
         } else {
-            let answered = Box::pin(self.router.oneshot(request)).await;
+            let answered = Box::pin(self.router.clone().oneshot(request)).await;
             answered.unwrap_or_else(|never| match never {})
         };
         if has_header && state.is_draining() {
@@ -73,6 +74,18 @@ impl Front {
                 .insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+
+    async fn call(&self, route: CallRoute, request: Request) -> Response {
+        let answer = async |request: Request, id: RequestId| {
+            let answer = AssertUnwindSafe(route.answer(&self.state, request, id));
+            answer.catch_unwind().await.unwrap_or_else(error::panicked)
+        };
+        let metrics = match route {
+            CallRoute::Execute => &self.execute,
+            CallRoute::Install => &self.install,
+        };
+        request_id::traced(metrics, request, answer).await
     }
 }
 
@@ -87,23 +100,7 @@ impl CallRoute {
         (rest.is_empty() || rest.starts_with('/')).then_some(Self::Install)
     }
 
-    /// How logs and metrics name it.
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Execute => "/v1/execute",
-            Self::Install => "/v1/installs/{install_id}/http/{*path}",
-        }
-    }
-
-    async fn answer(self, state: &AppState, request: Request) -> Response {
-        let answer = async |request: Request, id: RequestId| {
-            let answer = AssertUnwindSafe(self.route(state, request, id));
-            answer.catch_unwind().await.unwrap_or_else(error::panicked)
-        };
-        request_id::traced(state, request, self.name(), answer).await
-    }
-
-    async fn route(self, state: &AppState, request: Request, id: RequestId) -> Response {
+    async fn answer(self, state: &AppState, request: Request, id: RequestId) -> Response {
         let answered = match self {
             Self::Execute => Box::pin(routes::execute::execute(state, request, id)).await,
             Self::Install => routes::install::call(state, request, id).await,
@@ -121,17 +118,6 @@ fn without_body(response: Response) -> Response {
         parts.headers.entry(CONTENT_LENGTH).or_insert(length);
     }
     Response::from_parts(parts, Body::empty())
-}
-
-impl Service<hyper::Request<Incoming>> for Front {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
-
-    fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
-        let front = self.clone();
-        Box::pin(async move { Ok(front.answer(request.map(Body::new)).await) })
-    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ mod openapi;
 mod request_id;
 mod routes;
 mod server;
-mod timer;
+mod signs;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

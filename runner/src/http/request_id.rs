@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::AppState;
 use super::error::ErrorBody;
-use super::metrics::{self, RequestMetrics};
+use super::metrics::{self, RouteMetrics};
 use crate::execute::text;
 
 /// The header that carries the id, in both directions.
@@ -43,18 +43,18 @@ impl RequestId {
 pub(super) async fn trace(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    let route = state.requests.of(route);
     let answer = async |mut request: Request, id: RequestId| {
         request.extensions_mut().insert(id);
         next.run(request).await
     };
-    traced(&state, request, route, answer).await
+    traced(&route, request, answer).await
 }
 
 /// Gives a request an id and a span, and reports it when it is answered.
 pub(super) async fn traced(
-    state: &AppState,
+    route: &RouteMetrics,
     request: Request,
-    route: &str,
     answer: impl AsyncFnOnce(Request, RequestId) -> Response,
 ) -> Response {
     let id = RequestId::of(request.headers());
@@ -63,13 +63,12 @@ pub(super) async fn traced(
         "http.request",
         request.id = %id.0,
         http.request.method = metrics::name(&method),
-        http.route = route,
+        http.route = route.name(),
     );
     async {
         let unanswered = Unanswered {
-            metrics: &state.requests,
-            method: &method,
             route,
+            method: &method,
             start: Instant::now(),
         };
         let mut response = answer(request, id.clone()).await;
@@ -88,20 +87,18 @@ pub(super) async fn traced(
 
 /// A request until it is answered. Dropped before that, its client has gone away or the process stops.
 struct Unanswered<'a> {
-    metrics: &'a RequestMetrics,
+    route: &'a RouteMetrics,
     method: &'a Method,
-    route: &'a str,
     start: Instant,
 }
 
 impl Unanswered<'_> {
     fn answered(self, status: u16) {
         let duration = self.start.elapsed();
-        self.metrics
-            .answered(self.method, self.route, status, duration);
+        self.route.answered(self.method, status, duration);
         let duration_ms = millis(duration);
         // Probes come every few seconds and say nothing.
-        if matches!(self.route, "/healthz" | "/readyz" | "/metrics") {
+        if matches!(self.route.name(), "/healthz" | "/readyz" | "/metrics") {
             tracing::debug!(
                 http.response.status_code = status,
                 duration_ms,
@@ -121,7 +118,7 @@ impl Unanswered<'_> {
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
         let duration = self.start.elapsed();
-        self.metrics.cancelled(self.method, self.route, duration);
+        self.route.cancelled(self.method, duration);
         tracing::info!(
             duration_ms = millis(duration),
             "the request was given up before it was answered"

@@ -3,30 +3,36 @@
 //! axum's own `serve` bounds neither the number of connections nor the time a client takes to send
 //! a request's head, so that a few hundred silent sockets would be enough to keep everybody else out.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::body::Body;
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use super::AppState;
 use super::front::Front;
-use super::timer::ConnectionTimer;
+use super::signs::{SignsOfLife, Watched};
 
 /// Connections at once, where the process may open twice as many files; further clients wait in the
 /// queue of the operating system.
 const MAX_CONNECTIONS: u64 = 8_192;
 /// How long a client may take to say its first bytes.
 const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a client may take to send the head of a request, and how long a connection may idle
-/// between two: longer than the idle time of common connection pools would waste file handles,
+/// How long a client may take to send the head of a request or to take a part of an answer, and how
+/// long a connection may idle between two requests: longer than the idle time of common connection pools would waste file handles,
 /// much shorter would cut connections that are just about to be used again.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// How long to wait when no connection can be accepted, as there are no file handles left.
@@ -94,7 +100,7 @@ impl Server {
 /// Where connections come in, and those that are there.
 struct Door {
     acceptor: Acceptor,
-    front: Front,
+    front: Arc<Front>,
     graceful: GracefulShutdown,
 }
 
@@ -106,7 +112,7 @@ impl Door {
                 connections: Arc::new(Semaphore::new(max_connections())),
                 failing_since: None,
             },
-            front: Front::new(state),
+            front: Arc::new(Front::new(state)),
             graceful: GracefulShutdown::new(),
         }
     }
@@ -123,21 +129,13 @@ impl Door {
     }
 
     fn serve(&self, stream: TcpStream, slot: OwnedSemaphorePermit) {
-        let front = self.front.clone();
+        let connection = Arc::new(Connection {
+            front: Arc::clone(&self.front),
+            signs: Arc::default(),
+        });
         let watcher = self.graceful.watcher();
         tokio::spawn(async move {
-            if tokio::time::timeout(FIRST_BYTES_TIMEOUT, says_something(&stream))
-                .await
-                .is_err()
-            {
-                tracing::debug!("a client said nothing");
-                return;
-            }
-            let builder = builder();
-            let connection = builder.serve_connection(TokioIo::new(stream), front);
-            if let Err(error) = watcher.watch(connection.into_owned()).await {
-                tracing::debug!(error, "a connection ended early");
-            }
+            connection.serve(stream, watcher).await;
             drop(slot);
         });
     }
@@ -150,13 +148,50 @@ impl Door {
     }
 }
 
-/// Of one connection, as it has a timer of its own.
+/// A client that is connected.
+struct Connection {
+    front: Arc<Front>,
+    signs: Arc<SignsOfLife>,
+}
+
+impl Connection {
+    async fn serve(self: Arc<Self>, stream: TcpStream, watcher: Watcher) {
+        let Ok(protocol) = timeout(FIRST_BYTES_TIMEOUT, spoken(&stream)).await else {
+            tracing::debug!("a client said nothing");
+            return;
+        };
+        let signs = Arc::clone(&self.signs);
+        let io = TokioIo::new(Watched::new(stream, Arc::clone(&signs)));
+        let service = service_fn(move |request| Arc::clone(&self).answer(request));
+        let builder = builder();
+        let connection = builder.serve_connection(io, service).into_owned();
+        let silence = async {
+            match protocol {
+                Protocol::Http1 => signs.silence(HEAD_TIMEOUT).await,
+                // It is asked whether it is there.
+                Protocol::Http2 => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            ended = watcher.watch(connection) => if let Err(error) = ended {
+                tracing::debug!(error, "a connection ended early");
+            },
+            () = silence => tracing::debug!("a client fell silent"),
+        }
+    }
+
+    async fn answer(
+        self: Arc<Self>,
+        request: hyper::Request<Incoming>,
+    ) -> Result<Response, Infallible> {
+        let _answering = self.signs.answering();
+        Ok(self.front.answer(request.map(Body::new)).await)
+    }
+}
+
 fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(ConnectionTimer::default())
-        .header_read_timeout(HEAD_TIMEOUT);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -184,19 +219,29 @@ fn max_connections() -> usize {
     usize::try_from(connections).unwrap_or(usize::MAX).max(1)
 }
 
+/// What a client speaks.
+enum Protocol {
+    Http1,
+    Http2,
+}
+
 /// Resolves when it is clear which protocol the client speaks. Until then no timer of the
 /// connection's own runs.
-async fn says_something(stream: &TcpStream) {
+async fn spoken(stream: &TcpStream) -> Protocol {
     let mut start = [0; HTTP2_PREFACE.len()];
     // An error or the end of the stream is the connection's to find out.
     while let Ok(read) = stream.peek(&mut start).await {
         let said = start.get(..read).unwrap_or_default();
-        if read == 0 || read == start.len() || !HTTP2_PREFACE.starts_with(said) {
-            return;
+        if said == HTTP2_PREFACE {
+            return Protocol::Http2;
+        }
+        if read == 0 || !HTTP2_PREFACE.starts_with(said) {
+            break;
         }
         // Peeking gives the same bytes at once; there is nothing to wait on for more of them.
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    Protocol::Http1
 }
 
 /// Takes connections, as many at once as allowed.

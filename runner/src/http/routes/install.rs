@@ -113,10 +113,9 @@ async fn to_guest(request: Request<Body>, state: &AppState) -> Result<GuestReque
 
 /// What follows `/v1/installs/{install_id}/http`, as it came.
 fn path_of_guest(path: &str) -> String {
-    match path.splitn(6, '/').nth(5) {
-        Some(rest) => format!("/{rest}"),
-        None => "/".to_owned(),
-    }
+    let mut slashes = path.match_indices('/').map(|(at, _)| at);
+    let rest = slashes.nth(4).and_then(|slash| path.get(slash..));
+    rest.unwrap_or("/").to_owned()
 }
 
 fn answer(response: GuestResponse) -> Result<Response, ApiError> {
