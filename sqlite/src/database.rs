@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use alga_schema::{MigrationStatus, Schema};
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::error::{DriverError, SqliteError};
-use crate::migrate::{MigrationLock, MigrationStatus, Schema, create_private};
+use crate::migrate::{self, MigrationLock, create_private};
 use crate::pool::{Connect, Pool};
 
 /// The log target of the statements that are run. A connection says them, at level TRACE and
@@ -95,16 +96,16 @@ impl Database {
     /// Any number of processes may open the same new file at once.
     ///
     /// # Errors
-    /// [`SchemaTooNew`](SqliteError::SchemaTooNew) when a newer release has migrated the database,
-    /// [`SchemaDiverged`](SqliteError::SchemaDiverged) when a migration it has was changed since.
+    /// [`TooNew`](alga_schema::SchemaError::TooNew) when a newer release has migrated the database,
+    /// [`Diverged`](alga_schema::SchemaError::Diverged) when a migration it has was changed since.
     /// Nothing is done to the schema of such a database, here or by the other methods.
     pub async fn open(schema: Schema, options: Options) -> Result<Self, SqliteError> {
         let migrate = options.migrate_on_open;
         let (database, _lock) = Self::connect(schema, options).await?;
         if migrate {
-            database.schema.up(&database.writer).await?;
+            migrate::up(&database.schema, &database.writer).await?;
         } else {
-            database.schema.applied(&database.writer).await?;
+            migrate::applied(&database.schema, &database.writer).await?;
         }
         Ok(database)
     }
@@ -173,19 +174,19 @@ impl Database {
     /// Applies the migrations that are missing. Safe from several processes at once.
     pub async fn migrate_up(&self) -> Result<(), SqliteError> {
         let _lock = self.lock().await?;
-        self.schema.up(&self.writer).await
+        migrate::up(&self.schema, &self.writer).await
     }
 
     /// Reverts the migrations after `version`, the last one first, and with them what only they can
     /// store; 0 reverts all. Safe from several processes at once.
     pub async fn migrate_down_to(&self, version: i64) -> Result<(), SqliteError> {
         let _lock = self.lock().await?;
-        self.schema.down_to(&self.writer, version).await
+        migrate::down_to(&self.schema, &self.writer, version).await
     }
 
     /// The migrations of this release and whether the database has them. Writes nothing.
     pub async fn migration_status(&self) -> Result<Vec<MigrationStatus>, SqliteError> {
-        self.schema.status(&self.readers).await
+        migrate::status(&self.schema, &self.readers).await
     }
 
     /// Waits for what is going on and closes the database.

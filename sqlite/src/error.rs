@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use alga_schema::SchemaError;
 use rusqlite::ErrorCode;
 
 /// A database that could not be opened or migrated.
@@ -37,37 +38,9 @@ pub enum SqliteError {
         #[source]
         source: io::Error,
     },
-    /// A newer release has migrated the database.
-    #[error(
-        "the {schema} database has schema version {applied}, but this release knows none after {known}; \
-         run a newer release, or revert the newer migrations with it"
-    )]
-    SchemaTooNew {
-        /// Whose database.
-        schema: &'static str,
-        /// The newest version the database has.
-        applied: i64,
-        /// The newest version this release knows.
-        known: i64,
-    },
-    /// A migration the database has is not the one this release has under that version.
-    #[error(
-        "cannot use a {schema} database whose migration {version} is not the one of this release"
-    )]
-    SchemaDiverged {
-        /// Whose database.
-        schema: &'static str,
-        /// The migration's version.
-        version: i64,
-    },
-    /// There is no migration of this version.
-    #[error("the {schema} database has no migration {version}")]
-    UnknownVersion {
-        /// Whose database.
-        schema: &'static str,
-        /// The version asked for.
-        version: i64,
-    },
+    /// The database is not one of this release.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
 }
 
 impl SqliteError {
@@ -77,9 +50,7 @@ impl SqliteError {
             Self::Statement { source, .. } => source.is_passing(),
             Self::Migration { source, .. } => is_passing(source),
             Self::File { .. } => true,
-            Self::SchemaTooNew { .. }
-            | Self::SchemaDiverged { .. }
-            | Self::UnknownVersion { .. } => false,
+            Self::Schema(_) => false,
         }
     }
 }

@@ -10,6 +10,6 @@ mod error;
 mod migrate;
 mod pool;
 
+pub use alga_schema::{MigrationStatus, Schema, SchemaError};
 pub use database::{Database, Location, Options, STATEMENTS, begin};
 pub use error::{DriverError, SqliteError};
-pub use migrate::{MigrationStatus, Schema};

@@ -1,4 +1,4 @@
-//! The history of a schema, and the lock under which it is made.
+//! How a schema is brought up to date, and the lock under which it is made.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -6,183 +6,93 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use alga_schema::{Applied, MigrationStatus, Schema};
 use rusqlite::{Connection, params};
-use sqlx::migrate::{Migration, Migrator};
+use sqlx::migrate::Migration;
 use tokio::task::spawn_blocking;
 
 use crate::database::begin;
 use crate::error::{DriverError, SqliteError};
 use crate::pool::Pool;
 
-/// The migrations of one database, embedded in the binary.
-#[derive(Debug)]
-pub struct Schema {
-    name: &'static str,
-    history: &'static str,
-    migrator: Migrator,
+/// Applies the migrations that are missing. Writes nothing when none is.
+pub(crate) async fn up(schema: &Schema, pool: &Arc<Pool>) -> Result<(), SqliteError> {
+    let applied = applied(schema, pool).await?;
+    let mut versions = Vec::new();
+    for migration in schema.missing(&applied) {
+        run(schema, pool, migration, apply).await?;
+        versions.push(migration.version);
+    }
+    if !versions.is_empty() {
+        tracing::info!(schema = schema.name(), ?versions, "applied migrations");
+    }
+    Ok(())
 }
 
-/// A migration of this release.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MigrationStatus {
-    /// Its version; migrations are applied in the order of their versions.
-    pub version: i64,
-    /// What it is called.
-    pub name: String,
-    /// Whether the database has it.
-    pub applied: bool,
+/// Reverts the migrations after `version`.
+pub(crate) async fn down_to(
+    schema: &Schema,
+    pool: &Arc<Pool>,
+    version: i64,
+) -> Result<(), SqliteError> {
+    let applied = applied(schema, pool).await?;
+    for migration in schema.back_to(version, &applied)? {
+        run(schema, pool, migration, revert).await?;
+    }
+    tracing::info!(schema = schema.name(), version, "reverted migrations");
+    Ok(())
 }
 
-impl Schema {
-    /// The schema called `name`, whose history is kept in the table `history`.
-    pub const fn new(name: &'static str, history: &'static str, migrator: Migrator) -> Self {
-        Self {
-            name,
-            history,
-            migrator,
-        }
-    }
+/// The migrations of this release and whether the database has them.
+pub(crate) async fn status(
+    schema: &Schema,
+    pool: &Arc<Pool>,
+) -> Result<Vec<MigrationStatus>, SqliteError> {
+    Ok(schema.status(&applied(schema, pool).await?))
+}
 
-    /// What the database is called in messages.
-    pub const fn name(&self) -> &'static str {
-        self.name
-    }
+/// What the database has, unless something of it is not as this release has it.
+pub(crate) async fn applied(
+    schema: &Schema,
+    pool: &Arc<Pool>,
+) -> Result<Vec<Applied>, SqliteError> {
+    let table = schema.history();
+    let history = pool.run(move |connection| history(connection, table)).await;
+    let history = history.map_err(|source| SqliteError::Statement {
+        schema: schema.name(),
+        source,
+    })?;
+    schema.check(&history)?;
+    Ok(history)
+}
 
-    /// Applies the migrations that are missing. Writes nothing when none is.
-    pub(crate) async fn up(&self, pool: &Arc<Pool>) -> Result<(), SqliteError> {
-        let applied = self.applied(pool).await?;
-        let missing = self
-            .migrations()
-            .filter(|migration| !applied.contains(&migration.version));
-        let mut versions = Vec::new();
-        for migration in missing {
-            self.run(pool, migration, apply).await?;
-            versions.push(migration.version);
-        }
-        if !versions.is_empty() {
-            tracing::info!(schema = self.name, ?versions, "applied migrations");
-        }
+/// Applies or reverts a migration, and notes it in the history in the same transaction.
+async fn run(
+    schema: &Schema,
+    pool: &Arc<Pool>,
+    migration: &Migration,
+    step: fn(&Connection, &Migration, &'static str) -> rusqlite::Result<()>,
+) -> Result<(), SqliteError> {
+    let (name, table, version) = (schema.name(), schema.history(), migration.version);
+    let migration = migration.clone();
+    let work = move |connection: &mut Connection| {
+        let transaction = begin(connection)?;
+        step(&transaction, &migration, table)?;
+        transaction.commit()?;
         Ok(())
-    }
-
-    /// Reverts the migrations after `version`.
-    pub(crate) async fn down_to(&self, pool: &Arc<Pool>, version: i64) -> Result<(), SqliteError> {
-        let applied = self.applied(pool).await?;
-        if version != 0 && !self.migrator.version_exists(version) {
-            return Err(SqliteError::UnknownVersion {
-                schema: self.name,
-                version,
-            });
-        }
-        let newer = |migration: &&Migration| {
-            migration.version > version && applied.contains(&migration.version)
-        };
-        let mut reverts: Vec<&Migration> = self
-            .migrator
-            .iter()
-            .filter(|migration| migration.migration_type.is_down_migration())
-            .filter(newer)
-            .collect();
-        reverts.sort_by_key(|migration| std::cmp::Reverse(migration.version));
-        for migration in reverts {
-            self.run(pool, migration, revert).await?;
-        }
-        tracing::info!(schema = self.name, version, "reverted migrations");
-        Ok(())
-    }
-
-    /// The migrations of this release and whether the database has them.
-    pub(crate) async fn status(
-        &self,
-        pool: &Arc<Pool>,
-    ) -> Result<Vec<MigrationStatus>, SqliteError> {
-        let applied = self.applied(pool).await?;
-        let of_migration = |migration: &Migration| MigrationStatus {
-            version: migration.version,
-            name: migration.description.clone().into_owned(),
-            applied: applied.contains(&migration.version),
-        };
-        Ok(self.migrations().map(of_migration).collect())
-    }
-
-    /// The versions the database has, unless one is not as this release has it.
-    pub(crate) async fn applied(&self, pool: &Arc<Pool>) -> Result<Vec<i64>, SqliteError> {
-        let table = self.history;
-        let history = pool.run(move |connection| history(connection, table)).await;
-        let history = history.map_err(|source| SqliteError::Statement {
-            schema: self.name,
+    };
+    pool.run(work).await.map_err(|source| match source {
+        DriverError::Statement(source) => SqliteError::Migration {
+            schema: name,
+            version,
             source,
-        })?;
-        self.ensure_not_newer(&history)?;
-        self.ensure_same(&history)?;
-        Ok(history.iter().map(|(version, _)| *version).collect())
-    }
-
-    /// Applies or reverts a migration, and notes it in the history in the same transaction.
-    async fn run(
-        &self,
-        pool: &Arc<Pool>,
-        migration: &Migration,
-        step: fn(&Connection, &Migration, &'static str) -> rusqlite::Result<()>,
-    ) -> Result<(), SqliteError> {
-        let (name, table, version) = (self.name, self.history, migration.version);
-        let migration = migration.clone();
-        let work = move |connection: &mut Connection| {
-            let transaction = begin(connection)?;
-            step(&transaction, &migration, table)?;
-            transaction.commit()?;
-            Ok(())
-        };
-        pool.run(work).await.map_err(|source| match source {
-            DriverError::Statement(source) => SqliteError::Migration {
-                schema: name,
-                version,
-                source,
-            },
-            source => SqliteError::Statement {
-                schema: name,
-                source,
-            },
-        })
-    }
-
-    fn ensure_not_newer(&self, history: &[Applied]) -> Result<(), SqliteError> {
-        let known = self.migrations().map(|migration| migration.version).max();
-        let known = known.unwrap_or_default();
-        match history.last() {
-            Some((newest, _)) if *newest > known => Err(SqliteError::SchemaTooNew {
-                schema: self.name,
-                applied: *newest,
-                known,
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    fn ensure_same(&self, history: &[Applied]) -> Result<(), SqliteError> {
-        let is_ours = |(version, checksum): &&Applied| {
-            self.migrations()
-                .any(|migration| migration.version == *version && *migration.checksum == **checksum)
-        };
-        match history.iter().find(|applied| !is_ours(applied)) {
-            Some((version, _)) => Err(SqliteError::SchemaDiverged {
-                schema: self.name,
-                version: *version,
-            }),
-            None => Ok(()),
-        }
-    }
-
-    /// The migrations that go up, by version.
-    fn migrations(&self) -> impl Iterator<Item = &Migration> {
-        self.migrator
-            .iter()
-            .filter(|migration| migration.migration_type.is_up_migration())
-    }
+        },
+        source => SqliteError::Statement {
+            schema: name,
+            source,
+        },
+    })
 }
-
-/// Version and checksum of a migration that the database has.
-type Applied = (i64, Vec<u8>);
 
 /// What is written in the table of the history, by version; nothing while there is no table.
 fn history(connection: &Connection, table: &'static str) -> Result<Vec<Applied>, DriverError> {
@@ -193,7 +103,12 @@ fn history(connection: &Connection, table: &'static str) -> Result<Vec<Applied>,
     }
     let history = format!("SELECT version, checksum FROM {table} ORDER BY version");
     let mut statement = connection.prepare(&history)?;
-    let applied = statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let applied = statement.query_map((), |row| {
+        Ok(Applied {
+            version: row.get(0)?,
+            checksum: row.get(1)?,
+        })
+    })?;
     Ok(applied.collect::<Result<_, _>>()?)
 }
 

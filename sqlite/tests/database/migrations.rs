@@ -3,7 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::pin::pin;
 
-use alga_sqlite::{Database, DriverError, Options, SqliteError};
+use alga_sqlite::{Database, DriverError, Options, SchemaError, SqliteError};
 use rusqlite::Connection;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -141,7 +141,7 @@ async fn a_target_that_is_no_migration_is_refused() {
     for unknown in [-1, 3] {
         let refused = database.migrate_down_to(unknown).await;
         assert!(
-            matches!(refused, Err(SqliteError::UnknownVersion { version, .. }) if version == unknown),
+            matches!(refused, Err(SqliteError::Schema(SchemaError::UnknownVersion { version, .. })) if version == unknown),
             "{refused:?}"
         );
     }
@@ -193,11 +193,11 @@ async fn a_newer_schema_is_refused_whatever_is_asked() {
     for refused in refusals(&[TABLE], &[TABLE, INDEX]).await {
         let told = matches!(
             refused,
-            SqliteError::SchemaTooNew {
+            SqliteError::Schema(SchemaError::TooNew {
                 schema: "notes",
                 applied: 2,
                 known: 1
-            }
+            })
         );
         assert!(told, "{refused:?}");
         assert!(!refused.is_passing());
@@ -213,10 +213,10 @@ async fn a_migration_that_was_changed_after_it_was_applied_is_refused_whatever_i
     for refused in refusals(&[TABLE, changed], &[TABLE, INDEX]).await {
         let told = matches!(
             refused,
-            SqliteError::SchemaDiverged {
+            SqliteError::Schema(SchemaError::Diverged {
                 schema: "notes",
                 version: 2
-            }
+            })
         );
         assert!(told, "{refused:?}");
         assert!(!refused.is_passing());
@@ -232,10 +232,10 @@ async fn a_migration_that_was_taken_out_after_it_was_applied_is_refused_whatever
     for refused in refusals(&[TABLE, third], &[TABLE, INDEX]).await {
         let told = matches!(
             refused,
-            SqliteError::SchemaDiverged {
+            SqliteError::Schema(SchemaError::Diverged {
                 schema: "notes",
                 version: 2
-            }
+            })
         );
         assert!(told, "{refused:?}");
     }
