@@ -81,3 +81,30 @@ pub struct ListedPage {
     /// Whether the range holds records after these.
     pub more: bool,
 }
+
+impl ListedPage {
+    /// The page that `found` makes, which go on after its end. No more of them is looked at than tells
+    /// that there are more.
+    pub(crate) fn filled<E>(
+        query: &ListQuery,
+        found: impl Iterator<Item = Result<Listed, E>>,
+    ) -> Result<Self, E> {
+        let limit = usize::try_from(query.limit).unwrap_or(usize::MAX);
+        let mut page = Self {
+            items: Vec::new(),
+            more: false,
+        };
+        let mut bytes = 0;
+        for listed in found {
+            let listed = listed?;
+            bytes += listed.size();
+            let full = page.items.len() >= limit || bytes > query.max_bytes;
+            if full && !page.items.is_empty() {
+                page.more = true;
+                break;
+            }
+            page.items.push(listed);
+        }
+        Ok(page)
+    }
+}

@@ -51,7 +51,8 @@
 //! ```
 //!
 //! The crate knows neither Wasmtime nor an HTTP framework, and no registry: who asks it, and where
-//! grants come from, is up to others. SQL is in the `sqlite` folder alone.
+//! grants come from, is up to others. SQL is in the folders `sqlite` and
+//! `postgres` alone.
 
 mod backend;
 mod contract;
@@ -60,6 +61,7 @@ mod gate;
 mod grant;
 mod maintenance;
 mod measured;
+mod postgres;
 mod rate;
 mod refusals;
 mod service;
@@ -71,6 +73,7 @@ mod sqlite;
     reason = "these are tests, exported so that every backend runs the same ones"
 )]
 pub mod suite;
+mod told;
 
 pub use backend::{Backend, ListQuery, ListedPage};
 pub use contract::{
@@ -85,5 +88,6 @@ pub use error::{
 pub use gate::{Actor, Caller, Gate};
 pub use grant::{Access, CAPABILITY, GrantSource, InvalidGrant, Snapshot, StorageGrant};
 pub use maintenance::{AuditFilter, AuditRecord, Counter, Drift, Holding, Maintenance, Removed};
+pub use postgres::PostgresBackend;
 pub use service::{CheckedItem, CheckedList, LocalService, Put, Scope, StorageClient};
 pub use sqlite::SqliteBackend;

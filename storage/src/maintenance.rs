@@ -150,6 +150,8 @@ pub enum Counter {
     Bytes,
     /// Namespaces that hold records.
     Namespaces,
+    /// Bytes that namespaces may use without asking, as far as a database hands them out.
+    Reserved,
     /// Before which no record expires, in milliseconds since 1970. Earlier than the first expiry is
     /// right as well, and no drift.
     NextExpiry,

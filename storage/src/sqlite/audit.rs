@@ -9,15 +9,11 @@ use uuid::Uuid;
 
 use super::error::SqliteError;
 use super::rows;
-use super::state::{Change, Place};
+use super::state::Place;
 use crate::contract::{Namespace, Revision};
 use crate::maintenance::{AuditFilter, AuditRecord, Removed};
 use crate::service::Scope;
-
-/// What the audit calls the removal of expired records.
-const EXPIRE: &str = "expire";
-/// Whom the audit names where expired records were removed.
-const SWEEPER: &str = "system:expiry";
+use crate::told::{Change, EXPIRE, SWEEPER};
 
 /// Gives ids that grow with time and with every call: UUIDs of version 7 (RFC 9562, 5.7).
 #[derive(Debug)]
@@ -261,44 +257,12 @@ impl AuditEntry<'_> {
         (scope.tenant, scope.install, extension, self.namespace)
     }
 
-    /// Says what happened, for a log pipeline. Off unless the target is asked for.
+    /// Says what happened, for a log pipeline.
     pub(super) fn tell(&self, now: Timestamp) {
-        let scope = self.scope;
         for change in &self.changes {
-            tracing::debug!(
-                target: "audit",
-                time = %now,
-                tenant.id = %scope.tenant,
-                install.id = %scope.install,
-                extension.id = %scope.extension,
-                namespace = %self.namespace,
-                key = change.key.as_str(),
-                operation = self.operation,
-                revision_before = change.before.map(Revision::get),
-                revision_after = change.after.map(Revision::get),
-                bytes = change.bytes,
-                actor = %scope.actor,
-                request.id = %scope.request_id,
-                "a record was changed"
-            );
+            change.tell(self.scope, self.namespace, self.operation, now);
         }
     }
-}
-
-/// Says that expired records were removed, for a log pipeline.
-pub(super) fn tell_removal(place: &Place, removed: Removed, now: Timestamp) {
-    tracing::debug!(
-        target: "audit",
-        time = %now,
-        tenant.id = %place.tenant,
-        install.id = %place.install,
-        namespace = %place.namespace,
-        operation = EXPIRE,
-        records = removed.records,
-        bytes = removed.bytes,
-        actor = SWEEPER,
-        "expired records were removed"
-    );
 }
 
 impl Change {

@@ -5,6 +5,7 @@ use alga_model::{InstallId, TenantId, Timestamp};
 use super::state::{Place, Stored};
 use crate::contract::{QuotaName, Quotas, Revision};
 use crate::error::Quota;
+use crate::told::Alert;
 
 /// What has a row of counters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,15 +38,6 @@ pub(super) struct Sheet {
     pub(super) namespace: Counters,
     pub(super) install: Counters,
     pub(super) tenant: Counters,
-}
-
-/// A quota whose use has risen to a part of it that is worth a warning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Alert {
-    pub(super) quota: QuotaName,
-    pub(super) percent: u8,
-    pub(super) used: u64,
-    pub(super) limit: u64,
 }
 
 impl Counted {
@@ -184,46 +176,5 @@ impl Quota {
     /// What grows nothing is never refused, so an install whose quota was lowered can still shrink.
     pub(super) fn is_exceeded(&self) -> bool {
         self.attempted > self.used && self.attempted > self.limit
-    }
-
-    /// The greatest of `percent` that the use has just risen to.
-    fn alert(self, percent: [u8; 2]) -> Option<Alert> {
-        let reaches = |used: u64, percent: u8| {
-            u128::from(used) * 100 >= u128::from(self.limit) * u128::from(percent)
-        };
-        percent
-            .into_iter()
-            .filter(|percent| reaches(self.attempted, *percent) && !reaches(self.used, *percent))
-            .max()
-            .map(|percent| Alert {
-                quota: self.name,
-                percent,
-                used: self.attempted,
-                limit: self.limit,
-            })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_alert_is_raised_once_when_the_use_reaches_a_part() {
-        let alert = |used, attempted| {
-            let quota = Quota {
-                name: QuotaName::BytesPerInstall,
-                limit: 100,
-                used,
-                attempted,
-            };
-            quota.alert([80, 95]).map(|alert| alert.percent)
-        };
-        assert_eq!(alert(70, 79), None);
-        assert_eq!(alert(79, 80), Some(80));
-        assert_eq!(alert(80, 94), None);
-        assert_eq!(alert(94, 95), Some(95));
-        assert_eq!(alert(10, 100), Some(95));
-        assert_eq!(alert(96, 81), None);
     }
 }

@@ -12,6 +12,7 @@ use super::error::SqliteError;
 use super::rows;
 use super::state::Place;
 use crate::maintenance::Removed;
+use crate::told;
 
 /// How much to remove at most.
 #[derive(Debug, Clone, Copy)]
@@ -234,15 +235,9 @@ impl Removals {
 
     /// Says in log and metrics what was removed; `by` says what it was done by.
     pub(super) fn tell(&self, by: &'static str, now: Timestamp) {
-        if self.total.records == 0 {
-            return;
-        }
-        metrics::counter!("alga_storage_expired_removed_total", "by" => by)
-            .increment(self.total.records);
-        metrics::counter!("alga_storage_expired_removed_bytes_total", "by" => by)
-            .increment(self.total.bytes);
+        told::removed(by, self.total);
         for (place, removed) in &self.of_places {
-            audit::tell_removal(place, *removed, now);
+            told::removal(place.tenant, place.install, &place.namespace, *removed, now);
         }
     }
 }

@@ -8,7 +8,7 @@ use alga_sqlite::DriverError;
 use rusqlite::{Connection, Transaction};
 
 use super::audit::{self, AuditEntry, AuditIds};
-use super::counters::{Alert, Counted};
+use super::counters::Counted;
 use super::error::SqliteError;
 use super::expiry::{self, Batch, Removals};
 use super::state::{Judged, State};
@@ -17,6 +17,7 @@ use super::{load, store};
 use crate::contract::{QuotaName, Written};
 use crate::error::{BulkError, Error};
 use crate::service::Scope;
+use crate::told::Alert;
 
 /// What a group clears away on its way, of each of its tenants: expired records vanish where there
 /// is traffic, and no request pays for a backlog.
@@ -246,32 +247,6 @@ impl<'g> Told<'g> {
         }
         for (scope, alert) in &self.alerts {
             alert.tell(scope);
-        }
-    }
-}
-
-impl Alert {
-    fn tell(&self, scope: &Scope) {
-        metrics::counter!("alga_storage_quota_alerts_total", "quota" => self.quota.as_str(), "percent" => self.percent.to_string())
-            .increment(1);
-        macro_rules! event {
-            ($level:ident) => {
-                tracing::$level!(
-                    tenant.id = %scope.tenant,
-                    install.id = %scope.install,
-                    quota = %self.quota,
-                    percent = self.percent,
-                    used = self.used,
-                    limit = self.limit,
-                    "a quota is nearly used up"
-                )
-            };
-        }
-        let [_, critical] = scope.limits.quotas.alert_percent;
-        if self.percent >= critical {
-            event!(warn);
-        } else {
-            event!(info);
         }
     }
 }

@@ -65,35 +65,23 @@ pub(super) fn list(
           AND (expires_at IS NULL OR expires_at > ?8)
         ORDER BY key DESC LIMIT ?9";
     let mut statement = connection.prepare_cached(if query.reverse { REVERSE } else { FORWARD })?;
-    let mut found = statement.query(params![
-        query.include_values,
-        query.include_metadata,
-        place.tenant.as_bytes(),
-        place.install.as_bytes(),
-        place.namespace.as_str(),
-        query.range.lower(),
-        query.range.upper(),
-        now.as_millis(),
-        // One more than the page holds tells whether it is the last one.
-        query.limit.saturating_add(1),
-    ])?;
-    let mut page = ListedPage {
-        items: Vec::new(),
-        more: false,
-    };
-    let mut bytes = 0;
     // Read one by one: a page that is full of large records ends long before its limit.
-    while let Some(row) = found.next()? {
-        let listed = rows::listed(row)?;
-        bytes += listed.size();
-        let full = page.items.len() >= rows::length(query.limit) || bytes > query.max_bytes;
-        if full && !page.items.is_empty() {
-            page.more = true;
-            break;
-        }
-        page.items.push(listed);
-    }
-    Ok(page)
+    let found = statement.query_and_then(
+        params![
+            query.include_values,
+            query.include_metadata,
+            place.tenant.as_bytes(),
+            place.install.as_bytes(),
+            place.namespace.as_str(),
+            query.range.lower(),
+            query.range.upper(),
+            now.as_millis(),
+            // One more than the page holds tells whether it is the last one.
+            query.limit.saturating_add(1),
+        ],
+        rows::listed,
+    )?;
+    ListedPage::filled(query, found)
 }
 
 pub(super) fn usage(

@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 
 use alga_model::{InstallId, TenantId, Timestamp};
 
-use super::counters::{Alert, Counted, Counters, Sheet};
+use super::counters::{Counted, Counters, Sheet};
 use crate::contract::{DeleteRequest, JsonText, Key, Namespace, Record, Revision, Written};
 use crate::error::{BulkError, Error, FailedItem};
 use crate::service::{CheckedItem, Put, Scope};
+use crate::told::{Alert, Change};
 
 /// A namespace of an install.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,15 +62,6 @@ pub(super) struct Judged<T> {
     pub(super) answer: T,
     pub(super) changes: Vec<Change>,
     pub(super) alerts: Vec<Alert>,
-}
-
-/// A mutation for the audit.
-#[derive(Debug, Clone)]
-pub(super) struct Change {
-    pub(super) key: Key,
-    pub(super) before: Option<Revision>,
-    pub(super) after: Option<Revision>,
-    pub(super) bytes: u64,
 }
 
 impl<'g> State<'g> {

@@ -1,0 +1,117 @@
+//! A database that is open.
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection as _, PgConnection, PgPool};
+
+use alga_schema::{MigrationStatus, Schema};
+
+use crate::error::{DriverError, PostgresError};
+use crate::migrate;
+use crate::options::Options;
+
+/// A database that is open.
+///
+/// It connects when it is first used, and again when a connection is lost.
+#[derive(Debug)]
+pub struct Database {
+    schema: Schema,
+    /// What is run after migrations, whenever they are looked at.
+    afterwards: &'static str,
+    pool: PgPool,
+    direct: PgConnectOptions,
+    prepared_statements: bool,
+}
+
+impl Database {
+    /// Opens a database, and brings its schema up to date unless told not to. `afterwards` is run then,
+    /// each time: statements that change nothing where there is nothing to change.
+    ///
+    /// Any number of processes may open the same new database at once.
+    ///
+    /// # Errors
+    /// [`TooNew`](alga_schema::SchemaError::TooNew) when a newer release has migrated the database,
+    /// [`Diverged`](alga_schema::SchemaError::Diverged) when a migration it has was changed since.
+    /// Nothing is done to the schema of such a database, here or by the other methods.
+    pub async fn open(
+        schema: Schema,
+        afterwards: &'static str,
+        options: &Options,
+    ) -> Result<Self, PostgresError> {
+        let database = Self {
+            schema,
+            afterwards,
+            pool: options.pool()?,
+            direct: options.direct()?,
+            prepared_statements: options.prepared_statements,
+        };
+        if options.migrate_on_open {
+            database.migrate_up().await?;
+        } else {
+            database.migration_status().await?;
+        }
+        Ok(database)
+    }
+
+    /// Does something with a connection, in one statement, which is a transaction by itself.
+    ///
+    /// The statement must be one of [`Self::query`]. Where nobody waits for it any more, it may or may
+    /// not be done.
+    pub async fn run<T, E: From<DriverError>>(
+        &self,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut connection = self.pool.acquire().await.map_err(DriverError::from)?;
+        if self.prepared_statements {
+            return work(&mut connection).await;
+        }
+        // A statement is prepared and then run: between the two a pooler would hand the connection to
+        // somebody else, if it were not in a transaction.
+        let mut transaction = connection.begin().await.map_err(DriverError::from)?;
+        let done = work(&mut transaction).await?;
+        transaction.commit().await.map_err(DriverError::from)?;
+        Ok(done)
+    }
+
+    /// Does something with a connection, in a transaction.
+    pub async fn transact<T, E: From<DriverError>>(
+        &self,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut transaction = self.pool.begin().await.map_err(DriverError::from)?;
+        let done = work(&mut transaction).await?;
+        transaction.commit().await.map_err(DriverError::from)?;
+        Ok(done)
+    }
+
+    /// Whether statements may stay prepared; each has to be told.
+    pub const fn prepared_statements(&self) -> bool {
+        self.prepared_statements
+    }
+
+    /// Fails unless the database answers.
+    pub async fn ping(&self) -> Result<(), DriverError> {
+        let mut connection = self.pool.acquire().await?;
+        Ok(connection.ping().await?)
+    }
+
+    /// Applies the migrations that are missing. Safe from several processes at once.
+    pub async fn migrate_up(&self) -> Result<(), PostgresError> {
+        migrate::up(&self.schema, self.afterwards, &self.direct).await
+    }
+
+    /// Reverts the migrations after `version`, the last one first, and with them what only they can
+    /// store; 0 reverts all. Safe from several processes at once.
+    pub async fn migrate_down_to(&self, version: i64) -> Result<(), PostgresError> {
+        migrate::down_to(&self.schema, &self.direct, version).await
+    }
+
+    /// The migrations of this release and whether the database has them. Writes nothing.
+    pub async fn migration_status(&self) -> Result<Vec<MigrationStatus>, PostgresError> {
+        migrate::status(&self.schema, &self.direct).await
+    }
+
+    /// Waits for what is going on and closes the database.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}

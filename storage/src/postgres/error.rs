@@ -1,0 +1,53 @@
+//! The one place that says what a failure of PostgreSQL means to the contract.
+
+use alga_postgres::DriverError;
+
+use crate::error::{BulkError, Error};
+
+/// Any failure inside this folder.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PostgresError {
+    /// A statement failed, or there was no connection for it.
+    #[error("cannot use the storage database")]
+    Driver(#[from] DriverError),
+    /// A row holds what this crate would not have written.
+    #[error("a row of {table} holds no valid {column}")]
+    Inconsistency {
+        table: &'static str,
+        column: &'static str,
+    },
+    /// A function answered what it never does.
+    #[error("a function of the storage database answered {0:?}")]
+    Nonsense(String),
+}
+
+impl PostgresError {
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Driver(error) => error.is_passing(),
+            Self::Inconsistency { .. } | Self::Nonsense(_) => false,
+        }
+    }
+}
+
+impl From<sqlx::Error> for PostgresError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Driver(error.into())
+    }
+}
+
+impl From<PostgresError> for Error {
+    fn from(error: PostgresError) -> Self {
+        if error.is_passing() {
+            Self::Unavailable(error.into())
+        } else {
+            Self::Internal(error.into())
+        }
+    }
+}
+
+impl From<PostgresError> for BulkError {
+    fn from(error: PostgresError) -> Self {
+        Error::from(error).into()
+    }
+}
