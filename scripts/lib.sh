@@ -36,3 +36,16 @@ need_cargo_tool() {
   # Outside the project's own target folder, whose artefacts it must not mix with.
   env -u CARGO_TARGET_DIR cargo install --locked "$1@$2"
 }
+
+# Installs a PostgreSQL server unless there is one, or DATABASE_URL names one.
+need_postgres() {
+  if [ -n "${DATABASE_URL:-}" ] || command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then
+    return
+  fi
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    fail "PostgreSQL 15 or newer is needed: install it (on Debian 'postgresql'), or set DATABASE_URL to a server whose databases may come and go"
+  fi
+  step "Installing PostgreSQL"
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends postgresql
+}

@@ -11,8 +11,6 @@ use rustix::process::geteuid;
 
 /// Who runs it where the tests are run by the superuser, who may not.
 const USER: &str = "postgres";
-/// Where distributions keep the programs of a server, by version.
-const INSTALLED: [&str; 3] = ["/usr/lib/postgresql", "/usr/pgsql", "/opt/homebrew/opt"];
 /// Stops the server when nobody was connected for a while.
 const KEEPER: &str = r#"
 idle=0
@@ -132,19 +130,25 @@ fn program(name: &str) -> Command {
     command
 }
 
-/// The folder of the newest server that is installed.
+/// The folder of the programs: on the path, or those of the newest server that Debian knows.
 fn programs() -> PathBuf {
-    let versions = INSTALLED
-        .iter()
-        .flat_map(|folder| fs::read_dir(folder).into_iter().flatten());
-    let mut found: Vec<_> = versions
-        .filter_map(|version| Some(version.ok()?.path().join("bin")))
+    let path = env::var_os("PATH").unwrap_or_default();
+    let on_path = env::split_paths(&path).find(|folder| folder.join("initdb").exists());
+    on_path
+        .or_else(installed)
+        .expect("there is no PostgreSQL here; install it as scripts/test does, or set DATABASE_URL")
+}
+
+fn installed() -> Option<PathBuf> {
+    let version = |folder: &PathBuf| -> Option<u32> {
+        let folder = folder.parent()?.file_name()?;
+        folder.to_str()?.parse().ok()
+    };
+    let versions = fs::read_dir("/usr/lib/postgresql").ok()?.flatten();
+    versions
+        .map(|version| version.path().join("bin"))
         .filter(|programs| programs.join("initdb").exists())
-        .collect();
-    found.sort();
-    found
-        .pop()
-        .expect("there is no PostgreSQL here; scripts/test installs one, or set DATABASE_URL")
+        .max_by_key(version)
 }
 
 /// Lets whoever runs the server write its folder.

@@ -15,8 +15,8 @@ use crate::error::Error;
 use crate::maintenance::{AuditFilter, AuditRecord, Counter, Drift, Holding, Maintenance, Removed};
 use crate::told;
 
-/// Tenants that are tried before a sweep gives up: some may be swept by another process.
-const TENANTS_TRIED: i64 = 64;
+/// Namespaces whose tenants are tried before a sweep gives up: some may be swept by another process.
+const NAMESPACES_TRIED: i64 = 256;
 
 #[async_trait]
 impl Maintenance for PostgresBackend {
@@ -95,11 +95,16 @@ async fn due_tenants(
     const DUE: &str = "
         SELECT tenant_id FROM ext_storage_usage
         WHERE next_expiry <= coalesce($1, statement_timestamp())
-        GROUP BY tenant_id ORDER BY min(next_expiry) LIMIT $2";
-    let due = statements.of(DUE).bind(now).bind(TENANTS_TRIED);
-    let due = due.fetch_all(connection).await?;
-    let tenant = |row| USAGE.id(row, "tenant_id").map(TenantId::new);
-    due.iter().map(tenant).collect()
+        ORDER BY next_expiry LIMIT $2";
+    let due = statements.of(DUE).bind(now).bind(NAMESPACES_TRIED);
+    let mut tenants = Vec::new();
+    for row in &due.fetch_all(connection).await? {
+        let tenant = TenantId::new(USAGE.id(row, "tenant_id")?);
+        if !tenants.contains(&tenant) {
+            tenants.push(tenant);
+        }
+    }
+    Ok(tenants)
 }
 
 /// Removes expired records of a tenant, unless another process does.

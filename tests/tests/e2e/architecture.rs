@@ -24,7 +24,8 @@ fn sources() -> Vec<(String, String)> {
     }
     let mut found = Vec::new();
     for krate in [
-        "model", "sqlite", "storage", "host-api", "bundles", "registry", "runner",
+        "model", "schema", "sqlite", "postgres", "storage", "host-api", "bundles", "registry",
+        "runner",
     ] {
         walk(&root().join(krate).join("src"), &mut found);
     }
@@ -74,12 +75,15 @@ fn only_in(word: &str, allowed: &[&str]) {
 
 #[test]
 fn sql_is_where_the_databases_are() {
-    for driver in ["rusqlite::", "sqlx::"] {
-        only_in(
-            driver,
-            &["sqlite/src/", "storage/src/sqlite/", "registry/src/sqlite/"],
-        );
-    }
+    let sqlite = ["sqlite/src/", "storage/src/sqlite/", "registry/src/sqlite/"];
+    only_in("rusqlite::", &sqlite);
+    let others = [
+        "schema/src/",
+        "postgres/src/",
+        "storage/src/postgres/",
+        "registry/src/postgres/",
+    ];
+    only_in("sqlx::", &[&sqlite[..], &others].concat());
 }
 
 #[test]
@@ -118,19 +122,22 @@ fn the_time_is_read_by_the_clock_alone() {
 
 #[test]
 fn crates_depend_on_each_other_in_one_direction() {
-    let allowed: [(&str, &[&str]); 7] = [
+    let allowed: [(&str, &[&str]); 9] = [
         ("model", &[]),
-        ("sqlite", &[]),
-        ("storage", &["alga-model", "alga-sqlite"]),
+        ("schema", &[]),
+        ("sqlite", &["alga-schema"]),
+        ("postgres", &["alga-model", "alga-schema"]),
+        ("storage", &["alga-model", "alga-postgres", "alga-sqlite"]),
         ("host-api", &["alga-model", "alga-storage"]),
         ("bundles", &["alga-model"]),
-        ("registry", &["alga-model", "alga-sqlite"]),
+        ("registry", &["alga-model", "alga-postgres", "alga-sqlite"]),
         (
             "runner",
             &[
                 "alga-bundles",
                 "alga-host-api",
                 "alga-model",
+                "alga-postgres",
                 "alga-registry",
                 "alga-sqlite",
                 "alga-storage",

@@ -139,7 +139,7 @@ async fn what_is_there_is_in_the_document() {
     let routes = routes.map(|rest| rest.split('"').nth(1).unwrap());
     // Calls have none in the router.
     let calls = include_str!("../../../runner/src/http/front.rs");
-    let calls = calls.split("=> \"/v1/").skip(1);
+    let calls = calls.split("RouteMetrics::new(\"/v1/").skip(1);
     let calls = calls.map(|rest| rest.split('"').next().unwrap());
     let paths: Vec<_> = routes
         .map(ToOwned::to_owned)

@@ -1,0 +1,44 @@
+//! What only a look into a PostgreSQL, or two of its sessions at once, can show.
+
+#![expect(clippy::unwrap_used, reason = "these are tests")]
+
+mod migrations;
+mod plans;
+mod races;
+
+use std::sync::Arc;
+
+use alga_model::Secret;
+use alga_postgres::Options;
+use alga_storage::suite::Stage;
+use alga_storage::{BulkItem, Guard, Key, PostgresBackend};
+use alga_test_postgres::TestDatabase;
+use sqlx::{Connection as _, PgConnection};
+
+fn options(database: &TestDatabase) -> Options {
+    Options::at(Secret::new(database.url.clone()))
+}
+
+async fn stage_on(database: &TestDatabase) -> (Stage, Arc<PostgresBackend>) {
+    let clock = Stage::clock();
+    let options = options(database);
+    let backend = PostgresBackend::open_with_clock(&options, Arc::clone(&clock) as _);
+    let backend = Arc::new(backend.await.unwrap());
+    (Stage::new(Arc::clone(&backend), clock), backend)
+}
+
+/// A session of its own in the database.
+async fn session(database: &TestDatabase) -> PgConnection {
+    PgConnection::connect(&database.url).await.unwrap()
+}
+
+fn item(key: &str, ttl_seconds: Option<u64>, guard: Guard) -> BulkItem {
+    BulkItem {
+        key: Key::parse(key).unwrap(),
+        value: "1".to_owned(),
+        metadata: None,
+        ttl_seconds,
+        schema_version: None,
+        guard,
+    }
+}
