@@ -7,6 +7,7 @@
 
 mod engine;
 mod measure;
+mod postgres;
 mod report;
 mod session;
 mod soak;
@@ -70,6 +71,7 @@ async fn measure_all() -> anyhow::Result<ExitCode> {
 
 async fn run(session: &mut Session) -> anyhow::Result<()> {
     storage::run(session).await?;
+    postgres::run(session).await?;
     engine::run(session).await
 }
 

@@ -1,13 +1,15 @@
 //! A database that is open.
 
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection as _, PgConnection, PgPool};
+use sqlx::{Connection as _, PgConnection};
 
-use alga_schema::{MigrationStatus, Schema};
+use alga_schema::{DatabaseError, MigrationStatus, Schema};
+use async_trait::async_trait;
 
 use crate::error::{DriverError, PostgresError};
 use crate::migrate;
 use crate::options::Options;
+use crate::pool::Pool;
 
 /// A database that is open.
 ///
@@ -17,7 +19,7 @@ pub struct Database {
     schema: Schema,
     /// What is run after migrations, whenever they are looked at.
     afterwards: &'static str,
-    pool: PgPool,
+    pool: Pool,
     direct: PgConnectOptions,
     prepared_statements: bool,
 }
@@ -60,26 +62,36 @@ impl Database {
         &self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut connection = self.pool.acquire().await.map_err(DriverError::from)?;
-        if self.prepared_statements {
-            return work(&mut connection).await;
+        if !self.prepared_statements {
+            // A statement is prepared and then run: between the two a pooler would hand the connection to
+            // somebody else, if it were not in a transaction.
+            return self.transact(work).await;
         }
-        // A statement is prepared and then run: between the two a pooler would hand the connection to
-        // somebody else, if it were not in a transaction.
-        let mut transaction = connection.begin().await.map_err(DriverError::from)?;
-        let done = work(&mut transaction).await?;
-        transaction.commit().await.map_err(DriverError::from)?;
+        let mut lent = self.pool.get().await?;
+        let done = work(lent.connection()).await?;
+        lent.finish();
         Ok(done)
     }
 
-    /// Does something with a connection, in a transaction.
+    /// Does something with a connection, in a transaction, which is undone where it fails.
     pub async fn transact<T, E: From<DriverError>>(
         &self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut transaction = self.pool.begin().await.map_err(DriverError::from)?;
-        let done = work(&mut transaction).await?;
+        let mut lent = self.pool.get().await?;
+        let mut transaction = lent.connection().begin().await.map_err(DriverError::from)?;
+        let done = match work(&mut transaction).await {
+            Ok(done) => done,
+            Err(failed) => {
+                // Where the connection is lost, the transaction is too.
+                if transaction.rollback().await.is_ok() {
+                    lent.finish();
+                }
+                return Err(failed);
+            }
+        };
         transaction.commit().await.map_err(DriverError::from)?;
+        lent.finish();
         Ok(done)
     }
 
@@ -90,8 +102,10 @@ impl Database {
 
     /// Fails unless the database answers.
     pub async fn ping(&self) -> Result<(), DriverError> {
-        let mut connection = self.pool.acquire().await?;
-        Ok(connection.ping().await?)
+        let mut lent = self.pool.get().await?;
+        lent.connection().ping().await?;
+        lent.finish();
+        Ok(())
     }
 
     /// Applies the migrations that are missing. Safe from several processes at once.
@@ -113,5 +127,29 @@ impl Database {
     /// Waits for what is going on and closes the database.
     pub async fn close(&self) {
         self.pool.close().await;
+    }
+}
+
+/// Boxes what the methods of the same names fail with.
+#[async_trait]
+impl alga_schema::Database for Database {
+    async fn ping(&self) -> Result<(), DatabaseError> {
+        Ok(self.ping().await?)
+    }
+
+    async fn migrate_up(&self) -> Result<(), DatabaseError> {
+        Ok(self.migrate_up().await?)
+    }
+
+    async fn migrate_down_to(&self, version: i64) -> Result<(), DatabaseError> {
+        Ok(self.migrate_down_to(version).await?)
+    }
+
+    async fn migration_status(&self) -> Result<Vec<MigrationStatus>, DatabaseError> {
+        Ok(self.migration_status().await?)
+    }
+
+    async fn close(&self) {
+        self.close().await;
     }
 }

@@ -1,5 +1,7 @@
 //! What a failure of PostgreSQL means.
 
+use std::time::Duration;
+
 use alga_schema::SchemaError;
 use sqlx::error::DatabaseError;
 use sqlx::migrate::MigrateError;
@@ -39,21 +41,29 @@ pub enum PostgresError {
 
 /// Why something could not be done with a database.
 #[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct DriverError(#[from] sqlx::Error);
+pub enum DriverError {
+    /// The database can't be reached, or a statement failed.
+    #[error(transparent)]
+    Statement(#[from] sqlx::Error),
+    /// All connections were in use for too long, or none could be made in that time.
+    #[error("there was no connection to the database in {} ms", .0.as_millis())]
+    NoConnection(Duration),
+    /// The database was closed.
+    #[error("the database is closed")]
+    Closed,
+}
 
 impl DriverError {
     /// Whether it tells of a state (the database is gone, full, busy or being replaced) rather than of a
     /// defect.
     pub fn is_passing(&self) -> bool {
-        match &self.0 {
-            sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed => true,
-            sqlx::Error::Database(error) => is_passing(&**error),
-            _ => false,
+        match self {
+            Self::NoConnection(_) | Self::Closed => true,
+            Self::Statement(error) => match error {
+                sqlx::Error::Io(_) | sqlx::Error::Tls(_) => true,
+                sqlx::Error::Database(error) => is_passing(&**error),
+                _ => false,
+            },
         }
     }
 }

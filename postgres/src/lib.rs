@@ -8,6 +8,7 @@ mod database;
 mod error;
 mod migrate;
 mod options;
+mod pool;
 mod time;
 
 pub use alga_schema::{MigrationStatus, Schema, SchemaError};

@@ -5,15 +5,12 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use alga_model::Secret;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection as _, PgConnection, PgPool};
+use sqlx::postgres::PgConnectOptions;
+
+use crate::pool::Pool;
 
 /// Statements that a connection keeps prepared; there are a few dozen.
 const PREPARED: usize = 128;
-/// A connection that was idle for longer may have been cut without its knowledge, and is asked first
-/// whether it is there. Asking always would double the round trips.
-const TRUSTED: Duration = Duration::from_secs(5);
-
 /// Where a database is and how it is used.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -60,7 +57,7 @@ impl Options {
     }
 
     /// Connects when it is first used.
-    pub(crate) fn pool(&self) -> Result<PgPool, InvalidUrl> {
+    pub(crate) fn pool(&self) -> Result<Pool, InvalidUrl> {
         let options = parsed(&self.url)?;
         let options = if self.prepared_statements {
             self.limited(options).statement_cache_capacity(PREPARED)
@@ -68,19 +65,7 @@ impl Options {
             // Neither does such a pooler take settings of a session.
             options.statement_cache_capacity(0).extra_float_digits(None)
         };
-        let pool = PgPoolOptions::new()
-            .max_connections(self.max_connections.get())
-            .acquire_timeout(self.acquire_timeout)
-            .test_before_acquire(false)
-            .before_acquire(|connection: &mut PgConnection, idle| {
-                Box::pin(async move {
-                    if idle.idle_for > TRUSTED {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            });
-        Ok(pool.connect_lazy_with(options))
+        Ok(Pool::new(options, self))
     }
 
     /// For one session. Its statements may take as long as they do.

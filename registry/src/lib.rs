@@ -76,7 +76,7 @@ pub use install::{
     FormerVersion, Install, InstallEdit, InstallFilter, InstallState, MAX_CONCURRENCY, NewInstall,
 };
 pub use page::{MAX_PAGE_ITEMS, Page, PageRequest};
-pub use registry::Registry;
+pub use registry::{Registry, RegistryDatabase};
 pub use sqlite::SqliteRegistry;
 pub use switches::{Switches, SwitchesEdit};
 pub use tenant::{TenantEdit, TenantSettings};

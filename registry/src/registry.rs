@@ -3,6 +3,7 @@
 use std::fmt;
 
 use alga_model::{ExtensionName, InstallId, TenantId, Timestamp};
+use alga_schema::Database;
 use async_trait::async_trait;
 use serde_json::Value;
 use uuid::Uuid;
@@ -19,6 +20,12 @@ use crate::page::{Page, PageRequest};
 use crate::switches::{Switches, SwitchesEdit};
 use crate::tenant::{TenantEdit, TenantSettings};
 use crate::version::{NewVersion, Registered, Version, VersionKey, VersionSummary};
+
+/// A registry with the database that it is in.
+pub trait RegistryDatabase: Registry {
+    /// The database itself, to migrate, to ask whether it is there, or to close it.
+    fn database(&self) -> &dyn Database;
+}
 
 /// The extensions, versions and installs there are, and what is set for all of them or for the
 /// installs of one tenant.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use alga_bundles::{BundleCache, FetchOptions, LocalStore};
 use alga_host_api::LogLimits;
 use alga_model::{Clock, SystemClock};
-use alga_registry::{AnswerQuota, AnswerQuotas, Registry, SqliteRegistry};
+use alga_registry::{AnswerQuota, AnswerQuotas, Registry, RegistryDatabase, SqliteRegistry};
 use alga_sqlite::Options;
-use alga_storage::{CursorKey, Gate, LocalService, SqliteBackend};
+use alga_storage::{CursorKey, Gate, LocalService, SqliteBackend, StorageDatabase};
 use anyhow::{Context as _, ensure};
 
 use crate::activity::{Activity, ActivityLimits};
@@ -30,9 +30,9 @@ pub struct Stores {
     /// The keys of this deployment.
     pub keys: MasterKeys,
     /// Records, counters and audit.
-    pub storage: Arc<SqliteBackend>,
+    pub storage: Arc<dyn StorageDatabase>,
     /// Extensions, installs and grants.
-    pub registry: Arc<SqliteRegistry>,
+    pub registry: Arc<dyn RegistryDatabase>,
     /// Published bundles.
     pub bundles: Arc<LocalStore>,
 }

@@ -89,7 +89,7 @@ impl Stage {
     pub(crate) fn admin(&self) -> Admin {
         Admin {
             registry: Arc::clone(&self.registry) as _,
-            storage: Arc::clone(&self.storage),
+            storage: Arc::clone(&self.storage) as _,
             installs: self.installs_with(Limits::default()),
             activity: Activity::new(Arc::clone(&self.clock) as _, ActivityLimits::default()),
             clock: Arc::clone(&self.clock) as _,

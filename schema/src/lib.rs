@@ -1,9 +1,13 @@
 //! Which migrations a database has, lacks and must not have: what SQLite and PostgreSQL have in common
 //! of keeping a schema up to date. How a migration is run is up to each of them.
 
+mod database;
+
 use std::cmp::Reverse;
 
 use sqlx::migrate::{Migration, Migrator};
+
+pub use database::{Database, DatabaseError};
 
 /// The migrations of one database, embedded in the binary.
 #[derive(Debug)]

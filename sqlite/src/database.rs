@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use alga_schema::{MigrationStatus, Schema};
+use alga_schema::{DatabaseError, MigrationStatus, Schema};
+use async_trait::async_trait;
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
@@ -256,6 +257,30 @@ impl Database {
             schema: self.schema.name(),
             source,
         })
+    }
+}
+
+/// Boxes what the methods of the same names fail with.
+#[async_trait]
+impl alga_schema::Database for Database {
+    async fn ping(&self) -> Result<(), DatabaseError> {
+        Ok(self.ping().await?)
+    }
+
+    async fn migrate_up(&self) -> Result<(), DatabaseError> {
+        Ok(self.migrate_up().await?)
+    }
+
+    async fn migrate_down_to(&self, version: i64) -> Result<(), DatabaseError> {
+        Ok(self.migrate_down_to(version).await?)
+    }
+
+    async fn migration_status(&self) -> Result<Vec<MigrationStatus>, DatabaseError> {
+        Ok(self.migration_status().await?)
+    }
+
+    async fn close(&self) {
+        self.close().await;
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use alga_schema::Database;
 use async_trait::async_trait;
 
 use crate::contract::{DeleteRequest, Key, KeyRange, Listed, Namespace, Record, Usage, Written};
 use crate::error::{BulkError, Error};
+use crate::maintenance::Maintenance;
 use crate::service::{Put, Scope};
 
 /// A database that holds records, counters and audit.
@@ -53,6 +55,12 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 
     /// What the install holds, from counters.
     async fn usage(&self, scope: &Scope) -> Result<Usage, Error>;
+}
+
+/// A database with all that is asked of it, by guests and by operators.
+pub trait StorageDatabase: Backend + Maintenance {
+    /// The database itself, to migrate, to ask whether it is there, or to close it.
+    fn database(&self) -> &dyn Database;
 }
 
 /// Which records to list and when to stop.

@@ -75,7 +75,7 @@ mod sqlite;
 pub mod suite;
 mod told;
 
-pub use backend::{Backend, ListQuery, ListedPage};
+pub use backend::{Backend, ListQuery, ListedPage, StorageDatabase};
 pub use contract::{
     BulkItem, BulkPutRequest, CursorKey, DeleteRequest, GetManyRequest, GetRequest, Guard,
     InvalidLimits, JsonError, JsonErrorKind, JsonText, Key, KeyRange, LimitOverrides, Limits,

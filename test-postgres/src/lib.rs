@@ -16,7 +16,7 @@ use std::env;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use uuid::Uuid;
 
-pub use server::Server;
+pub use server::{DurableServer, Server};
 
 /// An empty database of its own.
 #[derive(Debug, Clone)]

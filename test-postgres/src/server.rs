@@ -28,6 +28,13 @@ pub struct Server {
     port: u16,
 }
 
+/// A server that keeps what it answered, as one in production does. It stops when this is dropped.
+#[derive(Debug)]
+pub struct DurableServer {
+    server: Server,
+    folder: PathBuf,
+}
+
 impl Server {
     /// The one that all tests share; started if it doesn't run.
     ///
@@ -71,6 +78,13 @@ impl Server {
     }
 
     fn start(folder: &Path) -> Self {
+        // What a test server writes need not outlive the machine; what it promises about order is kept.
+        let server = Self::start_with(folder, "-c fsync=off -c shared_buffers=64MB");
+        keep(&folder.join("data"), server.port);
+        server
+    }
+
+    fn start_with(folder: &Path, settings: &str) -> Self {
         let data = folder.join("data");
         match fs::remove_dir_all(&data) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => panic!("{error}"),
@@ -84,10 +98,9 @@ impl Server {
             .output();
         succeeded("initdb", initialized);
         let port = free_port();
-        // What a test server writes need not outlive the machine; what it promises about order is kept.
         let settings = format!(
-            "-p {port} -h 127.0.0.1 -c unix_socket_directories= -c fsync=off -c max_connections=500 \
-             -c shared_buffers=64MB -c max_wal_size=2GB -c log_lock_waits=on -c deadlock_timeout=200ms"
+            "-p {port} -h 127.0.0.1 -c unix_socket_directories= -c max_connections=500 -c max_wal_size=2GB \
+             -c log_lock_waits=on -c deadlock_timeout=200ms {settings}"
         );
         let started = program("pg_ctl")
             .arg("-D")
@@ -102,8 +115,39 @@ impl Server {
         let started = started.expect("pg_ctl can be run");
         let log = || fs::read_to_string(folder.join("log")).unwrap_or_default();
         assert!(started.success(), "PostgreSQL does not start:\n{}", log());
-        keep(&data, port);
         Self { port }
+    }
+}
+
+impl DurableServer {
+    /// Starts one that nobody else uses.
+    ///
+    /// # Panics
+    /// Where there is no PostgreSQL on this machine.
+    pub fn start() -> Self {
+        let folder = env::temp_dir().join(format!("alga-postgres-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("the folder for temporary files can be written");
+        let server = Server::start_with(&folder, "-c shared_buffers=256MB");
+        Self { server, folder }
+    }
+
+    /// Where whoever may do everything connects.
+    pub fn url(&self) -> String {
+        self.server.url()
+    }
+}
+
+impl Drop for DurableServer {
+    fn drop(&mut self) {
+        let data = self.folder.join("data");
+        let stopped = program("pg_ctl")
+            .arg("-D")
+            .arg(&data)
+            .args(["-m", "immediate", "stop"])
+            .output();
+        // It is gone with the machine's temporary files at the latest.
+        drop(stopped);
+        drop(fs::remove_dir_all(&self.folder));
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use alga_host_api::Request;
 use alga_model::{InstallId, TenantId};
-use alga_registry::{Change, NewInstall, Registry as _};
+use alga_registry::{Change, NewInstall};
 use alga_runner::app::App;
 use alga_storage::{
     BulkError, CheckedList, DeleteRequest, Error, Gate, GetManyRequest, GetRequest, Page, Put,

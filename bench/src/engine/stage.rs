@@ -6,7 +6,7 @@ use std::sync::Arc;
 use alga_bundles::{Limits, Manifest, PublishContext, PublishRequest, pack, publish};
 use alga_host_api::Request;
 use alga_model::{ContentHash, TenantId};
-use alga_registry::{Change, NewInstall, Registry as _, VersionKey};
+use alga_registry::{Change, NewInstall, VersionKey};
 use alga_runner::app::{App, Stores};
 use alga_runner::config::Config;
 use alga_runner::engine::RunLimits;

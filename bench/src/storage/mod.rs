@@ -4,8 +4,9 @@ mod bare;
 mod bulk;
 mod deno;
 mod grown;
+pub(crate) mod install;
 mod read;
-mod sample;
+pub(crate) mod sample;
 mod stage;
 mod write;
 

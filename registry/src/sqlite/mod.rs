@@ -30,7 +30,7 @@ use crate::grant::Grants;
 use crate::idempotency::{self, AnswerQuotas, Claim, Claimed, KeptAnswer, KeyedRequest, Known};
 use crate::install::{Install, InstallEdit, InstallFilter, InstallState, NewInstall};
 use crate::page::{Page, PageRequest};
-use crate::registry::Registry;
+use crate::registry::{Registry, RegistryDatabase};
 use crate::switches::{Switches, SwitchesEdit};
 use crate::tenant::{TenantEdit, TenantSettings};
 use crate::version::{NewVersion, Registered, Version, VersionKey, VersionSummary};
@@ -58,11 +58,6 @@ impl SqliteRegistry {
     /// The database itself, to migrate or to close it.
     pub const fn database(&self) -> &Database {
         &self.database
-    }
-
-    /// Fails unless the database answers.
-    pub async fn ping(&self) -> Result<(), RegistryError> {
-        Ok(self.database.ping().await.map_err(SqliteError::from)?)
     }
 
     fn schema() -> Schema {
@@ -122,6 +117,12 @@ impl SqliteRegistry {
             work(tx, change)
         };
         Ok(self.database.write(work).await?)
+    }
+}
+
+impl RegistryDatabase for SqliteRegistry {
+    fn database(&self) -> &dyn alga_schema::Database {
+        self.database()
     }
 }
 

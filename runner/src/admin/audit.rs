@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use alga_model::{ExtensionName, InstallId, TenantId, Timestamp};
 use alga_registry::{AuditFilter as RegistryFilter, MAX_PAGE_ITEMS, PageRequest, Registry};
-use alga_storage::{AuditFilter as StorageFilter, AuditRecord, Maintenance as _, SqliteBackend};
+use alga_storage::{AuditFilter as StorageFilter, AuditRecord, StorageDatabase};
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
@@ -365,7 +365,7 @@ impl Ordered {
 
 #[derive(Debug)]
 struct StorageAudit {
-    storage: Arc<SqliteBackend>,
+    storage: Arc<dyn StorageDatabase>,
     filter: StorageFilter,
     after: Option<Uuid>,
     limit: u32,

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use alga_bundles::Manifest;
 use alga_model::{Clock, InstallId, TenantId};
 use alga_registry::{Change, Install, InstallEdit, Registry, RegistryError, Version, VersionKey};
-use alga_storage::SqliteBackend;
+use alga_storage::StorageDatabase;
 use futures_util::future::BoxFuture;
 use tracing::Instrument as _;
 
@@ -113,7 +113,7 @@ pub struct Admin {
     /// Extensions, installs and what is set for them.
     pub registry: Arc<dyn Registry>,
     /// Records, counters and audit.
-    pub storage: Arc<SqliteBackend>,
+    pub storage: Arc<dyn StorageDatabase>,
     /// What the process remembers of installs, and must forget when it changes.
     pub installs: Arc<Installs>,
     /// What installs did a moment ago, if this is the process that runs them.

@@ -2,7 +2,7 @@
 
 use alga_model::{InstallId, TenantId};
 use alga_registry::Install;
-use alga_storage::{Actor, Backend as _, Holding, Limits, Maintenance as _, Quotas, Scope, Usage};
+use alga_storage::{Actor, Holding, Limits, Quotas, Scope, Usage};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 

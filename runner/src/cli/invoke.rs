@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use alga_bundles::{Limits, Manifest, pack};
 use alga_host_api::{Header, Request};
 use alga_model::{ContentHash, TenantId};
-use alga_registry::{Config as InstallConfig, NewInstall, Registry as _, VersionKey};
+use alga_registry::{Config as InstallConfig, NewInstall, VersionKey};
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;

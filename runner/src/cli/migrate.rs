@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use alga_sqlite::Database;
+use alga_schema::{Database, DatabaseError};
 use anyhow::ensure;
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -52,7 +52,7 @@ impl Command {
             Self::Status => status(databases).await?,
             Self::Up => {
                 for (_, database) in databases {
-                    database.migrate_up().await?;
+                    database.migrate_up().await.map_err(failed)?;
                 }
                 status(databases).await?;
             }
@@ -66,7 +66,7 @@ impl Command {
                     down.yes,
                     "this loses what only the later migrations can store; say --yes to go on"
                 );
-                database.migrate_down_to(down.to).await?;
+                database.migrate_down_to(down.to).await.map_err(failed)?;
                 status(databases).await?;
             }
         }
@@ -75,10 +75,10 @@ impl Command {
     }
 }
 
-async fn status(databases: [(&str, &Database); 2]) -> anyhow::Result<()> {
+async fn status(databases: [(&str, &dyn Database); 2]) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for (name, database) in databases {
-        for migration in database.migration_status().await? {
+        for migration in database.migration_status().await.map_err(failed)? {
             let applied = if migration.applied {
                 "applied"
             } else {
@@ -96,4 +96,8 @@ async fn status(databases: [(&str, &Database); 2]) -> anyhow::Result<()> {
         ["DATABASE", "VERSION", "NAME", "STATE"],
         &rows,
     )?)
+}
+
+fn failed(error: DatabaseError) -> anyhow::Error {
+    anyhow::Error::from_boxed(error)
 }

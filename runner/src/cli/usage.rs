@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::process::ExitCode;
 
 use alga_model::{InstallId, TenantId};
-use alga_storage::{Drift, Error, Maintenance as _};
+use alga_storage::{Drift, Error};
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use serde::Serialize;

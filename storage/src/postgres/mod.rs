@@ -18,7 +18,7 @@ use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
 use sqlx::{PgConnection, Postgres};
 
-use crate::backend::{Backend, ListQuery, ListedPage};
+use crate::backend::{Backend, ListQuery, ListedPage, StorageDatabase};
 use crate::contract::{DeleteRequest, Key, Namespace, Record, Usage, Written};
 use crate::error::{BulkError, Error};
 use crate::service::{Put, Scope};
@@ -83,12 +83,6 @@ impl PostgresBackend {
         &self.database
     }
 
-    /// Fails unless the database answers.
-    pub async fn ping(&self) -> Result<(), Error> {
-        self.database.ping().await.map_err(PostgresError::from)?;
-        Ok(())
-    }
-
     fn now(&self) -> Option<Time> {
         self.clock.as_ref().map(|clock| Time(clock.now()))
     }
@@ -111,6 +105,12 @@ impl PostgresBackend {
             "_storage_migrations",
             sqlx::migrate!("../migrations/storage/postgres"),
         )
+    }
+}
+
+impl StorageDatabase for PostgresBackend {
+    fn database(&self) -> &dyn alga_schema::Database {
+        self.database()
     }
 }
 

@@ -24,7 +24,7 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 use uuid::Uuid;
 
-use crate::backend::{Backend, ListQuery, ListedPage};
+use crate::backend::{Backend, ListQuery, ListedPage, StorageDatabase};
 use crate::contract::{DeleteRequest, Key, Namespace, Record, Usage, Written};
 use crate::error::{BulkError, Error};
 use crate::maintenance::{AuditFilter, AuditRecord, Drift, Holding, Maintenance, Removed};
@@ -84,12 +84,6 @@ impl SqliteBackend {
         &self.database
     }
 
-    /// Fails unless the database answers.
-    pub async fn ping(&self) -> Result<(), Error> {
-        self.database.ping().await.map_err(SqliteError::from)?;
-        Ok(())
-    }
-
     /// Reads one moment of the database, with the time at which it begins: what has expired since the
     /// request came is not seen any more.
     async fn read<T: Send + 'static>(
@@ -133,6 +127,12 @@ impl SqliteBackend {
             "_storage_migrations",
             sqlx::migrate!("../migrations/storage/sqlite"),
         )
+    }
+}
+
+impl StorageDatabase for SqliteBackend {
+    fn database(&self) -> &dyn alga_schema::Database {
+        self.database()
     }
 }
 

@@ -8,7 +8,7 @@ use alga_bundles::{
     Limits, Manifest, PublishContext, PublishError, PublishRequest, Published, publish,
 };
 use alga_model::ContentHash;
-use alga_registry::{Registry as _, VersionKey};
+use alga_registry::VersionKey;
 use anyhow::Context as _;
 use clap::Args;
 

@@ -11,7 +11,7 @@ mod upgrade;
 use std::process::ExitCode;
 
 use alga_model::{ExtensionName, InstallId, TenantId};
-use alga_registry::{Change, Install, InstallState, Registry as _};
+use alga_registry::{Change, Install, InstallState};
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 

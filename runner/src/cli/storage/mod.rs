@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use alga_model::{Clock, InstallId, TenantId};
-use alga_registry::{Install, InstallState, Registry as _};
+use alga_registry::{Install, InstallState};
 use alga_storage::{
     Actor, Caller, Error, ErrorCode, Gate, Guard, Key, Limits, Namespace, QuotaName, Revision,
 };

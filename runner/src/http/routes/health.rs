@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use alga_schema::Database;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -23,10 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) async fn readyz(State(state): State<AppState>) -> Response {
     let stores = &state.app.stores;
     let (storage, registry) = tokio::join!(
-        tokio::time::timeout(PATIENCE, async { stores.storage.ping().await.is_ok() }),
-        tokio::time::timeout(PATIENCE, async { stores.registry.ping().await.is_ok() }),
+        answers(stores.storage.database()),
+        answers(stores.registry.database()),
     );
-    let (storage, registry) = (storage.unwrap_or(false), registry.unwrap_or(false));
     let draining = state.is_draining();
     let status = if storage && registry && !draining {
         StatusCode::OK
@@ -38,6 +38,12 @@ pub(crate) async fn readyz(State(state): State<AppState>) -> Response {
         Json(json!({ "storage": storage, "registry": registry, "draining": draining })),
     )
         .into_response()
+}
+
+/// Whether a database answers in time.
+async fn answers(database: &dyn Database) -> bool {
+    let answered = tokio::time::timeout(PATIENCE, database.ping()).await;
+    answered.is_ok_and(|answered| answered.is_ok())
 }
 
 /// No such path.

@@ -1,0 +1,118 @@
+//! Connections that are used again.
+//!
+//! Not sqlx's own pool, which asks the server whether a connection is still there whenever one comes back,
+//! in a task of its own: a second round trip for each statement.
+
+use std::time::Duration;
+
+use deadpool::managed::{Manager, Metrics, Object, PoolError, RecycleError, RecycleResult};
+use deadpool::{Runtime, managed};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
+
+use crate::error::DriverError;
+use crate::options::Options;
+
+/// A connection that was idle for longer may have been cut without its knowledge, and is asked first
+/// whether it is there.
+const TRUSTED: Duration = Duration::from_secs(5);
+/// Older ones are replaced, so that connections come to spread over servers that were added.
+const LIFE: Duration = Duration::from_secs(30 * 60);
+
+/// Connections that are used again.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    connections: managed::Pool<Connections>,
+    patience: Duration,
+}
+
+/// A connection of a pool. It goes back to it when it is [finished](Self::finish) with. One that is given up half-way
+/// is closed: nobody knows what is still on its way to it.
+#[derive(Debug)]
+pub(crate) struct Lent(Option<Object<Connections>>);
+
+#[derive(Debug)]
+struct Connections(PgConnectOptions);
+
+impl Pool {
+    /// Connects when it is first used.
+    pub(crate) fn new(database: PgConnectOptions, options: &Options) -> Self {
+        let most = usize::try_from(options.max_connections.get()).unwrap_or(usize::MAX);
+        let patience = options.acquire_timeout;
+        let connections = managed::Pool::builder(Connections(database))
+            .max_size(most)
+            .wait_timeout(Some(patience))
+            .create_timeout(Some(patience))
+            .recycle_timeout(Some(patience))
+            .runtime(Runtime::Tokio1)
+            .build()
+            .expect("timeouts have the runtime they need");
+        Self {
+            connections,
+            patience,
+        }
+    }
+
+    pub(crate) async fn get(&self) -> Result<Lent, DriverError> {
+        let connection = self.connections.get().await;
+        let connection = connection.map_err(|error| match error {
+            PoolError::Backend(source) => DriverError::Statement(source),
+            PoolError::Closed => DriverError::Closed,
+            _ => DriverError::NoConnection(self.patience),
+        })?;
+        Ok(Lent(Some(connection)))
+    }
+
+    /// Gives no connection away any more, and waits for those that are lent.
+    pub(crate) async fn close(&self) {
+        const LOOK: Duration = Duration::from_millis(5);
+        self.connections.close();
+        while self.connections.status().size > 0 {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+impl Manager for Connections {
+    type Type = PgConnection;
+    type Error = sqlx::Error;
+
+    async fn create(&self) -> Result<PgConnection, sqlx::Error> {
+        self.0.connect().await
+    }
+
+    async fn recycle(
+        &self,
+        connection: &mut PgConnection,
+        metrics: &Metrics,
+    ) -> RecycleResult<sqlx::Error> {
+        if metrics.age() > LIFE {
+            return Err(RecycleError::message("it is old"));
+        }
+        if metrics.last_used() > TRUSTED {
+            connection.ping().await?;
+        }
+        Ok(())
+    }
+}
+
+impl Lent {
+    pub(crate) fn connection(&mut self) -> &mut PgConnection {
+        self.0
+            .as_mut()
+            .expect("it is there until it is finished with")
+    }
+
+    /// Nothing is on its way to it any more.
+    pub(crate) fn finish(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            drop(Object::take(connection));
+        }
+    }
+}
