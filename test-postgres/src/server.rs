@@ -15,8 +15,9 @@ const USER: &str = "postgres";
 const KEEPER: &str = r#"
 idle=0
 while sleep 5; do
+    "$1/pg_ctl" -D "$2" status || exit 0
     used=$("$1/psql" -h 127.0.0.1 -p "$3" -U postgres -d postgres -AtX -c \
-        "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'") || exit 0
+        "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'") || used=2
     if [ "$used" -gt 1 ]; then idle=0; else idle=$((idle + 1)); fi
     if [ "$idle" -ge 12 ]; then "$1/pg_ctl" -D "$2" -m immediate stop; exit 0; fi
 done
@@ -204,17 +205,14 @@ fn hand_over(folder: &Path) {
 }
 
 fn keep(data: &Path, port: u16) {
-    let mut keeper = if geteuid().is_root() {
-        let mut command = Command::new("runuser");
-        command.args(["-u", USER, "--", "setsid", "sh"]);
-        command
-    } else {
-        let mut command = Command::new("setsid");
-        command.arg("sh");
-        command
-    };
+    // In a session of its own, as whoever runs the tests may end all that is left of theirs.
+    let mut keeper = Command::new("setsid");
+    keeper.arg("--fork");
+    if geteuid().is_root() {
+        keeper.args(["runuser", "-u", USER, "--"]);
+    }
     let keeper = keeper
-        .args(["-c", KEEPER, "keeper"])
+        .args(["sh", "-c", KEEPER, "keeper"])
         .arg(programs())
         .arg(data)
         .arg(port.to_string())
@@ -222,9 +220,10 @@ fn keep(data: &Path, port: u16) {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .spawn();
+        .status();
     // It outlives this process.
-    drop(keeper.expect("a shell can be run"));
+    let started = keeper.expect("a shell can be run");
+    assert!(started.success(), "nobody would stop the server");
 }
 
 fn free_port() -> u16 {
