@@ -1,7 +1,8 @@
 //! A database that is open.
 
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::postgres::{PgArguments, PgConnectOptions};
+use sqlx::query::Query;
+use sqlx::{Connection as _, PgConnection, Postgres, QueryBuilder};
 
 use alga_schema::{DatabaseError, MigrationStatus, Schema};
 use async_trait::async_trait;
@@ -21,7 +22,29 @@ pub struct Database {
     afterwards: &'static str,
     pool: Pool,
     direct: PgConnectOptions,
-    prepared_statements: bool,
+    statements: Statements,
+}
+
+/// How the statements of a database are sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Statements {
+    stay_prepared: bool,
+}
+
+/// A statement that is being sent.
+pub type Sent<'q> = Query<'q, Postgres, PgArguments>;
+
+impl Statements {
+    /// A statement, to bind its parameters.
+    pub fn of<'q>(self, statement: &'static str) -> Sent<'q> {
+        sqlx::query(statement).persistent(self.stay_prepared)
+    }
+
+    /// A statement that was put together, with its parameters. There should be few different ones, as
+    /// each may stay prepared.
+    pub fn built(self, statement: &mut QueryBuilder<Postgres>) -> Sent<'_> {
+        statement.build().persistent(self.stay_prepared)
+    }
 }
 
 impl Database {
@@ -44,7 +67,9 @@ impl Database {
             afterwards,
             pool: options.pool()?,
             direct: options.direct()?,
-            prepared_statements: options.prepared_statements,
+            statements: Statements {
+                stay_prepared: options.prepared_statements,
+            },
         };
         if options.migrate_on_open {
             database.migrate_up().await?;
@@ -56,13 +81,13 @@ impl Database {
 
     /// Does something with a connection, in one statement, which is a transaction by itself.
     ///
-    /// The statement must be one of [`Self::query`]. Where nobody waits for it any more, it may or may
+    /// The statement must be one of [`Self::statements`]. Where nobody waits for it any more, it may or may
     /// not be done.
     pub async fn run<T, E: From<DriverError>>(
         &self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
     ) -> Result<T, E> {
-        if !self.prepared_statements {
+        if !self.statements.stay_prepared {
             // A statement is prepared and then run: between the two a pooler would hand the connection to
             // somebody else, if it were not in a transaction.
             return self.transact(work).await;
@@ -95,9 +120,9 @@ impl Database {
         Ok(done)
     }
 
-    /// Whether statements may stay prepared; each has to be told.
-    pub const fn prepared_statements(&self) -> bool {
-        self.prepared_statements
+    /// How statements are sent to it.
+    pub const fn statements(&self) -> Statements {
+        self.statements
     }
 
     /// Fails unless the database answers.

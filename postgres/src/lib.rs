@@ -12,7 +12,7 @@ mod pool;
 mod time;
 
 pub use alga_schema::{MigrationStatus, Schema, SchemaError};
-pub use database::Database;
+pub use database::{Database, Sent, Statements};
 pub use error::{DriverError, PostgresError};
 pub use options::{InvalidUrl, Options};
 pub use time::Time;

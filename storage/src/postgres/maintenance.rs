@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use alga_model::{InstallId, TenantId, Timestamp};
-use alga_postgres::Time;
+use alga_postgres::{Statements, Time};
 use async_trait::async_trait;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::error::PostgresError;
 use super::rows::{self, AUDIT, RECORDS, USAGE};
-use super::{PostgresBackend, Statements, read};
+use super::{PostgresBackend, read};
 use crate::error::Error;
 use crate::maintenance::{AuditFilter, AuditRecord, Counter, Drift, Holding, Maintenance, Removed};
 use crate::told;

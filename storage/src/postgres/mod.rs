@@ -12,11 +12,9 @@ mod write;
 use std::sync::Arc;
 
 use alga_model::Clock;
-use alga_postgres::{Database, DriverError, Options, Schema, Time};
+use alga_postgres::{Database, DriverError, Options, Schema, Statements, Time};
 use async_trait::async_trait;
-use sqlx::postgres::PgArguments;
-use sqlx::query::Query;
-use sqlx::{PgConnection, Postgres};
+use sqlx::PgConnection;
 
 use crate::backend::{Backend, ListQuery, ListedPage, StorageDatabase};
 use crate::contract::{DeleteRequest, Key, Namespace, Record, Usage, Written};
@@ -34,21 +32,6 @@ pub struct PostgresBackend {
     database: Database,
     /// Goes before that of the database; for tests.
     clock: Option<Arc<dyn Clock>>,
-}
-
-/// How statements are sent.
-#[derive(Debug, Clone, Copy)]
-struct Statements {
-    stay_prepared: bool,
-}
-
-/// A statement that is being sent.
-type Sent<'q> = Query<'q, Postgres, PgArguments>;
-
-impl Statements {
-    fn of<'q>(self, statement: &'static str) -> Sent<'q> {
-        sqlx::query(statement).persistent(self.stay_prepared)
-    }
 }
 
 impl PostgresBackend {
@@ -92,9 +75,7 @@ impl PostgresBackend {
         &self,
         work: impl AsyncFnOnce(&mut PgConnection, Statements) -> Result<T, PostgresError>,
     ) -> Result<T, PostgresError> {
-        let statements = Statements {
-            stay_prepared: self.database.prepared_statements(),
-        };
+        let statements = self.database.statements();
         let work = async |connection: &mut PgConnection| work(connection, statements).await;
         self.database.run(work).await
     }

@@ -5,10 +5,9 @@
 use std::collections::HashMap;
 
 use alga_model::{InstallId, TenantId};
-use alga_postgres::Time;
+use alga_postgres::{Statements, Time};
 use sqlx::PgConnection;
 
-use super::Statements;
 use super::error::PostgresError;
 use super::rows::{self, USAGE};
 use crate::backend::{ListQuery, ListedPage};

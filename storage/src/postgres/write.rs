@@ -1,7 +1,7 @@
 //! The two functions that write. One call is one transaction and, but near a quota, all it takes.
 
 use alga_model::Timestamp;
-use alga_postgres::Time;
+use alga_postgres::{Sent, Statements, Time};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
@@ -9,7 +9,6 @@ use sqlx::postgres::PgRow;
 
 use super::error::PostgresError;
 use super::rows::RECORDS;
-use super::{Sent, Statements};
 use crate::contract::{
     DeleteRequest, Guard, JsonText, Key, Namespace, QuotaName, Quotas, Record, Revision, Written,
 };
