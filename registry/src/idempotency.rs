@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use alga_model::{ContentHash, InstallId, TenantId, Timestamp};
+use alga_model::{ContentHash, ErrorChain, InstallId, TenantId, Timestamp};
 use uuid::Uuid;
 
 use crate::bounds::ensure;
@@ -128,13 +128,13 @@ impl fmt::Display for IdempotencyKey {
 }
 
 impl Claim {
-    /// A new right to answer `request`, whose install is one of `tenant`.
-    pub(crate) fn to(request: &KeyedRequest, tenant: TenantId) -> Self {
+    /// The right to answer `request`, whose install is one of `tenant`, under a new `id`.
+    pub(crate) fn of(request: &KeyedRequest, tenant: TenantId, id: Uuid) -> Self {
         Self {
             install: request.install,
             tenant,
             key: request.key.clone(),
-            id: Uuid::now_v7(),
+            id,
         }
     }
 }
@@ -164,6 +164,17 @@ impl KeptAnswer {
 pub(crate) fn ensure_removal_limit(limit: u32) -> Result<(), RegistryError> {
     let fits = (1..=MAX_ANSWERS_REMOVAL).contains(&limit);
     ensure(fits, "limit", "1 to 10000")
+}
+
+/// Tells that answers of an uninstalled install are still there. Nobody is answered with them any more,
+/// and they are over within a day.
+pub(crate) fn tell_kept_for_now(install: InstallId, error: &RegistryError) {
+    tracing::warn!(
+        install.id = %install,
+        error = %ErrorChain(error),
+        error.blame = "host",
+        "the answers of an uninstalled install are removed later"
+    );
 }
 
 #[cfg(test)]

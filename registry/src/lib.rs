@@ -50,9 +50,11 @@ mod extension;
 mod grant;
 mod idempotency;
 mod install;
+mod json;
 mod limits;
 mod page;
 mod registry;
+mod rows;
 mod sqlite;
 #[cfg(feature = "suite")]
 pub mod suite;

@@ -29,6 +29,11 @@ impl<K> PageRequest<K> {
         }
     }
 
+    /// What a backend fetches: one item more than asked for, which tells whether there is a next page.
+    pub(crate) fn lookahead(&self) -> i64 {
+        i64::from(self.limit) + 1
+    }
+
     pub(crate) fn ensure_valid(&self) -> Result<(), RegistryError> {
         ensure(
             (1..=MAX_PAGE_ITEMS).contains(&self.limit),

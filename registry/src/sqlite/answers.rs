@@ -1,18 +1,19 @@
 //! Statements about requests that are answered once.
 
 use alga_model::{InstallId, TenantId, Timestamp};
-use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 use uuid::Uuid;
 
 use super::error::SqliteError;
-use super::{find_one, rows};
+use super::find_one;
 use crate::error::{RegistryError, Resource};
 use crate::idempotency::{
     AnswerQuota, AnswerQuotas, Claim, Claimed, KeptAnswer, KeyedRequest, Known,
 };
+use crate::rows;
 
 /// A content is read only where it is to be given.
-const FIND: &str = "SELECT rowid, request, expires_at, status, bytes,
+const FIND: &str = "SELECT claim, request, expires_at, status, bytes,
         CASE WHEN request = ?3 AND expires_at > ?4 THEN answer END AS answer
     FROM registry_answers WHERE install_id = ?1 AND key = ?2";
 const TENANT: &str =
@@ -45,9 +46,9 @@ struct Owner<'a> {
 }
 
 const COUNT_OF_INSTALL: &str =
-    "SELECT answers, bytes FROM registry_answer_counts WHERE kind = 'install' AND id = ?1";
+    "SELECT id, answers, bytes FROM registry_answer_counts WHERE kind = 'install' AND id = ?1";
 const COUNT_OF_TENANT: &str =
-    "SELECT answers, bytes FROM registry_answer_counts WHERE kind = 'tenant' AND id = ?1";
+    "SELECT id, answers, bytes FROM registry_answer_counts WHERE kind = 'tenant' AND id = ?1";
 const FORGET_OLDEST_OF_INSTALL: &str = "DELETE FROM registry_answers WHERE rowid =
     (SELECT rowid FROM registry_answers WHERE install_id = ?1 AND status IS NOT NULL
         ORDER BY expires_at LIMIT 1)";
@@ -90,7 +91,7 @@ pub(super) fn claim(
     if let Some(known) = find(tx, request, now)? {
         return Ok(Claimed::Known(known));
     }
-    let claim = Claim::to(request, tenant);
+    let claim = Claim::of(request, tenant, Uuid::now_v7());
     tx.prepare_cached(CLAIM)?.execute(params![
         claim.install.as_bytes(),
         claim.tenant.as_bytes(),
@@ -103,13 +104,11 @@ pub(super) fn claim(
 }
 
 fn tenant_of(tx: &Transaction<'_>, install: InstallId) -> Result<TenantId, SqliteError> {
-    let id = |row: &rusqlite::Row<'_>| row.get("tenant_id").map(Uuid::from_bytes);
-    let mut statement = tx.prepare_cached(TENANT)?;
-    let found = statement.query_row([install.as_bytes()], id).optional()?;
+    let found = find_one(tx, TENANT, [install.as_bytes()], rows::tenant_id)?;
     let tenant = found.ok_or(RegistryError::NotFound {
         what: Resource::Install,
     })?;
-    Ok(TenantId::new(tenant))
+    Ok(tenant)
 }
 
 /// Keeps the answer to a request, if it is still the caller's to answer.
@@ -161,13 +160,9 @@ impl<'a> Owner<'a> {
     /// this costs no more in the long run than keeping them did.
     fn make_room(&self, tx: &Transaction<'_>, quota: AnswerQuota) -> Result<(), SqliteError> {
         loop {
-            let read = |row: &rusqlite::Row<'_>| {
-                Ok(AnswerQuota {
-                    answers: row.get("answers")?,
-                    bytes: row.get("bytes")?,
-                })
-            };
-            let used = tx.prepare_cached(self.count)?.query_row([self.id], read)?;
+            let overcounted = || rows::overcounted_answers(Uuid::from_bytes(*self.id));
+            let used = find_one(tx, self.count, [self.id], rows::kept_answers)?;
+            let used = used.ok_or_else(overcounted)?;
             let give_way = if used.answers > quota.answers {
                 self.forget_oldest
             } else if used.bytes > quota.bytes {
@@ -177,12 +172,7 @@ impl<'a> Owner<'a> {
             };
             if tx.prepare_cached(give_way)?.execute([self.id])? == 0 {
                 // More are counted than there are: a fault, which must not go on for ever.
-                return Err(RegistryError::Inconsistency {
-                    table: "registry_answer_counts",
-                    column: "answers",
-                    key: Uuid::from_bytes(*self.id).to_string(),
-                }
-                .into());
+                return Err(overcounted().into());
             }
         }
     }

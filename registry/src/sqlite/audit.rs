@@ -4,10 +4,12 @@ use alga_model::{ExtensionName, InstallId, TenantId, Timestamp};
 use rusqlite::{Connection, Transaction, params};
 
 use super::error::SqliteError;
-use super::{find_all, json_text, lookahead, rows};
+use super::find_all;
 use crate::audit::{AuditAction, AuditEntry, AuditFilter, AuditOrder, AuditRecord};
 use crate::change::Change;
+use crate::json;
 use crate::page::{Page, PageRequest};
+use crate::rows;
 
 const INSERT: &str = "INSERT INTO registry_audit
     (at, actor, request_id, action, tenant_id, install_id, extension, details)
@@ -33,7 +35,7 @@ pub(super) fn record(
         entry.tenant.as_ref().map(TenantId::as_bytes),
         entry.install.as_ref().map(InstallId::as_bytes),
         entry.extension.map(ExtensionName::as_str),
-        json_text(&entry.details)?,
+        json::text(&entry.details)?,
     ])?;
     Ok(())
 }
@@ -56,7 +58,7 @@ pub(super) fn list(
         filter.action.map(AuditAction::as_str),
         filter.since.map(Timestamp::as_millis),
         filter.until.map(Timestamp::as_millis),
-        lookahead(page.limit),
+        page.lookahead(),
     ];
     let found = find_all(connection, &page_sql(filter), params, rows::audit_record)?;
     Ok(Page::from_lookahead(

@@ -5,9 +5,10 @@ use rusqlite::{Connection, Transaction, params};
 use uuid::Uuid;
 
 use super::error::SqliteError;
-use super::{find_all, find_one, lookahead, rows};
+use super::{find_all, find_one};
 use crate::extension::{Extension, ExtensionKey};
 use crate::page::{Page, PageRequest};
+use crate::rows;
 
 const BY_ID: &str = "SELECT id, name, publisher, created_at FROM registry_extensions WHERE id = ?1";
 const BY_NAME: &str =
@@ -34,7 +35,7 @@ pub(super) fn list(
     page: &PageRequest<ExtensionName>,
 ) -> Result<Page<Extension, ExtensionName>, SqliteError> {
     let after = page.after.as_ref().map_or("", ExtensionName::as_str);
-    let params = params![after, lookahead(page.limit)];
+    let params = params![after, page.lookahead()];
     let found = find_all(connection, PAGE, params, rows::extension)?;
     Ok(Page::from_lookahead(
         found,

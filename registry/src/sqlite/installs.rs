@@ -2,20 +2,20 @@
 
 use alga_model::{InstallId, TenantId};
 use rusqlite::types::ToSqlOutput;
-use rusqlite::{Connection, Row, Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 use uuid::Uuid;
 
 use super::error::SqliteError;
-use super::{
-    answers, audit, extensions, find_all, find_one, json_text, lookahead, rows, switches, versions,
-};
+use super::{BEFORE_EVERY_ID, answers, audit, extensions, find_all, find_one, switches, versions};
 use crate::audit::{AuditAction, AuditEntry};
 use crate::change::Change;
 use crate::error::{RegistryError, Resource};
 use crate::extension::ExtensionKey;
 use crate::grant::Grants;
 use crate::install::{Install, InstallEdit, InstallFilter, InstallState, NewInstall};
+use crate::json;
 use crate::page::{MAX_PAGE_ITEMS, Page, PageRequest};
+use crate::rows;
 use crate::version::{Version, VersionKey};
 
 /// Selects installs as `rows::install` reads them, followed by a literal condition.
@@ -70,12 +70,12 @@ pub(super) fn list(
         ExtensionKey::Name(name) => ToSqlOutput::from(name.as_str()),
     });
     let params = params![
-        after.map_or(rows::BEFORE_EVERY_ID, |id| id.as_bytes()),
+        after.map_or(BEFORE_EVERY_ID, |id| id.as_bytes()),
         filter.tenant.as_ref().map(TenantId::as_bytes),
         extension,
-        filter.tenants.as_ref().map(json_text).transpose()?,
-        filter.installs.as_ref().map(json_text).transpose()?,
-        lookahead(page.limit),
+        filter.tenants.as_ref().map(json::text).transpose()?,
+        filter.installs.as_ref().map(json::text).transpose()?,
+        page.lookahead(),
     ];
     let found = find_all(connection, &page_sql(filter), params, rows::install)?;
     Ok(Page::from_lookahead(
@@ -186,15 +186,19 @@ pub(super) fn that_need(
     tx: &Transaction<'_>,
     version: &Version,
 ) -> Result<Vec<InstallId>, SqliteError> {
-    let id = |row: &Row<'_>| Ok(InstallId::new(Uuid::from_bytes(row.get("id")?)));
     let of_version = params![
         version.extension_id.as_bytes(),
         version.id.as_bytes(),
         MAX_PAGE_ITEMS
     ];
-    let mut found = find_all(tx, OF_VERSION, of_version, id)?;
+    let mut found = find_all(tx, OF_VERSION, of_version, rows::install_id)?;
     let of_former = params![version.id.as_bytes(), MAX_PAGE_ITEMS];
-    found.extend(find_all(tx, OF_FORMER_VERSION, of_former, id)?);
+    found.extend(find_all(
+        tx,
+        OF_FORMER_VERSION,
+        of_former,
+        rows::install_id,
+    )?);
     found.truncate(MAX_PAGE_ITEMS as usize);
     Ok(found)
 }
@@ -208,9 +212,9 @@ fn insert(tx: &Transaction<'_>, install: &Install) -> Result<(), SqliteError> {
         install.version_id.as_bytes(),
         install.state.as_str(),
         install.allow_envelope_config,
-        json_text(install.config.as_map())?,
-        json_text(&install.grants)?,
-        install.limits.as_ref().map(json_text).transpose()?,
+        json::text(install.config.as_map())?,
+        json::text(&install.grants)?,
+        install.limits.as_ref().map(json::text).transpose()?,
         install.generation,
         install.created_at.as_millis(),
         install.updated_at.as_millis(),
@@ -225,14 +229,16 @@ fn update(tx: &Transaction<'_>, install: &Install) -> Result<(), SqliteError> {
         install.id.as_bytes(),
         install.state.as_str(),
         install.allow_envelope_config,
-        json_text(install.config.as_map())?,
-        json_text(&install.grants)?,
-        install.limits.as_ref().map(json_text).transpose()?,
+        json::text(install.config.as_map())?,
+        json::text(&install.grants)?,
+        install.limits.as_ref().map(json::text).transpose()?,
         install.generation,
         install.updated_at.as_millis(),
         install.version_id.as_bytes(),
         former.map(|former| former.version_id.as_bytes()),
-        former.map(|former| json_text(&former.grants)).transpose()?,
+        former
+            .map(|former| json::text(&former.grants))
+            .transpose()?,
         install.concurrency,
     ])?;
     Ok(())

@@ -10,12 +10,12 @@ mod extensions;
 mod installs;
 #[cfg(test)]
 mod plan;
-mod rows;
+mod row;
 mod switches;
 mod tenants;
 mod versions;
 
-use alga_model::{ErrorChain, ExtensionName, InstallId, TenantId, Timestamp};
+use alga_model::{ExtensionName, InstallId, TenantId, Timestamp};
 use alga_sqlite::{Database, Options, Schema};
 use async_trait::async_trait;
 use rusqlite::{Connection, Params, Row, Transaction};
@@ -31,9 +31,13 @@ use crate::idempotency::{self, AnswerQuotas, Claim, Claimed, KeptAnswer, KeyedRe
 use crate::install::{Install, InstallEdit, InstallFilter, InstallState, NewInstall};
 use crate::page::{Page, PageRequest};
 use crate::registry::{Registry, RegistryDatabase};
+use crate::rows;
 use crate::switches::{Switches, SwitchesEdit};
 use crate::tenant::{TenantEdit, TenantSettings};
 use crate::version::{NewVersion, Registered, Version, VersionKey, VersionSummary};
+
+/// Sorts before every id.
+const BEFORE_EVERY_ID: &[u8] = &[];
 
 /// A [`Registry`] in SQLite.
 ///
@@ -85,13 +89,7 @@ impl SqliteRegistry {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(error) => {
-                    let error = RegistryError::from(error);
-                    tracing::warn!(
-                        install.id = %install,
-                        error = %ErrorChain(&error),
-                        error.blame = "host",
-                        "the answers of an uninstalled install are removed later"
-                    );
+                    idempotency::tell_kept_for_now(install, &error.into());
                     return;
                 }
             }
@@ -362,9 +360,10 @@ fn find_one<T>(
     connection: &Connection,
     sql: &str,
     params: impl Params,
-    read: fn(&Row<'_>) -> Result<T, SqliteError>,
+    read: fn(&dyn rows::Row) -> Result<T, RegistryError>,
 ) -> Result<Option<T>, SqliteError> {
     let mut statement = connection.prepare_cached(sql)?;
+    let read = |row: &Row<'_>| Ok(read(row)?);
     statement.query_and_then(params, read)?.next().transpose()
 }
 
@@ -373,22 +372,9 @@ fn find_all<T>(
     connection: &Connection,
     sql: &str,
     params: impl Params,
-    read: fn(&Row<'_>) -> Result<T, SqliteError>,
+    read: fn(&dyn rows::Row) -> Result<T, RegistryError>,
 ) -> Result<Vec<T>, SqliteError> {
     let mut statement = connection.prepare_cached(sql)?;
+    let read = |row: &Row<'_>| Ok(read(row)?);
     statement.query_and_then(params, read)?.collect()
-}
-
-/// What a listing fetches: one row more than asked for, which tells whether there is a next page.
-fn lookahead(limit: u32) -> i64 {
-    i64::from(limit) + 1
-}
-
-fn json_text(value: &impl serde::Serialize) -> Result<String, SqliteError> {
-    serde_json::to_string(value).map_err(|error| {
-        RegistryError::Internal {
-            source: error.into(),
-        }
-        .into()
-    })
 }

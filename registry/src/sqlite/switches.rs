@@ -4,9 +4,11 @@ use alga_model::Timestamp;
 use rusqlite::{Connection, Transaction, params};
 
 use super::error::SqliteError;
-use super::{audit, find_one, json_text, rows};
+use super::{audit, find_one};
 use crate::audit::AuditEntry;
 use crate::change::Change;
+use crate::json;
+use crate::rows;
 use crate::switches::{Switches, SwitchesEdit};
 
 const FIND: &str = "SELECT storage, allowed_extensions, generation, updated_at
@@ -45,7 +47,7 @@ fn save(tx: &Transaction<'_>, switches: &Switches) -> Result<(), SqliteError> {
     let allowed = switches.allowed_extensions.as_ref();
     tx.prepare_cached(SAVE)?.execute(params![
         switches.storage,
-        allowed.map(json_text).transpose()?,
+        allowed.map(json::text).transpose()?,
         switches.generation,
         switches.updated_at.map(Timestamp::as_millis),
     ])?;

@@ -4,10 +4,12 @@ use alga_model::{TenantId, Timestamp};
 use rusqlite::{Connection, Transaction, params};
 
 use super::error::SqliteError;
-use super::{audit, find_all, find_one, json_text, lookahead, rows};
+use super::{BEFORE_EVERY_ID, audit, find_all, find_one};
 use crate::audit::AuditEntry;
 use crate::change::Change;
+use crate::json;
 use crate::page::{Page, PageRequest};
+use crate::rows;
 use crate::tenant::{TenantEdit, TenantSettings};
 
 const BY_ID: &str = "SELECT tenant_id, storage, limits, generation, updated_at
@@ -39,8 +41,8 @@ pub(super) fn list(
     page: PageRequest<TenantId>,
 ) -> Result<Page<TenantSettings, TenantId>, SqliteError> {
     let after = page.after.as_ref();
-    let after = after.map_or(rows::BEFORE_EVERY_ID, |id| id.as_bytes());
-    let params = params![after, lookahead(page.limit)];
+    let after = after.map_or(BEFORE_EVERY_ID, |id| id.as_bytes());
+    let params = params![after, page.lookahead()];
     let found = find_all(connection, PAGE, params, rows::tenant_settings)?;
     Ok(Page::from_lookahead(
         found,
@@ -72,7 +74,7 @@ fn save(tx: &Transaction<'_>, settings: &TenantSettings) -> Result<(), SqliteErr
     tx.prepare_cached(SAVE)?.execute(params![
         settings.tenant.as_bytes(),
         settings.storage,
-        settings.limits.as_ref().map(json_text).transpose()?,
+        settings.limits.as_ref().map(json::text).transpose()?,
         settings.generation,
         settings.updated_at.map(Timestamp::as_millis),
     ])?;

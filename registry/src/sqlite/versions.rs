@@ -4,12 +4,13 @@ use rusqlite::{Connection, Transaction, params};
 use uuid::Uuid;
 
 use super::error::SqliteError;
-use super::{audit, extensions, find_all, find_one, installs, lookahead, rows};
+use super::{audit, extensions, find_all, find_one, installs};
 use crate::audit::AuditEntry;
 use crate::change::Change;
 use crate::error::{RegistryError, Resource};
 use crate::extension::{Extension, ExtensionKey};
 use crate::page::{Page, PageRequest};
+use crate::rows;
 use crate::version::{NewVersion, Registered, Version, VersionKey, VersionSummary};
 
 /// Selects versions as `rows::version` reads them, followed by a literal condition.
@@ -68,7 +69,7 @@ pub(super) fn list(
 ) -> Result<Page<VersionSummary, Uuid>, SqliteError> {
     let before = page.after.as_ref();
     let before = before.map_or(AFTER_EVERY_ID, |id| id.as_bytes());
-    let params = params![extension_id.as_bytes(), before, lookahead(page.limit)];
+    let params = params![extension_id.as_bytes(), before, page.lookahead()];
     let found = find_all(connection, PAGE, params, rows::version_summary)?;
     Ok(Page::from_lookahead(
         found,
