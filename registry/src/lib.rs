@@ -9,7 +9,7 @@
 //! each.
 //!
 //! [`Registry`] is what every backend does and promises; [`SqliteRegistry`] keeps it in a SQLite
-//! file or in memory.
+//! file or in memory, [`PostgresRegistry`] in PostgreSQL.
 //!
 //! ```
 //! use alga_model::{Clock, ContentHash, SystemClock, TenantId};
@@ -53,6 +53,7 @@ mod install;
 mod json;
 mod limits;
 mod page;
+mod postgres;
 mod registry;
 mod rows;
 mod sqlite;
@@ -78,6 +79,7 @@ pub use install::{
     FormerVersion, Install, InstallEdit, InstallFilter, InstallState, MAX_CONCURRENCY, NewInstall,
 };
 pub use page::{MAX_PAGE_ITEMS, Page, PageRequest};
+pub use postgres::PostgresRegistry;
 pub use registry::{Registry, RegistryDatabase};
 pub use sqlite::SqliteRegistry;
 pub use switches::{Switches, SwitchesEdit};

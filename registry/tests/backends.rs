@@ -2,8 +2,11 @@
 
 use std::ops::Deref;
 
-use alga_registry::{Registry, SqliteRegistry, registry_suite};
+use alga_model::Secret;
+use alga_postgres::PostgresError;
+use alga_registry::{PostgresRegistry, Registry, SqliteRegistry, registry_suite};
 use alga_sqlite::{Options, SqliteError};
+use alga_test_postgres::TestDatabase;
 use tempfile::TempDir;
 
 registry_suite!(
@@ -11,6 +14,12 @@ registry_suite!(
     Box::new(SqliteRegistry::open(Options::memory()).await?)
 );
 registry_suite!(sqlite_file, FileRegistry::open().await?);
+registry_suite!(postgres, Box::new(on_postgres().await?));
+
+async fn on_postgres() -> Result<PostgresRegistry, PostgresError> {
+    let database = TestDatabase::create().await;
+    PostgresRegistry::open(&alga_postgres::Options::at(Secret::new(database.url))).await
+}
 
 /// A registry in a file that is removed with it.
 struct FileRegistry {

@@ -310,6 +310,10 @@ pub async fn an_unknown_extension_or_version_is_not_found(registry: &dyn Registr
             version: "1.0.1".to_owned(),
         },
         VersionKey::Named {
+            name: name("notes"),
+            version: "1.0.0\0".to_owned(),
+        },
+        VersionKey::Named {
             name: name("other"),
             version: "1.0.0".to_owned(),
         },

@@ -1,0 +1,53 @@
+//! The one place that says what a failure of PostgreSQL means to the registry.
+
+use alga_postgres::DriverError;
+
+use crate::error::RegistryError;
+
+/// Any failure inside this folder.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PostgresError {
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    #[error(transparent)]
+    Refused(#[from] RegistryError),
+}
+
+impl From<sqlx::Error> for PostgresError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Driver(error.into())
+    }
+}
+
+impl From<PostgresError> for RegistryError {
+    fn from(error: PostgresError) -> Self {
+        match error {
+            PostgresError::Driver(error) if error.is_passing() => Self::Unavailable {
+                source: error.into(),
+            },
+            PostgresError::Driver(error) => Self::Internal {
+                source: error.into(),
+            },
+            PostgresError::Refused(error) => error,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_that_passes_is_unavailable_and_a_defect_is_internal() {
+        let passing = RegistryError::from(PostgresError::from(sqlx::Error::PoolClosed));
+        assert!(
+            matches!(passing, RegistryError::Unavailable { .. }),
+            "{passing:?}"
+        );
+        let defect = RegistryError::from(PostgresError::from(sqlx::Error::RowNotFound));
+        assert!(
+            matches!(defect, RegistryError::Internal { .. }),
+            "{defect:?}"
+        );
+    }
+}
