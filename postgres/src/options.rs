@@ -56,6 +56,13 @@ impl Options {
         }
     }
 
+    /// Fails unless the URLs are some.
+    pub fn check(&self) -> Result<(), InvalidUrl> {
+        parsed(&self.url)?;
+        self.direct()?;
+        Ok(())
+    }
+
     /// Connects when it is first used.
     pub(crate) fn pool(&self) -> Result<Pool, InvalidUrl> {
         let options = parsed(&self.url)?;

@@ -232,15 +232,6 @@ pub(crate) fn dangling_extension(version: &Version) -> RegistryError {
     }
 }
 
-/// What it means that the audit doesn't know the last number it gave.
-pub(crate) fn no_last_number() -> RegistryError {
-    RegistryError::Inconsistency {
-        table: "registry_audit_last",
-        column: "seq",
-        key: "1".to_owned(),
-    }
-}
-
 /// What it means that more answers are counted for `owner` than there are.
 pub(crate) fn overcounted_answers(owner: Uuid) -> RegistryError {
     RegistryError::Inconsistency {

@@ -1,20 +1,19 @@
-//! Puts the parts together. The only place that opens databases and makes the engine.
+//! Puts the parts together. The only place that makes the engine.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use alga_bundles::{BundleCache, FetchOptions, LocalStore};
 use alga_host_api::LogLimits;
 use alga_model::{Clock, SystemClock};
-use alga_registry::{AnswerQuota, AnswerQuotas, Registry, RegistryDatabase, SqliteRegistry};
-use alga_sqlite::Options;
-use alga_storage::{CursorKey, Gate, LocalService, SqliteBackend, StorageDatabase};
+use alga_registry::{AnswerQuota, AnswerQuotas, Registry, RegistryDatabase};
+use alga_storage::{CursorKey, Gate, LocalService, StorageDatabase};
 use anyhow::{Context as _, ensure};
 
 use crate::activity::{Activity, ActivityLimits};
 use crate::admin::Admin;
 use crate::admission::{Admission, Caps, Limits};
 use crate::config::Config;
+use crate::databases::{Databases, cannot_use};
 use crate::engine::{CompileOptions, Compiler, Engine, EngineError, EngineOptions};
 use crate::execute::Executor;
 use crate::idempotency::{Idempotency, IdempotencyLimits};
@@ -58,27 +57,11 @@ impl Stores {
         let data = &config.data;
         data.create().context("cannot make the data folder")?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-        let storage = Options {
-            read_connections: config.storage.read_connections,
-            migrate_on_open,
-            ..Options::file(data.storage_database())
-        };
-        let registry = Options {
-            migrate_on_open,
-            ..Options::file(data.registry_database())
-        };
+        let databases = Databases::open(config, &clock, migrate_on_open).await?;
         Ok(Self {
             keys: MasterKeys::open(&config.keys, &data.master_key())?,
-            storage: Arc::new(
-                SqliteBackend::open(storage, Arc::clone(&clock))
-                    .await
-                    .with_context(|| cannot_use(&data.storage_database()))?,
-            ),
-            registry: Arc::new(
-                SqliteRegistry::open(registry)
-                    .await
-                    .with_context(|| cannot_use(&data.registry_database()))?,
-            ),
+            storage: databases.storage,
+            registry: databases.registry,
             bundles: Arc::new(
                 LocalStore::open(data.bundles()).with_context(|| cannot_use(&data.bundles()))?,
             ),
@@ -185,7 +168,7 @@ impl App {
         installs
             .warm_up()
             .await
-            .with_context(|| cannot_use(&config.data.registry_database()))?;
+            .context("cannot use the registry")?;
         let idempotency = Idempotency::new(
             Arc::clone(&stores.registry) as _,
             Arc::clone(&installs),
@@ -277,15 +260,11 @@ pub fn engine_options(config: &Config) -> EngineOptions {
 pub fn ensure_data(config: &Config) -> anyhow::Result<()> {
     let data = &config.data;
     ensure!(
-        data.registry_database().exists(),
+        config.database.url.is_some() || data.registry_database().exists(),
         "there is no data in {}; name another folder with --data-dir, or start with `bundle add` or `serve`",
         data.dir.display()
     );
     Ok(())
-}
-
-fn cannot_use(path: &Path) -> String {
-    format!("cannot use {}", path.display())
 }
 
 fn size(bytes: u64) -> usize {

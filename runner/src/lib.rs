@@ -15,6 +15,7 @@ pub mod admission;
 pub mod app;
 pub mod cli;
 pub mod config;
+mod databases;
 mod deadline;
 pub mod engine;
 pub mod execute;

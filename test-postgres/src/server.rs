@@ -98,14 +98,21 @@ impl Server {
             .arg(&data)
             .output();
         succeeded("initdb", initialized);
-        let port = free_port();
+        let server = Self { port: free_port() };
+        server.launch(folder, settings);
+        server
+    }
+
+    /// Runs it over the data that are there.
+    fn launch(&self, folder: &Path, settings: &str) {
+        let port = self.port;
         let settings = format!(
             "-p {port} -h 127.0.0.1 -c unix_socket_directories= -c max_connections=500 -c max_wal_size=2GB \
              -c log_lock_waits=on -c deadlock_timeout=200ms {settings}"
         );
         let started = program("pg_ctl")
             .arg("-D")
-            .arg(&data)
+            .arg(folder.join("data"))
             .arg("-l")
             .arg(folder.join("log"))
             .args(["-o", &settings, "-w", "start"])
@@ -116,11 +123,12 @@ impl Server {
         let started = started.expect("pg_ctl can be run");
         let log = || fs::read_to_string(folder.join("log")).unwrap_or_default();
         assert!(started.success(), "PostgreSQL does not start:\n{}", log());
-        Self { port }
     }
 }
 
 impl DurableServer {
+    const SETTINGS: &str = "-c shared_buffers=64MB";
+
     /// Starts one that nobody else uses.
     ///
     /// # Panics
@@ -128,8 +136,23 @@ impl DurableServer {
     pub fn start() -> Self {
         let folder = env::temp_dir().join(format!("alga-postgres-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("the folder for temporary files can be written");
-        let server = Server::start_with(&folder, "-c shared_buffers=256MB");
+        let server = Server::start_with(&folder, Self::SETTINGS);
         Self { server, folder }
+    }
+
+    /// Ends it as a power cut would.
+    pub fn kill(&self) {
+        let stopped = program("pg_ctl")
+            .arg("-D")
+            .arg(self.folder.join("data"))
+            .args(["-m", "immediate", "stop"])
+            .output();
+        succeeded("pg_ctl", stopped);
+    }
+
+    /// Starts it again, at the same place.
+    pub fn restart(&self) {
+        self.server.launch(&self.folder, Self::SETTINGS);
     }
 
     /// Where whoever may do everything connects.

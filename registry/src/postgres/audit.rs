@@ -8,6 +8,7 @@ use super::error::PostgresError;
 use super::session::{Session, bigint};
 use crate::audit::{AuditEntry, AuditFilter, AuditOrder, AuditRecord};
 use crate::change::Change;
+use crate::error::RegistryError;
 use crate::json;
 use crate::page::{Page, PageRequest};
 use crate::rows;
@@ -44,7 +45,12 @@ pub(super) async fn record(
         .bind(entry.extension.map(ExtensionName::as_str))
         .bind(json::text(&entry.details)?);
     if session.execute(insert).await? == 0 {
-        return Err(rows::no_last_number().into());
+        let missing = RegistryError::Inconsistency {
+            table: "registry_audit_last",
+            column: "seq",
+            key: "1".to_owned(),
+        };
+        return Err(missing.into());
     }
     Ok(())
 }

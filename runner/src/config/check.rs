@@ -14,6 +14,7 @@ pub(super) fn contradictions(config: &Config) -> Vec<Mistake> {
     checks.insecure_mode();
     checks.tokens();
     checks.keys();
+    checks.database();
     checks.engine();
     checks.storage();
     checks.mistakes
@@ -71,6 +72,20 @@ impl<'a> Checks<'a> {
             keys.former_master_key.is_some() && keys.former_master_key_file.is_some(),
             ["keys.former_master_key", "keys.former_master_key_file"],
             "must not be set together with its file",
+        );
+    }
+
+    fn database(&mut self) {
+        let (database, keys) = (&self.config.database, &self.config.keys);
+        self.refuse(
+            database.url.is_some() && keys.current().is_none(),
+            ["keys.master_key", "database.url"],
+            "must be set, or its file: processes that share a database share their key, and one that is made here would be this one's alone",
+        );
+        self.refuse(
+            database.direct_url.is_some() && database.url.is_none(),
+            ["database.direct_url", "database.url"],
+            "must not be set without the other",
         );
     }
 

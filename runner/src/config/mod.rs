@@ -13,6 +13,7 @@ mod auth;
 mod check;
 mod client;
 mod data;
+mod database;
 mod engine;
 mod error;
 mod flags;
@@ -37,6 +38,7 @@ pub(crate) use auth::own_ids;
 pub use auth::{AuthConfig, TokenConfig, TokenScope};
 pub use client::ClientConfig;
 pub use data::DataConfig;
+pub use database::DatabaseConfig;
 pub use engine::EngineConfig;
 pub use error::{ConfigError, Mistake, Origin, Problem};
 pub use flags::Overrides;
@@ -56,6 +58,8 @@ pub use storage::{QuotasConfig, RatesConfig, RequestLimitsConfig, StorageConfig}
 pub struct Config {
     /// Where data is kept.
     pub data: DataConfig,
+    /// Where records and installs are kept.
+    pub database: DatabaseConfig,
     /// How the server is reached.
     pub server: ServerConfig,
     /// Who may call it.
@@ -155,6 +159,7 @@ impl Config {
     fn read(reader: &mut Reader) -> Self {
         Self {
             data: Section::read(reader),
+            database: Section::read(reader),
             server: Section::read(reader),
             auth: Section::read(reader),
             client: Section::read(reader),
@@ -206,6 +211,7 @@ impl Config {
     fn shown(&self) -> Vec<Shown> {
         let sections: [&dyn Section; _] = [
             &self.data,
+            &self.database,
             &self.server,
             &self.auth,
             &self.client,

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
 mod migrations;
+mod outage;
 mod plans;
 mod races;
 

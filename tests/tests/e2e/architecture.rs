@@ -133,7 +133,10 @@ fn crates_depend_on_each_other_in_one_direction() {
         ),
         ("host-api", &["alga-model", "alga-storage"]),
         ("bundles", &["alga-model"]),
-        ("registry", &["alga-model", "alga-postgres", "alga-sqlite"]),
+        (
+            "registry",
+            &["alga-model", "alga-postgres", "alga-schema", "alga-sqlite"],
+        ),
         (
             "runner",
             &[

@@ -31,5 +31,6 @@ mod neighbour;
 mod notes;
 mod openapi;
 mod plain_http;
+mod postgres;
 mod process;
 mod tickets;

@@ -1,0 +1,79 @@
+//! Opens the databases of a deployment: files in the data folder, or PostgreSQL.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use alga_model::Clock;
+use alga_postgres::Options as PostgresOptions;
+use alga_registry::{PostgresRegistry, RegistryDatabase, SqliteRegistry};
+use alga_sqlite::Options as SqliteOptions;
+use alga_storage::{PostgresBackend, SqliteBackend, StorageDatabase};
+use anyhow::Context as _;
+
+use crate::config::Config;
+
+/// The databases of a deployment.
+#[derive(Debug)]
+pub(crate) struct Databases {
+    pub(crate) storage: Arc<dyn StorageDatabase>,
+    pub(crate) registry: Arc<dyn RegistryDatabase>,
+}
+
+impl Databases {
+    /// Opens what `config` names, and brings the schemas up to date unless told not to.
+    pub(crate) async fn open(
+        config: &Config,
+        clock: &Arc<dyn Clock>,
+        migrate_on_open: bool,
+    ) -> anyhow::Result<Self> {
+        match config.database.postgres(migrate_on_open) {
+            Some(options) => Self::in_postgres(&options).await,
+            None => Self::in_files(config, clock, migrate_on_open).await,
+        }
+    }
+
+    async fn in_postgres(options: &PostgresOptions) -> anyhow::Result<Self> {
+        const CANNOT: &str = "cannot use the database that `database.url` names";
+        let storage = PostgresBackend::open(options).await.context(CANNOT)?;
+        let registry = PostgresRegistry::open(options).await.context(CANNOT)?;
+        Ok(Self {
+            storage: Arc::new(storage),
+            registry: Arc::new(registry),
+        })
+    }
+
+    async fn in_files(
+        config: &Config,
+        clock: &Arc<dyn Clock>,
+        migrate_on_open: bool,
+    ) -> anyhow::Result<Self> {
+        let (storage, registry) = (
+            config.data.storage_database(),
+            config.data.registry_database(),
+        );
+        let options = SqliteOptions {
+            read_connections: config.storage.read_connections,
+            ..in_file(&storage, migrate_on_open)
+        };
+        let opened = SqliteBackend::open(options, Arc::clone(clock)).await;
+        let opened_storage = opened.with_context(|| cannot_use(&storage))?;
+        let opened = SqliteRegistry::open(in_file(&registry, migrate_on_open)).await;
+        let opened_registry = opened.with_context(|| cannot_use(&registry))?;
+        Ok(Self {
+            storage: Arc::new(opened_storage),
+            registry: Arc::new(opened_registry),
+        })
+    }
+}
+
+fn in_file(path: &Path, migrate_on_open: bool) -> SqliteOptions {
+    SqliteOptions {
+        migrate_on_open,
+        ..SqliteOptions::file(path)
+    }
+}
+
+/// What to say where something of the data folder can't be used.
+pub(crate) fn cannot_use(path: &Path) -> String {
+    format!("cannot use {}", path.display())
+}
