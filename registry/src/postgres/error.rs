@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn a_failure_that_passes_is_unavailable_and_a_defect_is_internal() {
-        let passing = RegistryError::from(PostgresError::from(sqlx::Error::PoolClosed));
+        let passing = RegistryError::from(PostgresError::Driver(DriverError::Closed));
         assert!(
             matches!(passing, RegistryError::Unavailable { .. }),
             "{passing:?}"
