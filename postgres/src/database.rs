@@ -1,5 +1,7 @@
 //! A database that is open.
 
+use std::fmt;
+
 use sqlx::postgres::{PgArguments, PgConnectOptions};
 use sqlx::query::Query;
 use sqlx::{Connection as _, PgConnection, Postgres, QueryBuilder};
@@ -15,7 +17,6 @@ use crate::pool::Pool;
 /// A database that is open.
 ///
 /// It connects when it is first used, and again when a connection is lost.
-#[derive(Debug)]
 pub struct Database {
     schema: Schema,
     /// What is run after migrations, whenever they are looked at.
@@ -152,6 +153,15 @@ impl Database {
     /// Waits for what is going on and closes the database.
     pub async fn close(&self) {
         self.pool.close().await;
+    }
+}
+
+/// Without the way there, which shows a password.
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database")
+            .field("schema", &self.schema.name())
+            .finish_non_exhaustive()
     }
 }
 

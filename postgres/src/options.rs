@@ -77,7 +77,14 @@ impl Options {
 
     /// For one session. Its statements may take as long as they do.
     pub(crate) fn direct(&self) -> Result<PgConnectOptions, InvalidUrl> {
-        parsed(self.direct_url.as_ref().unwrap_or(&self.url))
+        let direct = parsed(self.direct_url.as_ref().unwrap_or(&self.url))?;
+        let goes_through_a_pooler = self.direct_url.is_none() && !self.prepared_statements;
+        Ok(if goes_through_a_pooler {
+            direct
+        } else {
+            // Also where the role is given less.
+            direct.options([("statement_timeout", "0"), ("lock_timeout", "0")])
+        })
     }
 
     fn limited(&self, options: PgConnectOptions) -> PgConnectOptions {

@@ -3,6 +3,7 @@
 //! Not sqlx's own pool, which asks the server whether a connection is still there whenever one comes back,
 //! in a task of its own: a second round trip for each statement.
 
+use std::fmt;
 use std::time::Duration;
 
 use deadpool::managed::{Manager, Metrics, Object, PoolError, RecycleError, RecycleResult};
@@ -31,8 +32,14 @@ pub(crate) struct Pool {
 #[derive(Debug)]
 pub(crate) struct Lent(Option<Object<Connections>>);
 
-#[derive(Debug)]
 struct Connections(PgConnectOptions);
+
+/// Without the options, which show a password.
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connections").finish_non_exhaustive()
+    }
+}
 
 impl Pool {
     /// Connects when it is first used.
@@ -54,7 +61,9 @@ impl Pool {
     }
 
     pub(crate) async fn get(&self) -> Result<Lent, DriverError> {
-        let connection = self.connections.get().await;
+        // Around all of it: connections that turn out to be cut are tried one after the other.
+        let connection = tokio::time::timeout(self.patience, self.connections.get()).await;
+        let connection = connection.map_err(|_| DriverError::NoConnection(self.patience))?;
         let connection = connection.map_err(|error| match error {
             PoolError::Backend(source) => DriverError::Statement(source),
             PoolError::Closed => DriverError::Closed,

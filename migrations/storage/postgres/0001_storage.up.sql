@@ -212,12 +212,16 @@ END $$;
 -- for a write. The caller holds the tenant's row, and so may wait for those of namespaces.
 CREATE FUNCTION ext_storage_make_room_1(
     p_tenant uuid, p_install uuid, p_at timestamptz, p_limit bigint,
-    OUT removed_records bigint, OUT removed_bytes bigint
+    OUT removed_records bigint, OUT removed_bytes bigint,
+    -- Whether there may be more: of namespaces that have nothing expired yet it is not known before they
+    -- were looked into.
+    OUT more boolean
 ) LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
     v_due record;
     v_removed record;
+    v_visited integer := 0;
 BEGIN
     removed_records := 0;
     removed_bytes := 0;
@@ -227,6 +231,7 @@ BEGIN
           AND (p_install IS NULL OR u.install_id = p_install)
         ORDER BY u.next_expiry LIMIT 64
     LOOP
+        v_visited := v_visited + 1;
         PERFORM FROM ext_storage_usage AS u
         WHERE u.tenant_id = p_tenant AND u.install_id = v_due.install_id AND u.namespace = v_due.namespace
         FOR UPDATE;
@@ -236,6 +241,7 @@ BEGIN
         removed_bytes := removed_bytes + v_removed.removed_bytes;
         EXIT WHEN removed_records >= p_limit;
     END LOOP;
+    more := v_visited = 64;
 END $$;
 
 -- Takes back what the namespaces of an install, or of a whole tenant where `p_install` is null, have
@@ -543,11 +549,17 @@ BEGIN
             RETURN;
         END IF;
         IF v_quota = 'keys-per-namespace' THEN
-            SELECT * INTO v_removed FROM ext_storage_expire_1(
-                p_tenant, p_install, p_namespace, v_now, c_for_room - v_removed_records);
+            SELECT e.*, false AS more INTO v_removed FROM ext_storage_expire_1(
+                p_tenant, p_install, p_namespace, v_now, c_for_room - v_removed_records) AS e;
         ELSE
             SELECT * INTO v_removed FROM ext_storage_make_room_1(
-                p_tenant, CASE WHEN v_quota <> 'bytes-per-tenant' THEN p_install END, v_now, c_for_room - v_removed_records);
+                p_tenant, CASE WHEN v_quota <> 'bytes-per-tenant' THEN p_install END,
+                least(v_now, coalesce(p_now, clock_timestamp())), c_for_room - v_removed_records);
+        END IF;
+        IF v_removed.removed_records = 0 AND v_removed.more THEN
+            code := 'again';
+            RETURN NEXT;
+            RETURN;
         END IF;
         IF v_removed.removed_records = 0 THEN
             code := 'quota';
@@ -600,7 +612,8 @@ BEGIN
         END IF;
     END IF;
 
-    SELECT * INTO v_removed FROM ext_storage_pass_by_1(p_tenant, p_install, p_namespace, v_now);
+    SELECT * INTO v_removed FROM ext_storage_pass_by_1(
+        p_tenant, p_install, p_namespace, least(v_now, coalesce(p_now, clock_timestamp())));
     v_removed_records := v_removed_records + v_removed.removed_records;
     v_removed_bytes := v_removed_bytes + v_removed.removed_bytes;
 
@@ -841,6 +854,7 @@ DECLARE
     v_now constant timestamptz := coalesce(p_now, clock_timestamp());
     v_due record;
     v_removed record;
+    v_visited integer := 0;
 BEGIN
     removed_records := 0;
     removed_bytes := 0;
@@ -852,6 +866,7 @@ BEGIN
         SELECT u.install_id, u.namespace FROM ext_storage_usage AS u
         WHERE u.tenant_id = p_tenant AND u.next_expiry <= v_now ORDER BY u.next_expiry LIMIT 64
     LOOP
+        v_visited := v_visited + 1;
         PERFORM FROM ext_storage_usage AS u
         WHERE u.tenant_id = p_tenant AND u.install_id = v_due.install_id AND u.namespace = v_due.namespace
         FOR UPDATE SKIP LOCKED;
@@ -862,7 +877,7 @@ BEGIN
         removed_bytes := removed_bytes + v_removed.removed_bytes;
         EXIT WHEN removed_records >= p_limit;
     END LOOP;
-    more := removed_records >= p_limit;
+    more := removed_records >= p_limit OR v_visited = 64;
 END $$;
 
 -- Tells where the counters of a tenant differ from what its records say; with `p_repair` mends them.

@@ -43,3 +43,13 @@ fn item(key: &str, ttl_seconds: Option<u64>, guard: Guard) -> BulkItem {
         guard,
     }
 }
+
+#[tokio::test]
+async fn no_text_for_debugging_shows_a_password() {
+    let database = TestDatabase::create().await;
+    let url = database.url.replacen("postgres@", "postgres:hunter2@", 1);
+    assert!(url.contains("hunter2"), "{url}");
+    let backend = PostgresBackend::open(&Options::at(Secret::new(url))).await;
+    let text = format!("{:?}", backend.unwrap());
+    assert!(!text.contains("hunter2"), "{text}");
+}
