@@ -352,6 +352,7 @@ impl Admitted {
                 actor: Actor::Invocation(text(begun.id)),
                 request_id: call.request_id,
                 may_use_storage: may_use_storage(call.providers.as_deref()),
+                operation_id: None,
             },
             request: Request {
                 headers: headers::to_guest(call.request.headers),

@@ -185,6 +185,7 @@ impl Harness {
             actor,
             request_id: "test".into(),
             may_use_storage: true,
+            operation_id: None,
         }
     }
 }

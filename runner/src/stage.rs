@@ -126,6 +126,7 @@ impl Stage {
             actor: Actor::Invocation("run-1".into()),
             request_id: "req-1".into(),
             may_use_storage: true,
+            operation_id: None,
         };
         let item = BulkItem {
             key: Key::parse(key).unwrap(),

@@ -100,6 +100,22 @@ impl ErrorCode {
     }
 }
 
+impl ErrorCode {
+    /// The status that HTTP doors answer with.
+    pub const fn http_status(self) -> u16 {
+        match self {
+            Self::ValidationFailed | Self::LimitExceeded => 400,
+            Self::Unauthorized => 401,
+            Self::CapabilityDenied | Self::NamespaceDenied => 403,
+            Self::NotFound => 404,
+            Self::RevisionMismatch => 409,
+            Self::QuotaExceeded | Self::RateLimited => 429,
+            Self::Internal => 500,
+            Self::Unavailable => 503,
+        }
+    }
+}
+
 impl fmt::Display for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -179,7 +195,7 @@ impl fmt::Display for Violations<'_> {
 /// The limit that one request exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
-    /// `value-bytes`, `metadata-bytes`, `ttl-seconds`, `limit`, `items`, `batch-bytes` or `keys`.
+    /// `value-bytes`, `metadata-bytes`, `ttl-seconds`, `limit`, `items`, `batch-bytes`, `keys` or `body-bytes`.
     pub name: &'static str,
     /// What is allowed: at least, where `actual` is below it, else at most.
     pub limit: u64,
@@ -188,6 +204,27 @@ pub struct Limit {
 }
 
 impl Limit {
+    /// The limit of a whole request, which is there before anybody looks into it.
+    pub const BODY: &'static str = "body-bytes";
+
+    /// Every name.
+    const NAMES: [&'static str; 8] = [
+        "value-bytes",
+        "metadata-bytes",
+        "ttl-seconds",
+        "limit",
+        "items",
+        "batch-bytes",
+        "keys",
+        Self::BODY,
+    ];
+
+    /// A name that another process has said.
+    pub(crate) fn known(name: &str) -> &'static str {
+        let known = Self::NAMES.into_iter().find(|known| *known == name);
+        known.unwrap_or(Self::BODY)
+    }
+
     /// The name that the limit has where it is set.
     fn setting(&self) -> &'static str {
         match self.name {
@@ -198,6 +235,7 @@ impl Limit {
             "limit" => "requests.maxPageItems",
             "items" => "requests.bulkItems",
             "batch-bytes" => "requests.bulkBytes",
+            Self::BODY => "server.max_body_bytes",
             _ => "requests.getManyKeys",
         }
     }

@@ -12,7 +12,8 @@ use alga_model::{InstallId, TenantId};
 
 use crate::contract::{
     BulkItem, BulkPutRequest, DeleteRequest, GetManyRequest, GetRequest, Guard, JsonText,
-    ListRequest, Listed, Namespace, Page, PutRequest, Record, RequestLimits, Usage, Written,
+    ListRequest, Listed, Namespace, OperationId, Page, PutRequest, Record, RequestLimits, Usage,
+    Written,
 };
 use crate::error::{BulkError, Error, FailedItem, Limit, Violation};
 use crate::grant::{Access, GrantSource, Snapshot};
@@ -32,6 +33,8 @@ pub struct Caller {
     pub request_id: Arc<str>,
     /// False where this call was narrowed to other capabilities than storage.
     pub may_use_storage: bool,
+    /// What the call is known by where it is a write that may be repeated.
+    pub operation_id: Option<OperationId>,
 }
 
 /// Whom the audit names as the cause of a change.
@@ -41,13 +44,31 @@ pub enum Actor {
     Invocation(Arc<str>),
     /// An administrator or a command, by name.
     Admin(Arc<str>),
+    /// A service that acts for an install, by the name of its token and perhaps of whom it acts for.
+    Service(Arc<str>),
+}
+
+impl Actor {
+    const INVOCATION: &'static str = "invocation:";
+
+    /// Whom a service acts for, by what it says of itself: a guest as [`Self::Invocation`] is written, or
+    /// anybody else.
+    pub fn on_behalf(service: &str, of: Option<&str>) -> Self {
+        let invocation = of.and_then(|of| of.strip_prefix(Self::INVOCATION));
+        match (invocation, of) {
+            (Some(id), _) => Self::Invocation(id.into()),
+            (None, Some(of)) => Self::Service(format!("{service}/{of}").into()),
+            (None, None) => Self::Service(service.into()),
+        }
+    }
 }
 
 impl std::fmt::Display for Actor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Invocation(id) => write!(f, "invocation:{id}"),
+            Self::Invocation(id) => write!(f, "{}{id}", Self::INVOCATION),
             Self::Admin(name) => write!(f, "admin:{name}"),
+            Self::Service(name) => write!(f, "service:{name}"),
         }
     }
 }
@@ -60,7 +81,8 @@ pub struct Gate(Arc<Parts>);
 struct Parts {
     grants: Arc<dyn GrantSource>,
     client: Arc<dyn StorageClient>,
-    rate: RateLimiter,
+    /// None where whoever serves the client takes the rates.
+    rate: Option<RateLimiter>,
     refusals: Refusals,
     measured: Measured,
 }
@@ -68,10 +90,23 @@ struct Parts {
 impl Gate {
     /// A gate before `client` that asks `grants` before every operation.
     pub fn new(grants: Arc<dyn GrantSource>, client: Arc<dyn StorageClient>) -> Self {
+        Self::with(grants, client, Some(RateLimiter::default()))
+    }
+
+    /// A gate before a `client` whose service has a gate of its own: rates are taken there, once.
+    pub fn before_another(grants: Arc<dyn GrantSource>, client: Arc<dyn StorageClient>) -> Self {
+        Self::with(grants, client, None)
+    }
+
+    fn with(
+        grants: Arc<dyn GrantSource>,
+        client: Arc<dyn StorageClient>,
+        rate: Option<RateLimiter>,
+    ) -> Self {
         Self(Arc::new(Parts {
             grants,
             client,
-            rate: RateLimiter::default(),
+            rate,
             refusals: Refusals::default(),
             measured: Measured::default(),
         }))
@@ -245,16 +280,18 @@ impl Gate {
             limits: install.limits,
             actor: caller.actor.clone(),
             request_id: Arc::clone(&caller.request_id),
+            operation_id: caller.operation_id,
         };
         Ok((scope, install))
     }
 
     fn take(&self, scope: &Scope, access: Access, tokens: usize) -> Result<(), Error> {
+        let Some(rate) = &self.0.rate else {
+            return Ok(());
+        };
         let ids: (TenantId, InstallId) = (scope.tenant, scope.install);
         let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
-        self.0
-            .rate
-            .take(ids, access, tokens, &scope.limits.rates)
+        rate.take(ids, access, tokens, &scope.limits.rates)
             .map_err(|retry_after| Error::RateLimited { retry_after })
     }
 

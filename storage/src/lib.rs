@@ -35,6 +35,7 @@
 //!     actor: Actor::Admin("example".into()),
 //!     request_id: "1".into(),
 //!     may_use_storage: true,
+//!     operation_id: None,
 //! };
 //! let item = BulkItem {
 //!     key: Key::parse("welcome")?,
@@ -74,13 +75,14 @@ mod sqlite;
 )]
 pub mod suite;
 mod told;
+mod wire;
 
 pub use backend::{Backend, ListQuery, ListedPage, StorageDatabase};
 pub use contract::{
     BulkItem, BulkPutRequest, CursorKey, DeleteRequest, GetManyRequest, GetRequest, Guard,
     InvalidLimits, JsonError, JsonErrorKind, JsonText, Key, KeyRange, LimitOverrides, Limits,
-    LimitsOf, ListRequest, Listed, Namespace, NamespaceUsage, Page, PutRequest, QuotaName, Quotas,
-    RateLimit, Rates, Record, RequestLimits, Revision, Usage, Written,
+    LimitsOf, ListRequest, Listed, Namespace, NamespaceUsage, OperationId, Page, PutRequest,
+    QuotaName, Quotas, RateLimit, Rates, Record, RequestLimits, Revision, Usage, Written,
 };
 pub use error::{
     BulkError, Cause, Conflict, Error, ErrorCode, FailedItem, Limit, Quota, Violation,
@@ -89,5 +91,12 @@ pub use gate::{Actor, Caller, Gate};
 pub use grant::{Access, CAPABILITY, GrantSource, InvalidGrant, Snapshot, StorageGrant};
 pub use maintenance::{AuditFilter, AuditRecord, Counter, Drift, Holding, Maintenance, Removed};
 pub use postgres::PostgresBackend;
-pub use service::{CheckedItem, CheckedList, LocalService, Put, Scope, StorageClient};
+pub use service::{
+    CheckedItem, CheckedList, InvalidRemote, LocalService, Put, RemoteOptions, RemoteService,
+    Scope, StorageClient,
+};
 pub use sqlite::SqliteBackend;
+pub use wire::{
+    Answer, Asked, DeletedBody, ErrorBody, ErrorDetails, ExpiredBody, NamespaceUsageBody,
+    QuotasBody, RecordBody, Request, UsageBody, WrittenBody,
+};

@@ -4,6 +4,7 @@
 //! None of it passes the gate: whoever calls may see every tenant.
 
 use std::fmt;
+use std::time::Duration;
 
 use alga_model::{InstallId, TenantId, Timestamp};
 use async_trait::async_trait;
@@ -26,6 +27,10 @@ pub trait Maintenance: fmt::Debug + Send + Sync + 'static {
     /// to a namespace.
     async fn remove_audit(&self, before: Timestamp, limit: u32) -> Result<Removed, Error>;
 
+    /// Forgets what was answered to writes that are known by an id, longer than `age` ago by the clock of the
+    /// database: at most `limit` of them, the oldest first.
+    async fn remove_answers(&self, age: Duration, limit: u32) -> Result<Removed, Error>;
+
     /// Audit records in the order of time: those of at most `limit` commits to a namespace, after the
     /// one with the id `after`.
     async fn audit(
@@ -47,12 +52,12 @@ pub trait Maintenance: fmt::Debug + Send + Sync + 'static {
     async fn verify_usage(&self, tenant: TenantId, repair: bool) -> Result<Vec<Drift>, Error>;
 }
 
-/// What was removed: expired records, or audit records.
+/// What was removed: expired records, audit records, or answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Removed {
     /// How many.
     pub records: u64,
-    /// Values and metadata of expired records; 0 of audit records.
+    /// Values and metadata of expired records; 0 of anything else.
     pub bytes: u64,
     /// Whether there are more.
     pub more: bool,

@@ -56,6 +56,7 @@ impl Install {
                 actor: Actor::Invocation("019aa6a5-3c4f-7d1e-8f00-5d1c2b3a4e5f".into()),
                 request_id: "019aa6a5-3c4f-7d1e-8f00-5d1c2b3a4e60".into(),
                 may_use_storage: true,
+                operation_id: None,
             },
             tenant,
         })

@@ -285,7 +285,8 @@ $$;
 
 -- Writes all items or none.
 --
--- Answers one row an item (`written`), or a single row that says why not: `conflict`, `quota`, `schema`
+-- Answers one row an item (`written`, or `repeated` where that was done before by a call with the same
+-- p_operation), or a single row that says why not: `conflict`, `quota`, `schema`
 -- (validate again), `again` (call again with p_ordered; what was done so far is worth keeping).
 --
 -- p_guards: null any, 0 absent, -1 exists, n > 0 exactly. p_ttls in milliseconds.
@@ -428,7 +429,7 @@ BEGIN
                   AND o.operation = 'put' AND o.namespace = p_namespace;
                 IF FOUND THEN
                     PERFORM set_config('synchronous_commit', 'off', true);
-                    RETURN QUERY SELECT 'written', r.* FROM json_to_recordset(v_result) AS r(
+                    RETURN QUERY SELECT 'repeated', r.* FROM json_to_recordset(v_result) AS r(
                         item integer, revision bigint, expires_at timestamptz, created_at timestamptz,
                         updated_at timestamptz, detail json)
                     ORDER BY r.item;
@@ -648,7 +649,8 @@ BEGIN
         IF p_operation IS NOT NULL THEN
             v_answers[i] := json_build_object(
                 'item', item, 'revision', revision, 'expires_at', expires_at, 'created_at', created_at,
-                'updated_at', updated_at, 'detail', detail);
+                'updated_at', updated_at,
+                'detail', CASE WHEN v_seen IS NOT NULL THEN json_build_object('seen', v_seen) END);
         END IF;
         RETURN NEXT;
         v_counted := NULL;

@@ -139,6 +139,7 @@ fn scope(by: &Author, install: Install, limits: Limits) -> Scope {
         limits,
         actor: Actor::Admin(by.actor.as_str().into()),
         request_id: by.request_id.clone().unwrap_or_default(),
+        operation_id: None,
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use alga_model::{Clock, Timestamp};
 use alga_registry::Registry;
-use alga_storage::{Maintenance, Removed};
+use alga_storage::{Maintenance, OperationId, Removed};
 use anyhow::Context as _;
 
 /// Records that are removed at once. Few enough that a write beside it hardly waits.
@@ -24,7 +24,7 @@ pub struct Swept {
     pub bytes: u64,
     /// Audit records past their retention, of the storage and of the registry.
     pub audit_records: u64,
-    /// Answers to requests with a key that are not given again.
+    /// Answers to requests with a key, and to writes known by an id, that are not given again.
     pub answers: u64,
     /// Whether the time was up before everything was removed.
     pub more: bool,
@@ -79,16 +79,24 @@ async fn sweep_until(
     })
     .await;
 
+    let of_writes = in_batches(deadline, || {
+        storage.remove_answers(OperationId::RETENTION, BATCH)
+    })
+    .await;
+
     let expired = expired.context("cannot remove expired records")?;
     let of_storage = of_storage.context("cannot remove old audit records of the storage")?;
     let of_registry = of_registry.context("cannot remove old audit records of the registry")?;
     let answers = answers.context("cannot remove old answers")?;
+    let of_writes = of_writes.context("cannot remove old answers to writes")?;
     Ok(Swept {
         records: expired.records,
         bytes: expired.bytes,
         audit_records: of_storage.records + of_registry.records,
-        answers: answers.records,
-        more: expired.more || of_storage.more || of_registry.more || answers.more,
+        answers: answers.records + of_writes.records,
+        more: [expired, of_storage, of_registry, answers, of_writes]
+            .iter()
+            .any(|removed| removed.more),
     })
 }
 

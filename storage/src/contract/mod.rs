@@ -6,6 +6,7 @@ mod cursor;
 mod json;
 mod limits;
 mod name;
+mod operation;
 mod overrides;
 mod range;
 mod request;
@@ -17,6 +18,7 @@ pub(crate) use cursor::CursorScope;
 pub use json::{JsonError, JsonErrorKind, JsonText};
 pub use limits::{Limits, QuotaName, Quotas, RateLimit, Rates, RequestLimits};
 pub use name::{Key, Namespace};
+pub use operation::OperationId;
 pub use overrides::{InvalidLimits, LimitOverrides, LimitsOf};
 pub use range::KeyRange;
 pub use request::{

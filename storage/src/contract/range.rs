@@ -33,6 +33,15 @@ const CEILING: &str = {
 pub struct KeyRange {
     lower: String,
     upper: String,
+    asked: Asked,
+}
+
+/// What a range was asked for by; its bounds don't tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) prefix: Option<String>,
+    pub(crate) start: Option<String>,
+    pub(crate) end: Option<String>,
 }
 
 impl KeyRange {
@@ -48,6 +57,11 @@ impl KeyRange {
         let mut range = Self {
             lower: String::new(),
             upper: CEILING.to_owned(),
+            asked: Asked {
+                prefix: prefix.map(str::to_owned),
+                start: start.map(str::to_owned),
+                end: end.map(str::to_owned),
+            },
         };
         if let Some(prefix) = prefix {
             ensure_key_text("keyPrefix", prefix)?;
@@ -75,6 +89,11 @@ impl KeyRange {
             self.raise(format!("{key}\u{1}"));
         }
         self
+    }
+
+    /// What it was asked for by.
+    pub(crate) const fn asked(&self) -> &Asked {
+        &self.asked
     }
 
     /// The first key that belongs to the range.

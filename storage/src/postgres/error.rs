@@ -2,6 +2,7 @@
 
 use alga_postgres::DriverError;
 
+use crate::contract::OperationId;
 use crate::error::{BulkError, Error};
 
 /// Any failure inside this folder.
@@ -22,6 +23,16 @@ pub(super) enum PostgresError {
 }
 
 impl PostgresError {
+    /// Whether a write was known by an id that another one has had.
+    fn is_taken_id(&self) -> bool {
+        // On Citus the constraints of shards have names of their own, which begin like this.
+        const KEY: &str = "ext_storage_idempotency_pkey";
+        let Self::Driver(DriverError::Statement(sqlx::Error::Database(error))) = self else {
+            return false;
+        };
+        error.constraint().is_some_and(|name| name.starts_with(KEY))
+    }
+
     fn is_passing(&self) -> bool {
         match self {
             Self::Driver(error) => error.is_passing(),
@@ -38,7 +49,9 @@ impl From<sqlx::Error> for PostgresError {
 
 impl From<PostgresError> for Error {
     fn from(error: PostgresError) -> Self {
-        if error.is_passing() {
+        if error.is_taken_id() {
+            OperationId::taken()
+        } else if error.is_passing() {
             Self::Unavailable(error.into())
         } else {
             Self::Internal(error.into())

@@ -1,6 +1,7 @@
 //! What an operator asks of the database.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use alga_model::{InstallId, TenantId, Timestamp};
 use alga_postgres::{Statements, Time};
@@ -9,7 +10,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::error::PostgresError;
-use super::rows::{self, AUDIT, RECORDS, USAGE};
+use super::rows::{self, ANSWERS, AUDIT, RECORDS, USAGE};
 use super::{PostgresBackend, read};
 use crate::error::Error;
 use crate::maintenance::{AuditFilter, AuditRecord, Counter, Drift, Holding, Maintenance, Removed};
@@ -51,6 +52,24 @@ impl Maintenance for PostgresBackend {
         for (tenant, ids) in old {
             removed.records += self
                 .run(async |connection, sent| remove_audit(connection, sent, tenant, &ids).await)
+                .await?;
+        }
+        Ok(removed)
+    }
+
+    async fn remove_answers(&self, age: Duration, limit: u32) -> Result<Removed, Error> {
+        let now = self.now();
+        let old = self
+            .run(async |connection, sent| old_answers(connection, sent, (age, now), limit).await)
+            .await?;
+        let found = old.values().map(Vec::len).sum::<usize>();
+        let mut removed = Removed {
+            more: u32::try_from(found).unwrap_or(u32::MAX) >= limit,
+            ..Removed::default()
+        };
+        for (tenant, ids) in old {
+            removed.records += self
+                .run(async |connection, sent| remove_answers(connection, sent, tenant, &ids).await)
                 .await?;
         }
         Ok(removed)
@@ -213,6 +232,45 @@ async fn remove_audit(
         SELECT coalesce(sum(records), 0)::bigint AS records FROM removed";
     let removing = statements.of(REMOVE).bind(tenant.as_uuid()).bind(ids);
     AUDIT.count(&removing.fetch_one(connection).await?, "records")
+}
+
+/// The oldest answers that were given longer ago than an age, by tenant.
+async fn old_answers(
+    connection: &mut PgConnection,
+    statements: Statements,
+    (age, now): (Duration, Option<Time>),
+    limit: u32,
+) -> Result<BTreeMap<TenantId, Vec<(Uuid, Uuid)>>, PostgresError> {
+    const OLD: &str = "
+        SELECT tenant_id, install_id, operation_id FROM ext_storage_idempotency
+        WHERE created_at < coalesce($1, statement_timestamp()) - make_interval(secs => $2)
+        ORDER BY created_at LIMIT $3";
+    let old = statements.of(OLD).bind(now).bind(age.as_secs_f64());
+    let mut by_tenant = BTreeMap::<_, Vec<_>>::new();
+    for row in &old.bind(i64::from(limit)).fetch_all(connection).await? {
+        let tenant = TenantId::new(ANSWERS.id(row, "tenant_id")?);
+        let id = (
+            ANSWERS.id(row, "install_id")?,
+            ANSWERS.id(row, "operation_id")?,
+        );
+        by_tenant.entry(tenant).or_default().push(id);
+    }
+    Ok(by_tenant)
+}
+
+async fn remove_answers(
+    connection: &mut PgConnection,
+    statements: Statements,
+    tenant: TenantId,
+    ids: &[(Uuid, Uuid)],
+) -> Result<u64, PostgresError> {
+    const REMOVE: &str = "
+        DELETE FROM ext_storage_idempotency AS i USING unnest($2::uuid[], $3::uuid[]) AS o (install_id, operation_id)
+        WHERE i.tenant_id = $1 AND i.install_id = o.install_id AND i.operation_id = o.operation_id";
+    let (installs, operations): (Vec<_>, Vec<_>) = ids.iter().copied().unzip();
+    let removing = statements.of(REMOVE).bind(tenant.as_uuid());
+    let removed = removing.bind(installs).bind(operations);
+    Ok(removed.execute(connection).await?.rows_affected())
 }
 
 async fn verify(

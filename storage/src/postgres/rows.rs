@@ -15,6 +15,7 @@ use crate::maintenance::{AuditRecord, Holding};
 pub(super) const RECORDS: Columns = Columns("ext_storage_records");
 pub(super) const USAGE: Columns = Columns("ext_storage_usage");
 pub(super) const AUDIT: Columns = Columns("ext_storage_audit");
+pub(super) const ANSWERS: Columns = Columns("ext_storage_idempotency");
 
 /// The columns of a table, by its name.
 pub(super) struct Columns(&'static str);

@@ -6,11 +6,13 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
+use uuid::Uuid;
 
 use super::error::PostgresError;
 use super::rows::RECORDS;
 use crate::contract::{
-    DeleteRequest, Guard, JsonText, Key, Namespace, QuotaName, Quotas, Record, Revision, Written,
+    DeleteRequest, Guard, JsonText, Key, Namespace, OperationId, QuotaName, Quotas, Record,
+    Revision, Written,
 };
 use crate::error::{BulkError, Error, FailedItem, Quota};
 use crate::maintenance::Removed;
@@ -70,12 +72,12 @@ pub(super) async fn put(
         SELECT code, item, revision, expires_at, created_at, updated_at, created_at < updated_at AS replaced,
                detail::text AS detail
         FROM ext_storage_put_one_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                                   $19, p_ordered => $20, p_now => $21)";
+                                   $19, p_ordered => $20, p_now => $21, p_operation => $22)";
     const PUT: &str = "
         SELECT code, item, revision, expires_at, created_at, updated_at, created_at < updated_at AS replaced,
                detail::text AS detail
         FROM ext_storage_put_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                               $19, p_ordered => $20, p_now => $21)";
+                               $19, p_ordered => $20, p_now => $21, p_operation => $22)";
     let quotas = &scope.limits.quotas;
     let rows = if let [item] = put.items.as_slice() {
         let statement = in_place(statements.of(PUT_ONE), scope, &put.namespace);
@@ -110,6 +112,7 @@ pub(super) async fn put(
     .bind(&*scope.request_id)
     .bind(ordered)
     .bind(now)
+    .bind(operation_id(scope))
     .fetch_all(connection)
     .await?;
     let first = rows.first().ok_or_else(|| nonsense("nothing"))?;
@@ -117,6 +120,8 @@ pub(super) async fn put(
     detail.tell_removed();
     let error = match RECORDS.get::<&str>(first, "code")? {
         "written" => return Ok(Called::Decided(Ok(written(scope, put, &rows)?))),
+        "repeated" if rows.len() != put.items.len() => OperationId::taken(),
+        "repeated" => return Ok(Called::Decided(Ok(answers(put, &rows)?))),
         "again" => return Ok(Called::Again),
         "conflict" => {
             let current = detail.seen.map(|seen| seen.record(failed_key(put, first)?));
@@ -143,7 +148,7 @@ pub(super) async fn delete(
 ) -> Result<Result<bool, Error>, PostgresError> {
     const DELETE: &str = "
         SELECT code, revision, bytes, deleted_at, removed_records, removed_bytes
-        FROM ext_storage_delete_1($1, $2, $3, $4, $5, $6, $7, $8, p_now => $9)";
+        FROM ext_storage_delete_1($1, $2, $3, $4, $5, $6, $7, $8, p_now => $9, p_operation => $10)";
     let row = statements
         .of(DELETE)
         .bind(scope.tenant.as_uuid())
@@ -155,6 +160,7 @@ pub(super) async fn delete(
         .bind(scope.actor.to_string())
         .bind(&*scope.request_id)
         .bind(now)
+        .bind(operation_id(scope))
         .fetch_one(connection)
         .await?;
     let removed = Removed {
@@ -186,24 +192,14 @@ pub(super) async fn delete(
     }
 }
 
+/// What was written, which is told.
 fn written(scope: &Scope, put: &Put, rows: &[PgRow]) -> Result<Vec<Written>, PostgresError> {
-    if rows.len() != put.items.len() {
-        return Err(nonsense("for more or fewer items"));
-    }
-    let mut answers = Vec::with_capacity(rows.len());
-    for (item, row) in put.items.iter().zip(rows) {
+    let answers = answers(put, rows)?;
+    for ((item, row), written) in put.items.iter().zip(rows).zip(&answers) {
         let detail = Detail::of(row)?;
-        let revision = RECORDS.revision(row, "revision")?;
+        let revision = written.revision;
         let replaced: bool = RECORDS.get(row, "replaced")?;
         let before = replaced.then(|| Revision::parse(revision.get() - 1).ok());
-        let written = Written {
-            key: item.key.clone(),
-            revision,
-            expires_at: RECORDS.optional_time(row, "expires_at")?,
-            created_at: RECORDS.time(row, "created_at")?,
-            updated_at: RECORDS.time(row, "updated_at")?,
-            previous: detail.seen.map(|seen| seen.record(&item.key)).transpose()?,
-        };
         let change = Change {
             key: item.key.clone(),
             before: before.flatten(),
@@ -214,9 +210,28 @@ fn written(scope: &Scope, put: &Put, rows: &[PgRow]) -> Result<Vec<Written>, Pos
         for alert in alerts(&scope.limits.quotas, &detail.counted.unwrap_or_default()) {
             alert.tell(scope);
         }
-        answers.push(written);
     }
     Ok(answers)
+}
+
+/// A row an item.
+fn answers(put: &Put, rows: &[PgRow]) -> Result<Vec<Written>, PostgresError> {
+    if rows.len() != put.items.len() {
+        return Err(nonsense("for more or fewer items"));
+    }
+    let rows = put.items.iter().zip(rows);
+    let answers = rows.map(|(item, row)| {
+        let seen = Detail::of(row)?.seen;
+        Ok(Written {
+            key: item.key.clone(),
+            revision: RECORDS.revision(row, "revision")?,
+            expires_at: RECORDS.optional_time(row, "expires_at")?,
+            created_at: RECORDS.time(row, "created_at")?,
+            updated_at: RECORDS.time(row, "updated_at")?,
+            previous: seen.map(|seen| seen.record(&item.key)).transpose()?,
+        })
+    });
+    answers.collect()
 }
 
 /// What a write brought near to its quotas.
@@ -313,6 +328,10 @@ fn in_place<'q>(statement: Sent<'q>, scope: &'q Scope, namespace: &'q Namespace)
 
 fn column<'p, T>(items: &'p [CheckedItem], of: impl Fn(&'p CheckedItem) -> T) -> Vec<T> {
     items.iter().map(of).collect()
+}
+
+fn operation_id(scope: &Scope) -> Option<&Uuid> {
+    scope.operation_id.as_ref().map(OperationId::as_uuid)
 }
 
 fn ttl(item: &CheckedItem) -> Option<i64> {

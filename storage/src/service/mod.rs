@@ -1,6 +1,7 @@
 //! The storage service behind the gate.
 
 mod local;
+mod remote;
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,12 +12,13 @@ use async_trait::async_trait;
 
 use crate::contract::{
     DeleteRequest, GetManyRequest, GetRequest, Guard, JsonText, Key, Limits, ListRequest,
-    Namespace, Page, Record, RequestLimits, Usage, Written,
+    Namespace, OperationId, Page, Record, RequestLimits, Usage, Written,
 };
 use crate::error::{BulkError, Error};
 use crate::gate::Actor;
 
 pub use local::LocalService;
+pub use remote::{InvalidRemote, RemoteOptions, RemoteService};
 
 /// The storage service: in this process, or in another one.
 ///
@@ -62,6 +64,8 @@ pub struct Scope {
     pub actor: Actor,
     /// The id that joins logs and audit.
     pub request_id: Arc<str>,
+    /// What the operation is known by where it is a write that may be repeated.
+    pub operation_id: Option<OperationId>,
 }
 
 impl Scope {

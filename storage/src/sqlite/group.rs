@@ -7,6 +7,7 @@ use alga_model::{Clock, Timestamp};
 use alga_sqlite::DriverError;
 use rusqlite::{Connection, Transaction};
 
+use super::answers::Answers;
 use super::audit::{self, AuditEntry, AuditIds};
 use super::counters::Counted;
 use super::error::SqliteError;
@@ -98,14 +99,22 @@ impl Groups {
             // Counters have changed, and also where nothing was found the bounds of expiry may have.
             state = load::state(&transaction, group)?;
         }
+        let mut answers = Answers::load(&transaction, group)?;
         let mut told = Told::default();
         let mut outcomes = Vec::with_capacity(group.len());
         for job in group {
-            outcomes.push(judge(&mut state, &clearing, job, now, &mut told));
+            if let Some(repeated) = answers.repeated(job) {
+                outcomes.push(repeated);
+                continue;
+            }
+            let outcome = judge(&mut state, &clearing, job, now, &mut told);
+            answers.remember(job, &outcome)?;
+            outcomes.push(outcome);
         }
         if !told.entries.is_empty() {
             store::state(&transaction, &state)?;
             audit::insert(&transaction, &self.audit_ids, &told.entries, now)?;
+            answers.store(&transaction, now)?;
         }
         transaction.commit().map_err(DriverError::Commit)?;
         Ok(Committed {

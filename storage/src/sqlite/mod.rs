@@ -3,6 +3,7 @@
 //! Reads go to a small pool and, thanks to the write-ahead log, never wait. Writes go to one task
 //! that has the write lock for itself and commits what is waiting in groups.
 
+mod answers;
 mod audit;
 mod counters;
 mod error;
@@ -17,6 +18,7 @@ mod verify;
 mod writer;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use alga_model::{Clock, TenantId, Timestamp};
 use alga_sqlite::{Database, DriverError, Options, Schema};
@@ -210,6 +212,14 @@ impl Maintenance for SqliteBackend {
         let removing = self
             .database
             .write(move |transaction| audit::remove(transaction, before, limit));
+        Ok(removing.await?)
+    }
+
+    async fn remove_answers(&self, age: Duration, limit: u32) -> Result<Removed, Error> {
+        let clock = Arc::clone(&self.clock);
+        let removing = self
+            .database
+            .write(move |transaction| answers::remove(transaction, clock.now(), age, limit));
         Ok(removing.await?)
     }
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+use super::answers::Answer;
 use super::counters::Counters;
 use super::error::SqliteError;
 use super::state::{Content, Stored};
@@ -20,6 +21,7 @@ use crate::maintenance::{AuditRecord, Holding};
 const RECORDS: Columns = Columns("ext_storage_records");
 const USAGE: Columns = Columns("ext_storage_usage");
 const AUDIT: Columns = Columns("ext_storage_audit");
+const ANSWERS: Columns = Columns("ext_storage_idempotency");
 
 pub(super) fn record(row: &Row<'_>) -> Result<Record, SqliteError> {
     Ok(Record {
@@ -198,6 +200,14 @@ pub(super) fn audit_records(row: &Row<'_>) -> Result<Vec<AuditRecord>, SqliteErr
         }
     });
     Ok(records.collect())
+}
+
+pub(super) fn answer(row: &Row<'_>) -> Result<Answer, SqliteError> {
+    Ok(Answer::stored(
+        ANSWERS.get(row, "namespace")?,
+        ANSWERS.get(row, "operation")?,
+        ANSWERS.json(row, "result")?,
+    ))
 }
 
 /// Namespaces by name, the install's totals under the empty name, the expired without one.

@@ -14,6 +14,7 @@ pub mod many;
 pub mod model;
 pub mod nasty;
 pub mod quotas;
+pub mod repeats;
 pub mod storms;
 pub mod strangers;
 
@@ -97,6 +98,14 @@ macro_rules! contract_suite {
                 quotas::the_quota_that_is_exceeded_in_the_end_is_named,
                 quotas::racing_writers_stop_exactly_at_the_quota,
                 quotas::rates_refuse_with_the_time_to_wait,
+                repeats::a_repeated_put_is_answered_as_the_first_time,
+                repeats::a_repeated_batch_is_answered_as_the_first_time,
+                repeats::a_repeated_delete_removes_nothing_that_came_later,
+                repeats::a_refused_write_is_judged_anew_when_it_is_repeated,
+                repeats::repeats_at_once_are_one_write,
+                repeats::an_id_is_that_of_one_write_of_one_install,
+                repeats::answers_are_forgotten_after_their_time,
+                repeats::answers_are_forgotten_a_batch_at_a_time,
                 storms::exactly_as_many_writers_succeed_as_fit,
                 storms::room_that_expired_records_hold_is_free,
                 storms::writers_of_different_sizes_are_refused_only_what_does_not_fit,

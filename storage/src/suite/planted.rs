@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use alga_model::{Clock as _, InstallId, ManualClock, TenantId, Timestamp};
 use async_trait::async_trait;
@@ -216,6 +217,10 @@ impl Maintenance for PlantedBackend {
     }
 
     async fn remove_audit(&self, _: Timestamp, _: u32) -> Result<Removed, Error> {
+        Err(no_maintenance())
+    }
+
+    async fn remove_answers(&self, _: Duration, _: u32) -> Result<Removed, Error> {
         Err(no_maintenance())
     }
 

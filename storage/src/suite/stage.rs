@@ -105,6 +105,7 @@ impl Stage {
                 actor: Actor::Invocation("suite".into()),
                 request_id: "suite".into(),
                 may_use_storage: true,
+                operation_id: None,
             },
         };
         install.grant(

@@ -9,7 +9,8 @@ use std::time::Duration;
 use alga_model::Clock as _;
 use alga_storage::suite::{Install, Stage};
 use alga_storage::{
-    AuditFilter, Guard, KeyRange, ListRequest, Maintenance as _, Namespace, PostgresBackend,
+    AuditFilter, Guard, KeyRange, ListRequest, Maintenance as _, Namespace, OperationId,
+    PostgresBackend,
 };
 use alga_test_postgres::TestDatabase;
 use sqlx::{Connection as _, Executor as _};
@@ -133,6 +134,12 @@ async fn everything(stage: &Stage, backend: &PostgresBackend) {
         backend.audit(&filter, None, 10).await.unwrap();
     }
     backend.remove_audit(stage.clock.now(), 10).await.unwrap();
+    let mut known = install.clone();
+    known.caller.operation_id = Some(OperationId::generate());
+    known.put("known", "1").await.unwrap();
+    known.put("known", "1").await.unwrap();
+    let forgotten = backend.remove_answers(Duration::ZERO, 10).await;
+    assert_eq!(forgotten.unwrap().records, 10);
     backend.tenants(tenant, 10).await.unwrap();
     backend.holdings(install.tenant).await.unwrap();
 }

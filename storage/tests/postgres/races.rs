@@ -7,8 +7,6 @@ use alga_storage::suite::{Install, Stage};
 use alga_storage::{Guard, Limits, Maintenance as _, Namespace, PutRequest, Quotas};
 use alga_test_postgres::TestDatabase;
 use sqlx::{Connection as _, PgConnection};
-use tokio::task::JoinSet;
-use uuid::Uuid;
 
 use crate::{item, session, stage_on};
 
@@ -176,47 +174,6 @@ async fn two_replicas_never_sweep_a_tenant_at_once() {
     assert_eq!(backend.remove_expired(100).await.unwrap().records, 0);
     sweeping.rollback().await.unwrap();
     assert_eq!(backend.remove_expired(100).await.unwrap().records, 20);
-}
-
-/// An operation that was done and whose answer was lost is answered as the first time.
-#[tokio::test]
-async fn an_operation_that_comes_again_is_answered_as_the_first_time() {
-    const PUT: &str = "
-        SELECT code, revision FROM ext_storage_put_one_1(
-            $1, $2, 'notes', 'k', '1', '{}', 3, NULL, 0, NULL, 32, 5120, 1000000, 1000000, false, false,
-            'e', 'a', 'r', p_operation => $3)";
-    let database = TestDatabase::create().await;
-    let (stage, backend) = stage_on(&database).await;
-    let install = stage.install();
-    let operation = Uuid::now_v7();
-    let mut calls = JoinSet::new();
-    for _ in 0..8 {
-        let mut session = session(&database).await;
-        let (tenant, id) = (*install.tenant.as_uuid(), *install.caller.install.as_uuid());
-        calls.spawn(async move {
-            loop {
-                let answer: (String, Option<i64>) = sqlx::query_as(PUT)
-                    .bind(tenant)
-                    .bind(id)
-                    .bind(operation)
-                    .fetch_one(&mut session)
-                    .await
-                    .unwrap();
-                if answer.0 != "again" {
-                    return answer;
-                }
-            }
-        });
-    }
-    for answer in calls.join_all().await {
-        // Guarded by absence: a second one judged anew would be a conflict.
-        assert_eq!(answer, ("written".to_owned(), Some(1)));
-    }
-    assert_eq!(install.get("k").await.unwrap().revision.get(), 1);
-    assert_eq!(
-        backend.verify_usage(install.tenant, false).await.unwrap(),
-        []
-    );
 }
 
 /// A limit that was raised and lowered again leaves no reserve behind.

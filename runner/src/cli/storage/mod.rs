@@ -144,6 +144,7 @@ impl Door {
                 actor: Actor::Admin(ACTOR.into()),
                 request_id: Uuid::now_v7().to_string().into(),
                 may_use_storage: true,
+                operation_id: None,
             },
             tenant: install.tenant,
             clock: Arc::clone(&stores.clock),

@@ -1,0 +1,1 @@
+DROP TABLE ext_storage_idempotency;
