@@ -6,19 +6,22 @@ use alga_bundles::{BundleCache, FetchOptions, LocalStore};
 use alga_host_api::LogLimits;
 use alga_model::{Clock, SystemClock};
 use alga_registry::{AnswerQuota, AnswerQuotas, Registry, RegistryDatabase};
-use alga_storage::{CursorKey, Gate, LocalService, StorageDatabase};
+use alga_storage::{CursorKey, Gate, LocalService, RemoteOptions, RemoteService};
 use anyhow::{Context as _, ensure};
 
 use crate::activity::{Activity, ActivityLimits};
 use crate::admin::Admin;
 use crate::admission::{Admission, Caps, Limits};
 use crate::config::Config;
+use crate::credentials;
 use crate::databases::{Databases, cannot_use};
 use crate::engine::{CompileOptions, Compiler, Engine, EngineError, EngineOptions};
 use crate::execute::Executor;
+use crate::http::StorageApi;
 use crate::idempotency::{Idempotency, IdempotencyLimits};
 use crate::installs::Installs;
 use crate::keys::{KeyUse, MasterKeys};
+use crate::storage_place::StoragePlace;
 use crate::upkeep::{QuotaGauges, Upkeep};
 
 /// What outlives the process, open.
@@ -29,7 +32,7 @@ pub struct Stores {
     /// The keys of this deployment.
     pub keys: MasterKeys,
     /// Records, counters and audit.
-    pub storage: Arc<dyn StorageDatabase>,
+    pub storage: StoragePlace,
     /// Extensions, installs and grants.
     pub registry: Arc<dyn RegistryDatabase>,
     /// Published bundles.
@@ -60,7 +63,10 @@ impl Stores {
         let databases = Databases::open(config, &clock, migrate_on_open).await?;
         Ok(Self {
             keys: MasterKeys::open(&config.keys, &data.master_key())?,
-            storage: databases.storage,
+            storage: match databases.storage {
+                Some(database) => StoragePlace::Here(database),
+                None => StoragePlace::Elsewhere(Arc::new(remote_storage(config)?)),
+            },
             registry: databases.registry,
             bundles: Arc::new(
                 LocalStore::open(data.bundles()).with_context(|| cannot_use(&data.bundles()))?,
@@ -73,14 +79,19 @@ impl Stores {
     pub fn gate(&self, config: &Config) -> (Arc<Installs>, Gate) {
         let registry = Arc::clone(&self.registry) as Arc<dyn Registry>;
         let installs = Arc::new(Installs::new(registry, config.storage_limits()));
-        let former = self.keys.former().map(|key| key.derive(KeyUse::Cursor));
-        let cursor_key = CursorKey::new(self.keys.current().derive(KeyUse::Cursor), former);
-        let service = LocalService::new(
-            Arc::clone(&self.storage) as _,
-            cursor_key,
-            config.storage.timeout,
-        );
-        let gate = Gate::new(Arc::clone(&installs) as _, Arc::new(service));
+        let grants = Arc::clone(&installs) as _;
+        let gate = match &self.storage {
+            StoragePlace::Here(database) => {
+                let former = self.keys.former().map(|key| key.derive(KeyUse::Cursor));
+                let cursor_key = CursorKey::new(self.keys.current().derive(KeyUse::Cursor), former);
+                let database = Arc::clone(database) as _;
+                let service = LocalService::new(database, cursor_key, config.storage.timeout);
+                Gate::new(grants, Arc::new(service))
+            }
+            StoragePlace::Elsewhere(service) => {
+                Gate::before_another(grants, Arc::clone(service) as _)
+            }
+        };
         (installs, gate)
     }
 
@@ -88,17 +99,25 @@ impl Stores {
     pub fn admin(&self, installs: Arc<Installs>) -> Admin {
         Admin {
             registry: Arc::clone(&self.registry) as _,
-            storage: Arc::clone(&self.storage),
+            storage: self.storage.clone(),
             installs,
-            activity: Activity::new(Arc::clone(&self.clock), ActivityLimits::default()),
+            activity: Some(Activity::new(
+                Arc::clone(&self.clock),
+                ActivityLimits::default(),
+            )),
             clock: Arc::clone(&self.clock),
         }
     }
 
     /// What looks after the databases, not at work yet.
-    pub fn upkeep(&self, config: &Config, installs: Arc<Installs>, activity: Activity) -> Upkeep {
+    pub fn upkeep(
+        &self,
+        config: &Config,
+        installs: Arc<Installs>,
+        activity: Option<Activity>,
+    ) -> Upkeep {
         Upkeep {
-            storage: Arc::clone(&self.storage) as _,
+            storage: self.storage.here().ok().cloned().map(|it| it as _),
             registry: Arc::clone(&self.registry) as _,
             installs,
             activity,
@@ -138,7 +157,9 @@ impl Stores {
 
     /// Writes out what is under way and closes the databases.
     pub async fn close(&self) {
-        self.storage.database().close().await;
+        if let StoragePlace::Here(storage) = &self.storage {
+            storage.database().close().await;
+        }
         self.registry.database().close().await;
     }
 }
@@ -152,43 +173,92 @@ pub struct App {
     pub installs: Arc<Installs>,
     /// Does what administrators ask for.
     pub admin: Admin,
-    /// Has extensions answer.
-    pub executor: Executor,
-    /// Has them answer requests with a key once.
-    pub idempotency: Idempotency,
+    /// Has extensions answer, in a process that runs them.
+    pub extensions: Option<Arc<Extensions>>,
+    /// Serves their storage to other processes, where it is kept here.
+    pub storage: Option<StorageApi>,
     /// Looks after the databases once it is started.
     pub upkeep: Arc<Upkeep>,
+}
+
+/// Has extensions answer.
+#[derive(Debug)]
+pub struct Extensions {
+    /// Answers calls.
+    pub executor: Executor,
+    /// Has requests with a key answered once.
+    pub idempotency: Idempotency,
 }
 
 impl App {
     /// Opens and connects everything that `config` describes.
     pub async fn build(config: &Config) -> anyhow::Result<Self> {
+        let role = config.role();
         let stores = Stores::open(config).await?;
         let (installs, gate) = stores.gate(config);
         installs
             .warm_up()
             .await
             .context("cannot use the registry")?;
-        let idempotency = Idempotency::new(
-            Arc::clone(&stores.registry) as _,
-            Arc::clone(&installs),
-            Arc::clone(&stores.clock),
-            idempotency_limits(config),
-        );
-        let admin = stores.admin(Arc::clone(&installs));
+        let mut admin = stores.admin(Arc::clone(&installs));
+        // What nothing happens in would look like one in which nothing happened.
+        admin.activity = admin.activity.filter(|_| role.runs_extensions());
         let activity = admin.activity.clone();
         let upkeep = stores.upkeep(config, Arc::clone(&installs), activity.clone());
-        let upkeep = Arc::new(upkeep);
-        let executor = stores.executor(config, activity, gate)?;
+        let storage = role
+            .keeps_storage()
+            .then(|| StorageApi::new(gate.clone(), Arc::clone(&installs) as _));
+        let extensions = activity.map(|activity| {
+            let idempotency = Idempotency::new(
+                Arc::clone(&stores.registry) as _,
+                Arc::clone(&installs),
+                Arc::clone(&stores.clock),
+                idempotency_limits(config),
+            );
+            let executor = stores.executor(config, activity, gate)?;
+            anyhow::Ok(Arc::new(Extensions {
+                executor,
+                idempotency,
+            }))
+        });
         Ok(Self {
+            extensions: extensions.transpose()?,
             stores,
             installs,
             admin,
-            executor,
-            idempotency,
-            upkeep,
+            storage,
+            upkeep: Arc::new(upkeep),
         })
     }
+
+    /// What has extensions answer.
+    ///
+    /// # Errors
+    /// In a process with the role of serving their storage alone.
+    pub fn extensions(&self) -> anyhow::Result<&Arc<Extensions>> {
+        let extensions = self.extensions.as_ref();
+        extensions.context("the role of this process is not to run extensions")
+    }
+}
+
+/// The storage that another process serves, as `config` describes it.
+fn remote_storage(config: &Config) -> anyhow::Result<RemoteService> {
+    let api = &config.storage_api;
+    let (Some(url), Some(token)) = (
+        &api.url,
+        credentials::token(api.token.as_ref(), api.token_file.as_deref())?,
+    ) else {
+        anyhow::bail!("`storage.api.url` and `storage.api.token` must be set");
+    };
+    let options = RemoteOptions {
+        url: url.parse().context("`storage.api.url` is no URL")?,
+        token,
+        authorities: credentials::authorities(api.ca.as_deref())?,
+        max_in_flight: api.max_in_flight,
+        timeout: config.storage.timeout,
+        http2_without_tls: api.http2,
+    };
+    RemoteService::new(&options).context("cannot use `storage.api`")
 }
 
 /// What may run and wait at once as `config` describes it: as many run as the engine has slots.

@@ -15,7 +15,8 @@ use crate::config::Config;
 /// The databases of a deployment.
 #[derive(Debug)]
 pub(crate) struct Databases {
-    pub(crate) storage: Arc<dyn StorageDatabase>,
+    /// None where another process keeps the records.
+    pub(crate) storage: Option<Arc<dyn StorageDatabase>>,
     pub(crate) registry: Arc<dyn RegistryDatabase>,
 }
 
@@ -27,17 +28,22 @@ impl Databases {
         migrate_on_open: bool,
     ) -> anyhow::Result<Self> {
         match config.database.postgres(migrate_on_open) {
-            Some(options) => Self::in_postgres(&options).await,
+            Some(options) => Self::in_postgres(config, &options).await,
             None => Self::in_files(config, clock, migrate_on_open).await,
         }
     }
 
-    async fn in_postgres(options: &PostgresOptions) -> anyhow::Result<Self> {
+    async fn in_postgres(config: &Config, options: &PostgresOptions) -> anyhow::Result<Self> {
         const CANNOT: &str = "cannot use the database that `database.url` names";
-        let storage = PostgresBackend::open(options).await.context(CANNOT)?;
+        let storage: Option<Arc<dyn StorageDatabase>> = if config.role().keeps_storage() {
+            let opened = PostgresBackend::open(options).await;
+            Some(Arc::new(opened.context(CANNOT)?))
+        } else {
+            None
+        };
         let registry = PostgresRegistry::open(options).await.context(CANNOT)?;
         Ok(Self {
-            storage: Arc::new(storage),
+            storage,
             registry: Arc::new(registry),
         })
     }
@@ -47,21 +53,23 @@ impl Databases {
         clock: &Arc<dyn Clock>,
         migrate_on_open: bool,
     ) -> anyhow::Result<Self> {
-        let (storage, registry) = (
-            config.data.storage_database(),
-            config.data.registry_database(),
-        );
-        let options = SqliteOptions {
-            read_connections: config.storage.read_connections,
-            ..in_file(&storage, migrate_on_open)
+        let storage: Option<Arc<dyn StorageDatabase>> = if config.role().keeps_storage() {
+            let file = config.data.storage_database();
+            let options = SqliteOptions {
+                read_connections: config.storage.read_connections,
+                ..in_file(&file, migrate_on_open)
+            };
+            let opened = SqliteBackend::open(options, Arc::clone(clock)).await;
+            Some(Arc::new(opened.with_context(|| cannot_use(&file))?))
+        } else {
+            None
         };
-        let opened = SqliteBackend::open(options, Arc::clone(clock)).await;
-        let opened_storage = opened.with_context(|| cannot_use(&storage))?;
-        let opened = SqliteRegistry::open(in_file(&registry, migrate_on_open)).await;
-        let opened_registry = opened.with_context(|| cannot_use(&registry))?;
+        let file = config.data.registry_database();
+        let opened = SqliteRegistry::open(in_file(&file, migrate_on_open)).await;
+        let registry = opened.with_context(|| cannot_use(&file))?;
         Ok(Self {
-            storage: Arc::new(opened_storage),
-            registry: Arc::new(opened_registry),
+            storage,
+            registry: Arc::new(registry),
         })
     }
 }

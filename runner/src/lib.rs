@@ -15,6 +15,7 @@ pub mod admission;
 pub mod app;
 pub mod cli;
 pub mod config;
+mod credentials;
 mod databases;
 mod deadline;
 pub mod engine;
@@ -28,6 +29,7 @@ pub mod keys;
 pub mod publishing;
 #[cfg(test)]
 mod stage;
+pub mod storage_place;
 pub mod telemetry;
 pub mod tokens;
 pub mod upkeep;

@@ -17,6 +17,7 @@ use serde_json::json;
 use crate::activity::{Activity, ActivityLimits};
 use crate::admin::{Admin, Administration, Author};
 use crate::installs::Installs;
+use crate::storage_place::StoragePlace;
 
 #[derive(Debug)]
 pub(crate) struct Stage {
@@ -89,9 +90,12 @@ impl Stage {
     pub(crate) fn admin(&self) -> Admin {
         Admin {
             registry: Arc::clone(&self.registry) as _,
-            storage: Arc::clone(&self.storage) as _,
+            storage: StoragePlace::Here(Arc::clone(&self.storage) as _),
             installs: self.installs_with(Limits::default()),
-            activity: Activity::new(Arc::clone(&self.clock) as _, ActivityLimits::default()),
+            activity: Some(Activity::new(
+                Arc::clone(&self.clock) as _,
+                ActivityLimits::default(),
+            )),
             clock: Arc::clone(&self.clock) as _,
         }
     }

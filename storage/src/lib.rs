@@ -97,6 +97,6 @@ pub use service::{
 };
 pub use sqlite::SqliteBackend;
 pub use wire::{
-    Answer, Asked, DeletedBody, ErrorBody, ErrorDetails, ExpiredBody, NamespaceUsageBody,
-    QuotasBody, RecordBody, Request, UsageBody, WrittenBody,
+    Answer, Asked, DeletedBody, ErrorBody, ErrorDetails, ErrorMembers, ExpiredBody,
+    NamespaceUsageBody, QuotasBody, RecordBody, Request, UsageBody, WrittenBody,
 };

@@ -63,6 +63,15 @@ pub struct Removed {
     pub more: bool,
 }
 
+impl Removed {
+    /// Nothing, and there is no more.
+    pub const NOTHING: Self = Self {
+        records: 0,
+        bytes: 0,
+        more: false,
+    };
+}
+
 /// Which audit records to read. What is `None` does not restrict.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AuditFilter {

@@ -37,10 +37,11 @@ pub(super) async fn of_executions(bench: Bench) -> anyhow::Result<Figure> {
     let install = stage::install(&app, &bench, &stage::bundle_of("notes")).await?;
     let halting = Arc::new(Halting::new());
     let gate = Gate::new(Arc::clone(&app.installs) as _, Arc::clone(&halting) as _);
-    let executor = Arc::new(
-        app.stores
-            .executor(&config, app.admin.activity.clone(), gate)?,
-    );
+    let executor = Arc::new(app.stores.executor(
+        &config,
+        app.admin.activity.clone().context("it runs extensions")?,
+        gate,
+    )?);
     let run = |count: usize| {
         let mut running = JoinSet::new();
         for _ in 0..count {
@@ -144,7 +145,7 @@ async fn fill_caches(app: &App, ids: &[InstallId]) -> anyhow::Result<()> {
 async fn call(app: &App, install: InstallId) -> anyhow::Result<()> {
     let install = app.installs.find(install).await?.context("it is gone")?;
     let call = stage::call(install, Request::new("GET", "/"));
-    app.executor.execute(call).await?;
+    app.extensions()?.executor.execute(call).await?;
     Ok(())
 }
 

@@ -58,10 +58,10 @@ impl Ours {
     fn new(config: &Config, app: &App, install: Arc<KnownInstall>) -> anyhow::Result<Self> {
         let memory = Arc::<Memory>::default();
         let gate = Gate::new(Arc::clone(&app.installs) as _, Arc::clone(&memory) as _);
+        let activity = app.admin.activity.clone();
+        let activity = activity.context("it runs extensions")?;
         Ok(Self {
-            executor: app
-                .stores
-                .executor(config, app.admin.activity.clone(), gate)?,
+            executor: app.stores.executor(config, activity, gate)?,
             memory,
             install,
         })

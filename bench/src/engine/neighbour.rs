@@ -89,7 +89,10 @@ impl Street {
         for _ in 0..LOOPS {
             let street = Arc::clone(&self);
             let call = stage::call(Arc::clone(&self.looping), Request::new("GET", "/"));
-            loops.spawn(async move { street.app.executor.execute(call).await.map(drop) });
+            loops.spawn(async move {
+                let executor = &street.app.extensions()?.executor;
+                anyhow::Ok(drop(executor.execute(call).await?))
+            });
         }
         // Its calls come behind those of the loops: when they are answered, all loops run.
         self.burst().await?;
@@ -107,7 +110,7 @@ impl Street {
             let call = stage::call(Arc::clone(install), Request::new("GET", "/"));
             let start = Instant::now();
             calls.spawn(async move {
-                let answer = street.app.executor.execute(call).await?;
+                let answer = street.app.extensions()?.executor.execute(call).await?;
                 ensure!(answer.status == 200, "it answered {}", answer.status);
                 Ok(start.elapsed())
             });

@@ -86,7 +86,7 @@ async fn first_of_ours(config: Arc<Config>, install: alga_model::InstallId) -> a
     let start = Instant::now();
     let install = app.installs.find(install).await?.context("it is gone")?;
     let call = stage::call(install, Request::new("GET", "/"));
-    app.executor.execute(call).await?;
+    app.extensions()?.executor.execute(call).await?;
     let took = start.elapsed();
     app.stores.close().await;
     Ok(took.as_secs_f64() * 1e3)

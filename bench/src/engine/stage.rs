@@ -80,7 +80,7 @@ async fn publish_file(app: &App, file: &Path) -> anyhow::Result<ContentHash> {
     };
     let context = PublishContext {
         store: &*stores.bundles,
-        component_check: &EngineCheck(app.executor.engine()),
+        component_check: &EngineCheck(app.extensions()?.executor.engine()),
         registry: &versions,
         capability_check: &capability_issues,
         limits: &Limits::default(),

@@ -96,9 +96,10 @@ impl Admin {
         let until = until.unwrap_or_else(|| self.clock.now().plus(Duration::from_millis(1)));
         let subjects = self.subjects(by, tenant, install).await?;
         let count = u32::try_from(subjects.len()).unwrap_or(u32::MAX);
+        let kept_here = self.storage.here()?;
         let storage = subjects.iter().map(|subject| {
             Records::Storage(StorageAudit {
-                storage: Arc::clone(&self.storage),
+                storage: Arc::clone(kept_here),
                 filter: StorageFilter {
                     tenant: subject.tenant,
                     install: subject.install,
@@ -185,7 +186,7 @@ impl Admin {
                 install: Some(install),
                 ..StorageFilter::default()
             };
-            let found = self.storage.audit(&filter, None, 1).await?;
+            let found = self.storage.here()?.audit(&filter, None, 1).await?;
             if let Some(record) = found.first() {
                 return Ok(Some(record.tenant_id));
             }

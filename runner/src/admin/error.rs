@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::grants::Difference;
 use super::mistakes::{Mistakes, Name};
 use crate::activity::TailRefused;
+use crate::storage_place::KeptElsewhere;
 
 /// A refusal, or a failure.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +62,12 @@ pub enum AdminError {
     /// What is stored can't be used.
     #[error("cannot use the registered manifest of the version")]
     Manifest(#[source] alga_bundles::InvalidManifest),
+    /// Only where the records are kept can it be done.
+    #[error(transparent)]
+    Elsewhere(#[from] KeptElsewhere),
+    /// Only where extensions run is it known.
+    #[error("this process runs no extensions; ask one that does")]
+    RunsNothing,
     /// The registry failed.
     #[error("cannot use the registry")]
     Registry(#[source] RegistryError),
@@ -140,6 +147,7 @@ impl AdminError {
             Self::VersionInUse { .. } => "VERSION_IN_USE",
             Self::ApprovalNeeded(_) => "APPROVAL_NEEDED",
             Self::NothingToRollBack => "NOTHING_TO_ROLL_BACK",
+            Self::Elsewhere(_) | Self::RunsNothing => "MISDIRECTED",
             Self::Tail(TailRefused::Install | TailRefused::Tenant) => "TAILS_LIMITED",
             Self::Tail(TailRefused::Process | TailRefused::Closed) => "OVERLOADED",
             Self::Registry(RegistryError::Unavailable { .. })

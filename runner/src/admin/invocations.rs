@@ -134,7 +134,7 @@ impl Operation for ListInvocations {
 
     async fn run(admin: &Admin, by: &Author, ask: Ask<Self>) -> Result<InvocationList, AdminError> {
         let install = admin.find(by, ask.target).await?;
-        let found = admin.activity.invocations(install.id);
+        let found = admin.activity()?.invocations(install.id);
         let wanted = found
             .iter()
             .filter(|invocation| ask.query.wants(invocation));
@@ -165,7 +165,7 @@ impl Operation for ShowInvocation {
     ) -> Result<InvocationDetailBody, AdminError> {
         let (install, id) = ask.target;
         let install = admin.find(by, install).await?;
-        let found = admin.activity.invocation(install.id, id);
+        let found = admin.activity()?.invocation(install.id, id);
         let (invocation, lines) = found.ok_or(AdminError::NotFound(Missing::Invocation(id)))?;
         Ok(InvocationDetailBody {
             invocation: (&invocation).into(),

@@ -182,7 +182,7 @@ impl Admin {
         let mut checks = tokio::time::interval(CHECK_INTERVAL);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(LogTail {
-            tail: self.activity.tail(found.tenant, install, filter, from)?,
+            tail: self.activity()?.tail(found.tenant, install, filter, from)?,
             install,
             installs: Arc::clone(&self.installs),
             by: by.clone(),
@@ -473,7 +473,7 @@ mod tests {
 
         let other = stage.install(TenantId::generate()).await;
         let mut draining = admin.logs(&author, other.id, &follow, None).await.unwrap();
-        admin.activity.close();
+        admin.activity().unwrap().close();
         assert_eq!(draining.next().await, end(TailEnd::Draining));
     }
 }

@@ -30,7 +30,6 @@ use std::sync::Arc;
 use alga_bundles::Manifest;
 use alga_model::{Clock, InstallId, TenantId};
 use alga_registry::{Change, Install, InstallEdit, Registry, RegistryError, Version, VersionKey};
-use alga_storage::StorageDatabase;
 use futures_util::future::BoxFuture;
 use tracing::Instrument as _;
 
@@ -70,11 +69,12 @@ pub use self::tenants::{
     ReplaceTenantSwitches, ReplaceTenantSwitchesBody, ShowTenantSwitches, TenantSwitchesBody,
 };
 pub use self::upgrades::{Rollback, RollbackBody, Upgrade, UpgradeAnswer, UpgradeBody};
-pub use self::usage::{InstallUsageBody, ShowInstallUsage, ShowTenantUsage, TenantUsageBody};
+pub use self::usage::{ShowInstallUsage, ShowTenantUsage, TenantUsageBody};
 
 use crate::activity::Activity;
 use crate::config::TokenScope;
 use crate::installs::Installs;
+use crate::storage_place::StoragePlace;
 
 /// Visits every operation there is.
 pub fn every_operation(visitor: &mut impl Visitor) {
@@ -113,11 +113,11 @@ pub struct Admin {
     /// Extensions, installs and what is set for them.
     pub registry: Arc<dyn Registry>,
     /// Records, counters and audit.
-    pub storage: Arc<dyn StorageDatabase>,
+    pub storage: StoragePlace,
     /// What the process remembers of installs, and must forget when it changes.
     pub installs: Arc<Installs>,
-    /// What installs did a moment ago, if this is the process that runs them.
-    pub activity: Activity,
+    /// What installs did a moment ago, in a process that runs them.
+    pub activity: Option<Activity>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
 }
@@ -198,6 +198,11 @@ impl Admin {
             .await?
             .filter(|install| by.scope.allows(install.tenant, id))
             .ok_or(AdminError::NotFound(Missing::Install(id)))
+    }
+
+    /// What installs did a moment ago.
+    fn activity(&self) -> Result<&Activity, AdminError> {
+        self.activity.as_ref().ok_or(AdminError::RunsNothing)
     }
 
     /// Edits an install that the author may know of.

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::install::{change, name_and_value};
 use super::{bundle, output};
 use crate::app::App;
-use crate::config::Config;
+use crate::config::{Config, DatabaseConfig, KeysConfig, Role, StorageApiConfig};
 use crate::engine::RunError;
 use crate::engine::RunLimits;
 use crate::execute::{Call, ExecuteError};
@@ -58,12 +58,18 @@ impl Invoke {
     pub(super) async fn run(self, mut config: Config) -> anyhow::Result<ExitCode> {
         bundle::ensure_file(&self.file).await?;
         let folder = tempfile::tempdir()?;
+        // What is configured for others to use is not for this.
         config.data.dir = folder.path().join("data");
+        config.database = DatabaseConfig::default();
+        config.keys = KeysConfig::default();
+        config.storage_api = StorageApiConfig::default();
+        config.server.role = Some(Role::All);
         let app = App::build(&config).await?;
+        let executor = &app.extensions()?.executor;
         let bundle = self.bundle(folder.path()).await?;
-        let published = bundle::add(&app.stores, app.executor.engine(), &bundle, None).await?;
+        let published = bundle::add(&app.stores, executor.engine(), &bundle, None).await?;
         let install = self.install(&app, published.content_hash).await?;
-        let answer = app.executor.execute(self.call(install)).await;
+        let answer = executor.execute(self.call(install)).await;
         app.stores.close().await;
         match answer {
             Ok(response) => {

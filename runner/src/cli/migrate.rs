@@ -45,7 +45,7 @@ impl Command {
         }
         let stores = Stores::open_unmigrated(config).await?;
         let databases = [
-            ("storage", stores.storage.database()),
+            ("storage", stores.storage.here()?.database()),
             ("registry", stores.registry.database()),
         ];
         match self {

@@ -261,6 +261,7 @@ fn overrides(settings: Settings, command: &Command) -> Overrides {
     match command {
         Command::Serve(serve) => Overrides {
             listen: serve.listen.clone(),
+            role: serve.role.clone(),
             insecure_dev: serve.insecure_dev,
             ..everywhere
         },

@@ -24,6 +24,9 @@ pub(super) struct Serve {
     /// Listen on this address; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS")]
     pub(super) listen: Option<String>,
+    /// Run extensions and keep their storage (all), or one of the two (runner, storage)
+    #[arg(long, value_name = "ROLE")]
+    pub(super) role: Option<String>,
     /// Allow everything without a token, on loopback only
     #[arg(long)]
     pub(super) insecure_dev: bool,

@@ -1,15 +1,12 @@
 //! Whom a command of administration asks.
 
-use std::path::{Path, PathBuf};
-
-use alga_model::Secret;
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 
 use super::bundle::REGISTRY_ACTOR;
 use crate::admin::{Administration, Author, Client};
 use crate::app::Stores;
-use crate::config::secret_file::{self, Readers};
 use crate::config::{ClientConfig, Config};
+use crate::credentials;
 
 /// Somebody to ask, until it is closed.
 #[derive(Debug)]
@@ -29,11 +26,15 @@ impl Session {
                 stores: Some(stores),
             });
         };
-        let client = Client::new(
-            url,
-            authorities(&config.client)?.as_deref(),
-            token(&config.client)?,
-        )?;
+        let ClientConfig {
+            server_ca,
+            token,
+            token_file,
+            ..
+        } = &config.client;
+        let authorities = credentials::authorities(server_ca.as_deref())?;
+        let token = credentials::token(token.as_ref(), token_file.as_deref())?;
+        let client = Client::new(url, authorities.as_deref(), token)?;
         Ok(Self {
             admin: Administration::There(client),
             stores: None,
@@ -64,26 +65,4 @@ pub(super) fn here(stores: &Stores, config: &Config) -> Administration {
         admin: Box::new(stores.admin(installs)),
         author: Author::operator(REGISTRY_ACTOR),
     }
-}
-
-/// The certificates that vouch for the server, where they aren't those of the system.
-fn authorities(config: &ClientConfig) -> anyhow::Result<Option<Vec<u8>>> {
-    let read = |file: &PathBuf| {
-        std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))
-    };
-    config.server_ca.as_ref().map(read).transpose()
-}
-
-fn token(config: &ClientConfig) -> anyhow::Result<Option<Secret<String>>> {
-    match &config.token_file {
-        Some(file) => in_file(file).map(Some),
-        None => Ok(config.token.clone()),
-    }
-}
-
-fn in_file(file: &Path) -> anyhow::Result<Secret<String>> {
-    let text = secret_file::read(file, Readers::Group)?;
-    let token = text.expose().trim();
-    ensure!(!token.is_empty(), "the file {} is empty", file.display());
-    Ok(Secret::new(token.to_owned()))
 }

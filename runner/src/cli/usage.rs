@@ -86,11 +86,12 @@ impl Verify {
         if let Some(tenant) = self.tenant {
             tenant::note_unless_known(&session::here(stores, config), tenant).await?;
         }
+        let storage = stores.storage.here()?;
         let mut tally = Tally::new("tenants checked:");
         let (mut checked, mut repaired, mut wrong, mut damaged) = (0, 0, 0, 0);
         let mut tenants = Tenants::new(self.tenant);
         while let Some(tenant) = tenants.next(stores).await? {
-            match stores.storage.verify_usage(tenant, self.repair).await {
+            match storage.verify_usage(tenant, self.repair).await {
                 Ok(drifts) => {
                     checked += 1;
                     for drift in drifts {
@@ -154,7 +155,12 @@ impl Tenants {
 
     async fn next(&mut self, stores: &Stores) -> anyhow::Result<Option<TenantId>> {
         if self.page.is_empty() && self.more {
-            self.page = stores.storage.tenants(self.after, PAGE).await?.into();
+            self.page = stores
+                .storage
+                .here()?
+                .tenants(self.after, PAGE)
+                .await?
+                .into();
             self.after = self.page.back().copied();
             self.more = !self.page.is_empty();
         }

@@ -16,6 +16,7 @@ pub(super) fn contradictions(config: &Config) -> Vec<Mistake> {
     checks.keys();
     checks.database();
     checks.engine();
+    checks.role();
     checks.storage();
     checks.mistakes
 }
@@ -86,6 +87,25 @@ impl<'a> Checks<'a> {
             database.direct_url.is_some() && database.url.is_none(),
             ["database.direct_url", "database.url"],
             "must not be set without the other",
+        );
+    }
+
+    fn role(&mut self) {
+        let (role, api) = (self.config.role(), &self.config.storage_api);
+        self.refuse(
+            role.keeps_storage() && api.url.is_some(),
+            ["storage.api.url", "server.role"],
+            "must not be set for a process that keeps the storage itself",
+        );
+        self.refuse(
+            !role.keeps_storage() && api.url.is_none(),
+            ["storage.api.url", "server.role"],
+            "must be set for a process that runs extensions alone: it asks there for their storage",
+        );
+        self.refuse(
+            api.url.is_some() && api.token.is_none() && api.token_file.is_none(),
+            ["storage.api.token", "storage.api.url"],
+            "must be set, or its file: that server asks who calls",
         );
     }
 

@@ -23,7 +23,7 @@ section! {
 }
 
 /// The address of a server.
-struct ServerUrl;
+pub(super) struct ServerUrl;
 
 impl Kind for ServerUrl {
     type Value = String;
@@ -49,7 +49,7 @@ impl Kind for ServerUrl {
 }
 
 /// A token as a client presents it.
-struct TokenText;
+pub(super) struct TokenText;
 
 impl Kind for TokenText {
     type Value = Secret<String>;

@@ -11,6 +11,9 @@ pub struct Overrides {
     /// The address to listen on.
     pub listen: Option<String>,
 
+    /// What the process does.
+    pub role: Option<String>,
+
     /// The data folder.
     pub data_dir: Option<String>,
 
@@ -38,6 +41,7 @@ impl Overrides {
         let insecure_dev = self.insecure_dev.then(|| true.to_string());
         [
             ("server.listen", "--listen", self.listen),
+            ("server.role", "--role", self.role),
             ("data_dir", "--data-dir", self.data_dir),
             ("server.insecure_dev", "--insecure-dev", insecure_dev),
             ("client.server", "--server", self.server),

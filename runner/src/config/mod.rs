@@ -26,6 +26,7 @@ pub(crate) mod secret_file;
 mod server;
 mod setting;
 mod storage;
+mod storage_api;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -49,9 +50,10 @@ pub(crate) use kind::parse_key;
 pub use log::{LogConfig, LogFormat};
 use reader::{Origins, Reader, SettingsFile};
 pub use secret_file::SecretFileError;
-pub use server::ServerConfig;
+pub use server::{Role, ServerConfig};
 use setting::{Section, Shown};
 pub use storage::{QuotasConfig, RatesConfig, RequestLimitsConfig, StorageConfig};
+pub use storage_api::StorageApiConfig;
 
 /// The configuration of a runner. The default is a complete system on one machine.
 #[derive(Debug, Clone, Default)]
@@ -76,6 +78,8 @@ pub struct Config {
     pub idempotency: IdempotencyConfig,
     /// How the database of records is used.
     pub storage: StorageConfig,
+    /// Where they are instead, if another process serves them.
+    pub storage_api: StorageApiConfig,
     /// What a request to the storage may hold; see [`Config::storage_limits`].
     pub request_limits: RequestLimitsConfig,
     /// What may be stored; see [`Config::storage_limits`].
@@ -168,12 +172,21 @@ impl Config {
             admission: Section::read(reader),
             idempotency: Section::read(reader),
             storage: Section::read(reader),
+            storage_api: Section::read(reader),
             request_limits: Section::read(reader),
             quotas: Section::read(reader),
             rates: Section::read(reader),
             log: Section::read(reader),
             origins: Origins::new(),
         }
+    }
+
+    /// What this process does: what is said, or else all but what another process is named for.
+    pub fn role(&self) -> Role {
+        self.server.role.unwrap_or(match self.storage_api.url {
+            Some(_) => Role::Runner,
+            None => Role::All,
+        })
     }
 
     /// What applies to installs that have no limits of their own.
@@ -220,6 +233,7 @@ impl Config {
             &self.admission,
             &self.idempotency,
             &self.storage,
+            &self.storage_api,
             &self.request_limits,
             &self.quotas,
             &self.rates,

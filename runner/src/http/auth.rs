@@ -57,13 +57,30 @@ impl Principal {
         }
     }
 
+    /// Whether the caller may act on every install.
+    pub(super) fn is_unlimited(&self) -> bool {
+        match self {
+            Self::Token(token) => token.is_unlimited(),
+            Self::Anybody => true,
+        }
+    }
+
+    /// What the caller is called in logs and audit.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Token(token) => &token.id,
+            Self::Anybody => own_ids::ANYBODY,
+        }
+    }
+
     /// Fails unless the caller may see what concerns the whole process.
     pub(super) fn ensure_operator(&self) -> Result<(), ApiError> {
-        match self {
-            Self::Token(token) if !token.is_unlimited() => Err(ApiError::Forbidden(
+        if self.is_unlimited() {
+            Ok(())
+        } else {
+            Err(ApiError::Forbidden(
                 "the token is limited to some tenants or installs",
-            )),
-            Self::Token(_) | Self::Anybody => Ok(()),
+            ))
         }
     }
 }
@@ -114,24 +131,28 @@ fn who(token: &Token, headers: &HeaderMap) -> Result<String, ApiError> {
             ))
         }
         Role::Service if headers.get(ALGA_ADMIN).is_some_and(|it| it == "true") => {
-            let Some(actor) = headers.get(ALGA_ACTOR) else {
-                return Ok(token.id.clone());
-            };
-            let fine = |actor: &&str| {
-                (1..=MAX_ACTOR_BYTES).contains(&actor.len())
-                    && actor.bytes().all(|byte| byte.is_ascii_graphic())
-            };
-            let actor = actor.to_str().ok().filter(fine).ok_or_else(|| {
-                ApiError::BadRequest(
-                    "x-alga-actor must be 1 to 128 visible ASCII characters".to_owned(),
-                )
-            })?;
-            Ok(format!("{}/{actor}", token.id))
+            let actor = acts_for(headers)?;
+            Ok(actor.map_or_else(|| token.id.clone(), |actor| format!("{}/{actor}", token.id)))
         }
         Role::Service => Err(ApiError::Forbidden(
             "administration needs an admin token, or a service token with `x-alga-admin: true`",
         )),
     }
+}
+
+/// For whom a service says that it acts.
+pub(super) fn acts_for(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let Some(actor) = headers.get(ALGA_ACTOR) else {
+        return Ok(None);
+    };
+    let fine = |actor: &&str| {
+        (1..=MAX_ACTOR_BYTES).contains(&actor.len())
+            && actor.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    let actor = actor.to_str().ok().filter(fine);
+    actor.map(Some).ok_or_else(|| {
+        ApiError::BadRequest("x-alga-actor must be 1 to 128 visible ASCII characters".to_owned())
+    })
 }
 
 fn is_repeated(headers: &HeaderMap, name: &str) -> bool {

@@ -11,6 +11,10 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use alga_registry::RegistryError;
+use alga_storage::{
+    BulkError, ErrorBody as StorageErrorBody, ErrorCode, ErrorDetails, ErrorMembers, Limit,
+};
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::activity::TailRefused;
 use crate::admin::AdminError;
@@ -18,6 +22,8 @@ use crate::admission::{Reason, Refusal};
 use crate::engine::RunError;
 use crate::execute::ExecuteError;
 use crate::idempotency::Crowd;
+
+use super::storage_api;
 
 /// A request that was not answered as it wished.
 #[derive(Debug)]
@@ -52,6 +58,12 @@ pub(super) enum ApiError {
     Execute(ExecuteError),
     /// An administrator did not get what was asked for.
     Admin(AdminError),
+    /// The storage refused an operation, or failed.
+    Storage(BulkError),
+    /// A request to the storage is larger than the limit, in bytes.
+    StorageBodyTooLarge(usize),
+    /// Another process does this.
+    Misdirected(&'static str),
 }
 
 /// How soon it makes sense to try again where nothing is known about that.
@@ -68,14 +80,22 @@ impl ApiError {
             Self::Forbidden(_) | Self::ContextMismatch(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooLarge(_) | Self::StorageBodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::IdempotencyConflict
             | Self::IdempotencyInProgress
             | Self::IdempotencyAnswerNotKept(..) => StatusCode::CONFLICT,
+            Self::Storage(failed) => {
+                let status = failed.error.code().http_status();
+                StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+            }
+            Self::Misdirected(_) => StatusCode::MISDIRECTED_REQUEST,
             Self::Admin(error) => match error {
                 AdminError::Invalid { .. } => StatusCode::BAD_REQUEST,
+                AdminError::Elsewhere(_) | AdminError::RunsNothing => {
+                    StatusCode::MISDIRECTED_REQUEST
+                }
                 AdminError::Forbidden(_) => StatusCode::FORBIDDEN,
                 AdminError::NotFound(_) => StatusCode::NOT_FOUND,
                 AdminError::Uninstalled
@@ -144,6 +164,9 @@ impl ApiError {
             Self::Crowded(_, refusal) => ExecuteError::Refused(*refusal).code(),
             Self::Execute(error) => error.code(),
             Self::Admin(error) => error.code(),
+            Self::Storage(failed) => failed.error.code().as_str(),
+            Self::StorageBodyTooLarge(_) => ErrorCode::LimitExceeded.as_str(),
+            Self::Misdirected(_) => "MISDIRECTED",
         }
     }
 
@@ -154,11 +177,15 @@ impl ApiError {
                 "a token that is accepted is needed, as `Authorization: Bearer` or `x-runner-auth`"
                     .to_owned()
             }
-            Self::Forbidden(message) | Self::ContextMismatch(message) | Self::NotFound(message) => {
-                (*message).to_owned()
-            }
+            Self::Forbidden(message)
+            | Self::ContextMismatch(message)
+            | Self::NotFound(message)
+            | Self::Misdirected(message) => (*message).to_owned(),
             Self::MethodNotAllowed => "this path does not have this method".to_owned(),
-            Self::TooLarge(limit) => format!("the body may have at most {limit} bytes"),
+            Self::TooLarge(limit) | Self::StorageBodyTooLarge(limit) => {
+                format!("the body may have at most {limit} bytes")
+            }
+            Self::Storage(failed) => failed.to_string(),
             Self::Unavailable => "the registry can't be reached".to_owned(),
             Self::Internal => "the runner failed".to_owned(),
             Self::IdempotencyConflict => {
@@ -176,8 +203,17 @@ impl ApiError {
         }
     }
 
-    fn details(&self) -> Value {
+    fn details(&self) -> Box<RawValue> {
         match self {
+            // Not through values, which would write numbers in their own way.
+            Self::Storage(failed) => ErrorDetails(failed).to_json(),
+            _ => to_raw_value(&self.plain_details()).unwrap_or_default(),
+        }
+    }
+
+    fn plain_details(&self) -> Value {
+        match self {
+            Self::StorageBodyTooLarge(limit) => json!({ "name": Limit::BODY, "limit": limit }),
             Self::TooLarge(limit) => json!({ "limit": limit }),
             Self::IdempotencyAnswerNotKept(status, bytes) => {
                 json!({ "status": status, "bytes": bytes })
@@ -199,7 +235,11 @@ impl ApiError {
     fn retry_after(&self) -> Option<u64> {
         let wait = match self {
             Self::Crowded(_, Refusal { retry_after, .. })
-            | Self::Execute(ExecuteError::Refused(Refusal { retry_after, .. })) => *retry_after,
+            | Self::Execute(ExecuteError::Refused(Refusal { retry_after, .. }))
+            | Self::Storage(BulkError {
+                error: alga_storage::Error::RateLimited { retry_after },
+                ..
+            }) => *retry_after,
             Self::IdempotencyInProgress => RETRY_UNAVAILABLE,
             Self::Admin(AdminError::Tail(TailRefused::Install | TailRefused::Tenant)) => RETRY_TAIL,
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => RETRY_UNAVAILABLE,
@@ -218,6 +258,9 @@ const fn refused(reason: Reason) -> StatusCode {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
+        if let Self::Storage(failed) = &self {
+            storage_api::log_fault(failed);
+        }
         let body = ErrorBody {
             code: self.code(),
             message: self.message(),
@@ -239,20 +282,20 @@ impl IntoResponse for ApiError {
 pub(super) struct ErrorBody {
     code: &'static str,
     message: String,
-    details: Value,
+    details: Box<RawValue>,
 }
 
 impl ErrorBody {
     /// The response that carries this body.
     pub(super) fn write(self, response: Response, request_id: &str) -> Response {
         let (mut parts, _) = response.into_parts();
-        let Self {
-            code,
-            message,
-            details,
-        } = self;
-        let error = json!({ "code": code, "message": message, "details": details, "requestId": request_id });
-        let body = Json(json!({ "error": error })).into_response();
+        let error = ErrorMembers {
+            code: self.code.to_owned(),
+            message: self.message,
+            details: self.details,
+            request_id: request_id.to_owned(),
+        };
+        let body = Json(StorageErrorBody { error }).into_response();
         parts.headers.extend(body.headers().clone());
         Response::from_parts(parts, body.into_body())
     }
@@ -264,7 +307,7 @@ pub(super) fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
     response.extensions_mut().insert(ErrorBody {
         code: "INTERNAL",
         message: "the runner failed".to_owned(),
-        details: json!({}),
+        details: to_raw_value(&json!({})).unwrap_or_default(),
     });
     response
 }
@@ -280,6 +323,7 @@ mod tests {
     use super::*;
     use crate::admin::{Difference, Missing, Mistakes};
     use crate::execute::OUTCOMES;
+    use crate::storage_place::KeptElsewhere;
 
     /// Every failure there is, once.
     fn all() -> Vec<ApiError> {
@@ -320,6 +364,8 @@ mod tests {
             refused(Reason::Process),
             refused(Reason::Closed),
             ApiError::Execute(ExecuteError::Stopping),
+            ApiError::Misdirected("why"),
+            ApiError::StorageBodyTooLarge(10),
         ];
         let reasons = [
             Reason::Install,
@@ -360,8 +406,71 @@ mod tests {
             }),
         ];
         all.extend(admin.map(ApiError::Admin));
+        all.extend(
+            [
+                AdminError::Elsewhere(KeptElsewhere),
+                AdminError::RunsNothing,
+            ]
+            .map(ApiError::Admin),
+        );
+        all.extend(storage().map(ApiError::Storage));
         all.extend(RunError::each().map(|error| ApiError::Execute(ExecuteError::Run(error))));
         all
+    }
+
+    /// Every failure of the storage, once.
+    fn storage() -> [BulkError; 11] {
+        use alga_storage::{
+            Conflict, Error, FailedItem, Key, Namespace, Quota, QuotaName, Record, Revision,
+            Violation,
+        };
+        let json = |text| alga_storage::JsonText::parse(text).unwrap();
+        let time = alga_model::Timestamp::from_millis(1_800_000_000_000);
+        let current = Record {
+            key: Key::parse("a").unwrap(),
+            value: json("1e5"),
+            metadata: json("{}"),
+            revision: Revision::FIRST,
+            expires_at: None,
+            created_at: time,
+            updated_at: time,
+        };
+        let of_item = |error| BulkError {
+            item: Some(FailedItem {
+                index: 1,
+                key: "a".to_owned(),
+            }),
+            error,
+        };
+        [
+            Violation::argument("key", "why").into(),
+            Error::LimitExceeded(Limit {
+                name: "value-bytes",
+                limit: 1,
+                actual: 2,
+            })
+            .into(),
+            Error::Unauthorized.into(),
+            Error::CapabilityDenied.into(),
+            Error::NamespaceDenied(Namespace::parse("notes").unwrap()).into(),
+            Error::NotFound.into(),
+            of_item(Error::RevisionMismatch(Box::new(Conflict {
+                current_revision: Some(Revision::FIRST),
+                current: Some(current),
+            }))),
+            of_item(Error::QuotaExceeded(Quota {
+                name: QuotaName::Namespaces,
+                limit: 1,
+                used: 1,
+                attempted: 2,
+            })),
+            Error::RateLimited {
+                retry_after: Duration::from_millis(1_500),
+            }
+            .into(),
+            Error::Unavailable("inner".into()).into(),
+            Error::Internal("inner".into()).into(),
+        ]
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod request_id;
 mod routes;
 mod server;
 mod signs;
+mod storage_api;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,12 +21,14 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Notify;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::app::App;
+use crate::app::{App, Extensions};
 use crate::tokens::Tokens;
 
+use self::error::ApiError;
 use self::metrics::RequestMetrics;
 
 pub use server::Server;
+pub use storage_api::StorageApi;
 
 /// What the routes share.
 #[derive(Debug, Clone)]
@@ -72,10 +75,14 @@ impl AppState {
     /// From now on calls are refused, and the process says that it is not ready. It still answers.
     fn start_draining(&self) {
         // First: a request that is not counted any more must not be let in.
-        self.app.executor.close();
-        self.app.idempotency.close();
+        if let Some(extensions) = &self.app.extensions {
+            extensions.executor.close();
+            extensions.idempotency.close();
+        }
         self.0.draining.store(true, Ordering::Relaxed);
-        self.app.admin.activity.close();
+        if let Some(activity) = &self.app.admin.activity {
+            activity.close();
+        }
     }
 
     /// Counts something that the process waits for before it stops, as long as the guard lives.
@@ -98,6 +105,13 @@ impl AppState {
             }
             idle.await;
         }
+    }
+
+    /// What has extensions answer.
+    fn extensions(&self) -> Result<&Arc<Extensions>, ApiError> {
+        self.app.extensions.as_ref().ok_or(ApiError::Misdirected(
+            "this process runs no extensions; it has the role `storage`",
+        ))
     }
 
     fn is_draining(&self) -> bool {
@@ -135,6 +149,7 @@ fn router(state: AppState) -> Router {
         // Calls go past the router. This is here for what is said to other methods.
         .route("/v1/execute", post(routes::health::not_found))
         .merge(routes::admin::router())
+        .merge(routes::storage::router())
         .fallback(routes::health::not_found)
         .method_not_allowed_fallback(routes::health::method_not_allowed)
         .layer(DefaultBodyLimit::max(max_body_bytes))

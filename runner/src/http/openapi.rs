@@ -5,8 +5,10 @@
 
 use std::sync::LazyLock;
 
+use alga_storage::ErrorCode;
 use serde_json::{Map, Value, json};
 
+use super::storage_api;
 use crate::admin::{
     Answer as _, AuditQuery, Guard, LogsQuery, Operation, Parameters, Visitor, every_operation,
 };
@@ -46,6 +48,7 @@ fn document() -> Value {
         "tags": [
             { "name": "execute", "description": "Calling extensions" },
             { "name": "administration", "description": "For an admin token, or a service token with `x-alga-admin: true`. A token that is limited to tenants or installs sees only theirs." },
+            { "name": "storage", "description": "The storage of extensions, for the services that run them" },
             { "name": "operation", "description": "Probes, metrics and this document" },
         ],
         "paths": paths,
@@ -280,6 +283,7 @@ fn logs() -> Value {
 /// The routes that are no operations of administration.
 fn add_others(paths: &mut Map<String, Value>) {
     add(paths, "/v1/execute", "post", execute());
+    add(paths, storage_api::PATH, "post", storage());
     for (path, suffix) in [
         ("/v1/installs/{install_id}/http", "Root"),
         ("/v1/installs/{install_id}/http/", "Slash"),
@@ -359,6 +363,111 @@ fn call(id: &str, path: &str) -> Value {
         "summary": "Calls an extension with the request itself",
         "tags": ["execute"],
         "parameters": path_parameters(path),
+        "responses": responses,
+    })
+}
+
+/// An object that has these members and no others.
+fn object(properties: &[(&str, &Value)], required: &[&str]) -> Value {
+    let properties = properties
+        .iter()
+        .map(|(name, schema)| ((*name).to_owned(), (*schema).clone()));
+    json!({
+        "type": "object",
+        "properties": properties.collect::<Map<_, _>>(),
+        "required": required,
+        "additionalProperties": false,
+    })
+}
+
+fn storage() -> Value {
+    let text = json!({ "type": "string" });
+    let count = json!({ "type": "integer", "minimum": 0 });
+    let flag = json!({ "type": "boolean" });
+    let operation = |name: &str, properties: &[(&str, &Value)], required: &[&str]| {
+        let name = json!({ "const": name });
+        let properties = [&[("operation", &name)], properties].concat();
+        object(&properties, &[&["operation"], required].concat())
+    };
+    let id = json!({
+        "type": "string",
+        "format": "uuid",
+        "description": "What the write is known by: a repeat is answered as the first time, for a day",
+    });
+    let any = json!({});
+    let place = [("namespace", &text), ("key", &text)];
+    let guards = [("ifRevision", &count), ("ifExists", &flag)];
+    let written = [
+        ("value", &any),
+        ("metadata", &any),
+        ("ttlSeconds", &count),
+        ("schemaVersion", &count),
+    ];
+    let item = [&[("key", &text)], &guards[..], &written[..]].concat();
+    let item = object(&item, &["key", "value"]);
+    let items = json!({ "type": "array", "items": item });
+    let keys = json!({ "type": "array", "items": text });
+    let put = [
+        ("operationId", &id),
+        ("returnPrevious", &flag),
+        ("returnCurrent", &flag),
+    ];
+    let listed = [
+        ("namespace", &text),
+        ("limit", &count),
+        ("cursor", &text),
+        ("keyPrefix", &text),
+        ("startKey", &text),
+        ("endKey", &text),
+        ("reverse", &flag),
+        ("includeValues", &flag),
+        ("includeMetadata", &flag),
+    ];
+    let required = ["namespace", "key"];
+    let request = json!({ "oneOf": [
+        operation("put", &[&place[..], &guards, &written, &put].concat(), &["namespace", "key", "value"]),
+        operation("get", &[&place[..], &guards[..1]].concat(), &required),
+        operation("delete", &[&place[..], &guards, &put[..1]].concat(), &required),
+        operation("list", &listed, &["namespace"]),
+        operation("bulkPut", &[("namespace", &text), ("items", &items), ("operationId", &id)], &["namespace", "items"]),
+        operation("getMany", &[("namespace", &text), ("keys", &keys)], &["namespace", "keys"]),
+        operation("usage", &[], &[]),
+    ] });
+    let refusals = ErrorCode::ALL.map(|code| (code.http_status(), code.as_str()));
+    let more = [
+        (400, "BAD_REQUEST"),
+        (413, ErrorCode::LimitExceeded.as_str()),
+        (421, "MISDIRECTED"),
+    ];
+    let mut responses = responses([&refusals[..], &more].concat());
+    responses.insert(
+        "200".to_owned(),
+        json!({
+            "description": "Done; the storage API says what each operation answers",
+            "content": { "application/json": { "schema": { "type": "object" } } },
+        }),
+    );
+    let mut parameters = path_parameters(storage_api::PATH);
+    parameters.push(json!({
+        "name": "x-alga-actor",
+        "in": "header",
+        "description": "For whom the service acts, for the audit: `invocation:` and an id for a guest",
+        "schema": { "type": "string", "minLength": 1, "maxLength": 128 },
+    }));
+    parameters.push(json!({
+        "name": "x-alga-storage-version",
+        "in": "header",
+        "schema": { "const": "1" },
+    }));
+    json!({
+        "operationId": "operateStorage",
+        "summary": "Does an operation of the storage API for an install",
+        "tags": ["storage"],
+        "parameters": parameters,
+        "requestBody": {
+            "required": true,
+            "content": { "application/json": { "schema": request } },
+        },
         "responses": responses,
     })
 }

@@ -33,12 +33,13 @@ pub struct Swept {
 /// Removes expired records and answers, and audit records older than `retention`, in batches with
 /// room for others in between, for at most about 30 seconds.
 ///
-/// What fails keeps nothing else from being removed.
+/// What fails keeps nothing else from being removed. Without `storage`, what it holds is another process's
+/// to sweep.
 ///
 /// # Errors
 /// The first failure.
 pub async fn sweep(
-    storage: &dyn Maintenance,
+    storage: Option<&dyn Maintenance>,
     registry: &dyn Registry,
     clock: &dyn Clock,
     retention: Duration,
@@ -56,15 +57,27 @@ pub async fn sweep(
 /// Sweeps until `deadline`, but at least one batch of everything.
 async fn sweep_until(
     deadline: Instant,
-    storage: &dyn Maintenance,
+    storage: Option<&dyn Maintenance>,
     registry: &dyn Registry,
     now: Timestamp,
     retention: Duration,
 ) -> anyhow::Result<Swept> {
     let before = earlier(now, retention);
-    let expired = in_batches(deadline, || storage.remove_expired(BATCH)).await;
-    let of_storage = in_batches(deadline, || storage.remove_audit(before, BATCH)).await;
-    let of_registry = in_batches(deadline, || {
+    let of_storage = async {
+        let Some(storage) = storage else {
+            return [const { Ok(Removed::NOTHING) }; 3];
+        };
+        [
+            in_batches(deadline, || storage.remove_expired(BATCH)).await,
+            in_batches(deadline, || storage.remove_audit(before, BATCH)).await,
+            in_batches(deadline, || {
+                storage.remove_answers(OperationId::RETENTION, BATCH)
+            })
+            .await,
+        ]
+    };
+    let [expired, audit_of_storage, answers_to_writes] = of_storage.await;
+    let audit_of_registry = in_batches(deadline, || {
         let removed = registry.remove_audit(before, BATCH);
         async { removed.await.map(|records| batch(records, BATCH)) }
     })
@@ -79,24 +92,26 @@ async fn sweep_until(
     })
     .await;
 
-    let of_writes = in_batches(deadline, || {
-        storage.remove_answers(OperationId::RETENTION, BATCH)
-    })
-    .await;
-
-    let expired = expired.context("cannot remove expired records")?;
-    let of_storage = of_storage.context("cannot remove old audit records of the storage")?;
-    let of_registry = of_registry.context("cannot remove old audit records of the registry")?;
-    let answers = answers.context("cannot remove old answers")?;
-    let of_writes = of_writes.context("cannot remove old answers to writes")?;
+    let all = [
+        expired.context("cannot remove expired records")?,
+        audit_of_storage.context("cannot remove old audit records of the storage")?,
+        audit_of_registry.context("cannot remove old audit records of the registry")?,
+        answers_to_writes.context("cannot remove old answers to writes")?,
+        answers.context("cannot remove old answers")?,
+    ];
+    let [
+        expired,
+        audit_of_storage,
+        audit_of_registry,
+        answers_to_writes,
+        answers,
+    ] = all;
     Ok(Swept {
         records: expired.records,
         bytes: expired.bytes,
-        audit_records: of_storage.records + of_registry.records,
-        answers: answers.records + of_writes.records,
-        more: [expired, of_storage, of_registry, answers, of_writes]
-            .iter()
-            .any(|removed| removed.more),
+        audit_records: audit_of_storage.records + audit_of_registry.records,
+        answers: answers_to_writes.records + answers.records,
+        more: all.iter().any(|removed| removed.more),
     })
 }
 
@@ -147,9 +162,14 @@ mod tests {
     const DAY: Duration = Duration::from_hours(24);
 
     async fn sweep_stage(stage: &Stage, retention: Duration) -> Swept {
-        sweep(&*stage.storage, &*stage.registry, &*stage.clock, retention)
-            .await
-            .unwrap()
+        sweep(
+            Some(&*stage.storage),
+            &*stage.registry,
+            &*stage.clock,
+            retention,
+        )
+        .await
+        .unwrap()
     }
 
     async fn audit_records(stage: &Stage) -> (usize, usize) {
@@ -249,7 +269,7 @@ mod tests {
         stage.clock.advance(Duration::from_secs(60));
         let at_once = async || {
             let now = stage.clock.now();
-            let (storage, registry) = (&*stage.storage, &*stage.registry);
+            let (storage, registry) = (Some(&*stage.storage as _), &*stage.registry);
             sweep_until(Instant::now(), storage, registry, now, Duration::MAX)
                 .await
                 .unwrap()
@@ -280,7 +300,7 @@ mod tests {
         stage.put(install.id, "a", "1", None).await;
         stage.clock.advance(DAY * 2);
         stage.storage.database().close().await;
-        let failed = sweep(&*stage.storage, &*stage.registry, &*stage.clock, DAY).await;
+        let failed = sweep(Some(&*stage.storage), &*stage.registry, &*stage.clock, DAY).await;
         assert_eq!(
             failed.unwrap_err().to_string(),
             "cannot remove expired records"

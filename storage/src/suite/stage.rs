@@ -73,6 +73,25 @@ impl Stage {
         }
     }
 
+    /// The same stage with `client` before its gate, which is reached through it.
+    #[must_use]
+    pub fn behind(self, client: Arc<dyn StorageClient>) -> Self {
+        Self {
+            gate: Gate::before_another(self.grants(), client),
+            ..self
+        }
+    }
+
+    /// The gate, for a server to serve.
+    pub const fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// What the installs may do.
+    pub fn grants(&self) -> Arc<dyn GrantSource> {
+        Arc::clone(&self.installs) as _
+    }
+
     /// The same database, to an operator.
     pub fn maintenance(&self) -> &dyn Maintenance {
         &*self.maintenance

@@ -16,7 +16,7 @@ pub use answer::{
 };
 pub(crate) use answer::{ManyBody, PageBody, WrittenAllBody};
 pub(crate) use error::told;
-pub use error::{ErrorBody, ErrorDetails};
+pub use error::{ErrorBody, ErrorDetails, ErrorMembers};
 pub use request::{Asked, Request};
 pub(crate) use request::{delete_body, get_body, get_many_body, list_body, put_body, usage_body};
 

@@ -98,8 +98,12 @@ fn the_http_framework_is_in_the_http_door() {
 }
 
 #[test]
-fn an_http_client_is_only_in_the_client_of_administration() {
-    only_in("reqwest::", &["runner/src/admin/client.rs"]);
+fn http_clients_are_only_where_another_process_is_asked() {
+    let clients = [
+        "runner/src/admin/client.rs",
+        "storage/src/service/remote.rs",
+    ];
+    only_in("reqwest::", &clients);
 }
 
 #[test]
@@ -169,7 +173,7 @@ fn crates_depend_on_each_other_in_one_direction() {
 fn storage_and_bundles_do_not_know_who_uses_them() {
     for krate in ["storage", "bundles"] {
         let manifest = fs::read_to_string(root().join(krate).join("Cargo.toml")).unwrap();
-        for foreign in ["wasmtime", "axum", "alga-registry", "reqwest"] {
+        for foreign in ["wasmtime", "axum", "alga-registry"] {
             assert!(!manifest.contains(foreign), "{krate} depends on {foreign}");
         }
     }

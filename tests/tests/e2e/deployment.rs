@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A data folder, the commands on it, and a server once it is started.
 pub(crate) struct Deployment {
     folder: TempDir,
+    data: PathBuf,
+    listen: String,
     environment: Vec<(String, String)>,
     server: Option<Server>,
     client: Client,
@@ -68,12 +70,23 @@ pub(crate) struct Answer {
 impl Deployment {
     /// An empty data folder, no server.
     pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
         Self {
-            folder: tempfile::tempdir().unwrap(),
+            data: folder.path().join("data"),
+            folder,
+            listen: "127.0.0.1:0".to_owned(),
             environment: Vec::new(),
             server: None,
             client: client(),
         }
+    }
+
+    /// Another process on the data of this one, not started.
+    pub(crate) fn beside(&self) -> Self {
+        let mut beside = Self::new();
+        beside.data = self.data();
+        beside.environment.clone_from(&self.environment);
+        beside
     }
 
     /// A data folder with a server that has started.
@@ -90,7 +103,7 @@ impl Deployment {
 
     /// Where the deployment keeps its data.
     pub(crate) fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.data.clone()
     }
 
     /// A place for files of the test.
@@ -143,7 +156,7 @@ impl Deployment {
             .open(self.log_file())
             .unwrap();
         let mut child = self
-            .command(&["serve", "--listen", "127.0.0.1:0"])
+            .command(&["serve", "--listen", &self.listen])
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
@@ -165,6 +178,13 @@ impl Deployment {
         assert!(!self.wait(), "killed, and yet it succeeded");
     }
 
+    /// Kills the server; the next one will listen where it did.
+    pub(crate) fn kill_and_keep_address(&mut self) {
+        let url = self.url();
+        self.listen = url.strip_prefix("http://").unwrap().to_owned();
+        self.kill();
+    }
+
     /// Asks the server to stop.
     pub(crate) fn terminate(&self) {
         self.process().terminate();
@@ -174,6 +194,16 @@ impl Deployment {
     pub(crate) fn process(&self) -> Process {
         let id = self.server.as_ref().unwrap().child.id();
         Process { id: id.to_string() }
+    }
+
+    /// Whether the server has a file of this name open.
+    pub(crate) fn has_open(&self, name: &str) -> bool {
+        let folder = format!("/proc/{}/fd", self.process().id);
+        let mut files = fs::read_dir(folder).unwrap();
+        files.any(|file| {
+            let target = fs::read_link(file.unwrap().path());
+            target.is_ok_and(|target| target.ends_with(name))
+        })
     }
 
     /// Waits for the server to end by itself; true where it succeeded.

@@ -33,4 +33,5 @@ mod openapi;
 mod plain_http;
 mod postgres;
 mod process;
+mod roles;
 mod tickets;

@@ -5,12 +5,11 @@ use std::mem;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use alga_storage::{BulkError, BulkItem, BulkPutRequest, Error, Namespace, Written};
+use alga_storage::{BulkError, BulkItem, BulkPutRequest, Error, Namespace, Written, WrittenBody};
 use anyhow::Context as _;
 use clap::Args;
 
 use super::items::{Entry, Items, Life, MOST_OF_DOCUMENT, Position, Skipped};
-use super::lines::WrittenLine;
 use super::refusal::Refusal;
 use super::{Door, Place, quoted};
 use crate::cli::input;
@@ -150,7 +149,9 @@ impl<'a> Bulk<'a> {
         if !self.is_read {
             return Ok(());
         }
-        match output::json(&WrittenLine::from(written)) {
+        // Nothing was replaced that could be damaged.
+        let written = WrittenBody::of(written).map_err(io::Error::other)?;
+        match output::json(&written) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.is_read = false,
             printed => return printed,
         }

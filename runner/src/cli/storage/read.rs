@@ -3,7 +3,7 @@
 use alga_storage::{Error, GetManyRequest, GetRequest, KeyRange, ListRequest, Page, Revision};
 use clap::Args;
 
-use super::lines::{MissLine, RecordLine};
+use super::lines::{MissLine, listed, record};
 use super::refusal::Refusal;
 use super::{Door, Place, key};
 use crate::cli::output;
@@ -81,9 +81,9 @@ impl GetMany {
         };
         let found = door.gate.get_many(&door.caller, request).await;
         let found = found.map_err(|error| door.refusal(error))?;
-        for (key, record) in keys.iter().zip(found) {
-            match record {
-                Some(record) => output::json(&RecordLine::of_record(&namespace, record)?)?,
+        for (key, found) in keys.iter().zip(found) {
+            match found {
+                Some(found) => output::json(&record(&namespace, found)?)?,
                 None => output::json(&MissLine::of(key))?,
             }
         }
@@ -114,7 +114,7 @@ impl List {
             let page = patient_list(door, &request).await?;
             left = left.saturating_sub(u32::try_from(page.items.len()).unwrap_or(u32::MAX));
             for record in page.items {
-                output::json(&RecordLine::of_listed(&request.namespace, record)?)?;
+                output::json(&listed(&request.namespace, record)?)?;
             }
             match page.next_cursor {
                 Some(cursor) => request.cursor = Some(cursor),

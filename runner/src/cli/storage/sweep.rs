@@ -10,12 +10,13 @@ use crate::upkeep::{Swept, sweep};
 /// May be interrupted at any time: what is removed is removed in whole batches, and what is left is
 /// as good as removed for everybody but the disk.
 pub(super) async fn run(stores: &Stores, config: &Config) -> anyhow::Result<()> {
+    let storage = stores.storage.here()?;
     let mut tally = Tally::new("records removed:");
     let mut total = Swept::default();
     loop {
         tally.show(total.records + total.audit_records + total.answers);
         let swept = sweep(
-            &*stores.storage,
+            Some(&**storage as _),
             &*stores.registry,
             &*stores.clock,
             config.storage.audit_retention,

@@ -5,7 +5,7 @@ use anyhow::ensure;
 use clap::Args;
 use serde_json::json;
 
-use super::lines::{RecordLine, ReplacedLine};
+use super::lines::{ReplacedLine, record};
 use super::refusal::Refusal;
 use super::{Door, Place, at_revision, key};
 use crate::cli::duration;
@@ -104,7 +104,7 @@ impl Put {
                 if let Error::RevisionMismatch(found) = &error
                     && let Some(current) = found.current.clone()
                 {
-                    output::json(&RecordLine::of_record(&namespace, current)?)?;
+                    output::json(&record(&namespace, current)?)?;
                 }
                 let is_not_valid = matches!(error, Error::ValidationFailed(_));
                 let mut refusal = door.refusal(error);

@@ -18,6 +18,7 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::install::{NO_INSTALL, known_install, read_body};
+use crate::app::Extensions;
 use crate::engine::RunLimits;
 use crate::execute::Call;
 use crate::headers::checked;
@@ -113,7 +114,7 @@ pub(in crate::http) async fn execute(
     if let Some(key) = key {
         return Box::pin(execute_once(state, call, key)).await;
     }
-    let answered = state.app.executor.execute(call).await;
+    let answered = state.extensions()?.executor.execute(call).await;
     Ok(written(answered.map_err(ApiError::Execute)?))
 }
 
@@ -126,7 +127,9 @@ async fn execute_once(
     call: Call,
     key: IdempotencyKey,
 ) -> Result<Response, ApiError> {
-    let answered = answer_once(state, call, key).await.map_err(not_once)?;
+    let extensions = state.extensions()?;
+    let answered = answer_once(state, extensions, call, key).await;
+    let answered = answered.map_err(not_once)?;
     let answer = answered.ok_or(ApiError::Internal)?;
     let is_replay = answer.is_replay;
     let mut response = answer.written(written);
@@ -139,26 +142,31 @@ async fn execute_once(
 /// The answer; nothing where the task that answers is gone.
 async fn answer_once(
     state: &AppState,
+    extensions: &Arc<Extensions>,
     call: Call,
     key: IdempotencyKey,
 ) -> Result<Option<Answer>, OnceError> {
     let now = Instant::now();
-    let deadline = state.app.executor.engine().deadline(now, call.timeout);
-    let front = match state.app.idempotency.turn(&call, key, deadline).await? {
+    let Extensions {
+        executor,
+        idempotency,
+    } = &**extensions;
+    let deadline = executor.engine().deadline(now, call.timeout);
+    let front = match idempotency.turn(&call, key, deadline).await? {
         Turn::Replay(answer) => return Ok(Some(answer)),
         Turn::Run(front) => front,
     };
-    let admitted = state.app.executor.admit(call, now, deadline).await?;
+    let admitted = executor.admit(call, now, deadline).await?;
     // In a task of its own, as it goes on when the caller hangs up: who repeats the request then gets
     // the answer, instead of having it done twice. None begins without a permit; an answer that is
     // being kept has none any more, but waits in the same line for the database as the claims of those
     // who have, so that they can't pile up. The process waits for it before it stops.
     let going_on = state.begin();
-    let state = state.clone();
+    let extensions = Arc::clone(extensions);
     let answering = async move {
         let _going_on = going_on;
-        let run = state.app.executor.run(admitted);
-        Box::pin(state.app.idempotency.answer(front, run)).await
+        let run = extensions.executor.run(admitted);
+        Box::pin(extensions.idempotency.answer(front, run)).await
     };
     // Gone by a panic, which the hook has logged, or by the end of the process.
     let answered = tokio::spawn(answering.in_current_span()).await.ok();

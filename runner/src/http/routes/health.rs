@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::http::AppState;
 use crate::http::error::ApiError;
+use crate::storage_place::StoragePlace;
 
 /// The process lives. Asks nothing else.
 pub(crate) async fn healthz() -> &'static str {
@@ -23,10 +24,15 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The process can answer requests: the databases are there and it isn't stopping.
 pub(crate) async fn readyz(State(state): State<AppState>) -> Response {
     let stores = &state.app.stores;
-    let (storage, registry) = tokio::join!(
-        answers(stores.storage.database()),
-        answers(stores.registry.database()),
-    );
+    let storage = async {
+        match &stores.storage {
+            StoragePlace::Here(storage) => answers(storage.database()).await,
+            // Its outage is no reason to send nothing here: not every call needs it, and where it is gone
+            // for one process it is gone for all.
+            StoragePlace::Elsewhere(_) => true,
+        }
+    };
+    let (storage, registry) = tokio::join!(storage, answers(stores.registry.database()));
     let draining = state.is_draining();
     let status = if storage && registry && !draining {
         StatusCode::OK

@@ -46,13 +46,8 @@ pub(in crate::http) async fn call(
         config: None,
         request_id: request_id.0,
     };
-    let response = state
-        .app
-        .executor
-        .execute(call)
-        .await
-        .map_err(ApiError::Execute)?;
-    answer(response)
+    let response = state.extensions()?.executor.execute(call).await;
+    answer(response.map_err(ApiError::Execute)?)
 }
 
 pub(super) const NO_INSTALL: &str = "there is no such install";

@@ -19,7 +19,9 @@ pub(crate) async fn metrics(
         .metrics
         .as_ref()
         .ok_or(ApiError::NotFound("this process keeps no metrics"))?;
-    state.app.executor.report_load();
+    if let Some(extensions) = &state.app.extensions {
+        extensions.executor.report_load();
+    }
     let mut text = handle.render();
     text.push_str(&state.app.upkeep.quota_gauges.to_string());
     Ok(([(CONTENT_TYPE, TEXT_FORMAT)], text).into_response())

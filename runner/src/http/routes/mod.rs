@@ -7,3 +7,4 @@ pub(super) mod install;
 pub(super) mod logs;
 pub(super) mod metrics;
 pub(super) mod openapi;
+pub(super) mod storage;
