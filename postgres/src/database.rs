@@ -10,6 +10,7 @@ use alga_schema::{DatabaseError, MigrationStatus, Schema};
 use async_trait::async_trait;
 
 use crate::error::{DriverError, PostgresError};
+use crate::listener::{ListenError, Listener};
 use crate::migrate;
 use crate::options::Options;
 use crate::pool::Pool;
@@ -124,6 +125,14 @@ impl Database {
     /// How statements are sent to it.
     pub const fn statements(&self) -> Statements {
         self.statements
+    }
+
+    /// Hears from now on what is sent to `channel`, in a session of its own.
+    ///
+    /// # Errors
+    /// Also where a notification is tried and doesn't arrive.
+    pub async fn listen(&self, channel: &'static str) -> Result<Listener, ListenError> {
+        Listener::open(self, &self.direct, channel).await
     }
 
     /// Fails unless the database answers.

@@ -6,6 +6,7 @@
 
 mod database;
 mod error;
+mod listener;
 mod migrate;
 mod options;
 mod pool;
@@ -14,5 +15,6 @@ mod time;
 pub use alga_schema::{MigrationStatus, Schema, SchemaError};
 pub use database::{Database, Sent, Statements};
 pub use error::{DriverError, PostgresError};
+pub use listener::{ListenError, Listener};
 pub use options::{InvalidUrl, Options};
 pub use time::Time;

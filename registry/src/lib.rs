@@ -52,6 +52,7 @@ mod idempotency;
 mod install;
 mod json;
 mod limits;
+mod listener;
 mod page;
 mod postgres;
 mod registry;
@@ -78,6 +79,7 @@ pub use idempotency::{
 pub use install::{
     FormerVersion, Install, InstallEdit, InstallFilter, InstallState, MAX_CONCURRENCY, NewInstall,
 };
+pub use listener::{Changed, Listener};
 pub use page::{MAX_PAGE_ITEMS, Page, PageRequest};
 pub use postgres::PostgresRegistry;
 pub use registry::{Registry, RegistryDatabase};

@@ -16,15 +16,21 @@ use crate::extension::{Extension, ExtensionKey};
 use crate::grant::Grants;
 use crate::idempotency::{AnswerQuotas, Claim, Claimed, KeptAnswer, KeyedRequest, Known};
 use crate::install::{Install, InstallEdit, InstallFilter, InstallState, NewInstall};
+use crate::listener::Listener;
 use crate::page::{Page, PageRequest};
 use crate::switches::{Switches, SwitchesEdit};
 use crate::tenant::{TenantEdit, TenantSettings};
 use crate::version::{NewVersion, Registered, Version, VersionKey, VersionSummary};
 
 /// A registry with the database that it is in.
+#[async_trait]
 pub trait RegistryDatabase: Registry {
     /// The database itself, to migrate, to ask whether it is there, or to close it.
     fn database(&self) -> &dyn Database;
+
+    /// Hears from now on of every change of an install, of tenants' settings and of the switches.
+    /// None where the database has no way to tell.
+    async fn listen(&self) -> Result<Option<Box<dyn Listener>>, RegistryError>;
 }
 
 /// The extensions, versions and installs there are, and what is set for all of them or for the

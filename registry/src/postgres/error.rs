@@ -1,6 +1,6 @@
 //! The one place that says what a failure of PostgreSQL means to the registry.
 
-use alga_postgres::DriverError;
+use alga_postgres::{DriverError, ListenError};
 
 use crate::error::RegistryError;
 
@@ -29,6 +29,15 @@ impl From<PostgresError> for RegistryError {
                 source: error.into(),
             },
             PostgresError::Refused(error) => error,
+        }
+    }
+}
+
+/// Whoever listens tries again, and what is changed is read in time without.
+impl From<ListenError> for RegistryError {
+    fn from(error: ListenError) -> Self {
+        Self::Unavailable {
+            source: error.into(),
         }
     }
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::error::PostgresError;
 use super::session::{Session, bigint};
-use super::{answers, audit, extensions, switches, versions};
+use super::{answers, audit, changed, extensions, switches, versions};
 use crate::audit::{AuditAction, AuditEntry};
 use crate::change::Change;
 use crate::error::{RegistryError, Resource};
@@ -15,6 +15,7 @@ use crate::extension::ExtensionKey;
 use crate::grant::Grants;
 use crate::install::{Install, InstallEdit, InstallFilter, InstallState, NewInstall};
 use crate::json;
+use crate::listener::Changed;
 use crate::page::{MAX_PAGE_ITEMS, Page, PageRequest};
 use crate::rows;
 use crate::version::Version;
@@ -210,7 +211,7 @@ async fn insert(session: &mut Session<'_>, install: &Install) -> Result<(), Post
         .bind(Time(install.created_at))
         .bind(Time(install.updated_at));
     session.execute(insert).await?;
-    Ok(())
+    changed::tell(session, Changed::Install(install.id)).await
 }
 
 #[tracing::instrument(level = "debug", name = "db.installs.update", skip_all, fields(install.id = %install.id))]
@@ -235,7 +236,7 @@ async fn update(session: &mut Session<'_>, install: &Install) -> Result<(), Post
         )
         .bind(install.concurrency.map(i64::from));
     session.execute(update).await?;
-    Ok(())
+    changed::tell(session, Changed::Install(install.id)).await
 }
 
 /// A page of installs. Only the conditions that are asked for are in the statement, so that each

@@ -15,6 +15,7 @@
 
 mod answers;
 mod audit;
+mod changed;
 mod error;
 mod extensions;
 mod installs;
@@ -32,6 +33,7 @@ use async_trait::async_trait;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use self::changed::{CHANNEL, PostgresListener};
 use self::error::PostgresError;
 use self::session::Session;
 use crate::audit::{AuditFilter, AuditRecord, ensure_removal_limit};
@@ -41,6 +43,7 @@ use crate::extension::{Extension, ExtensionKey};
 use crate::grant::Grants;
 use crate::idempotency::{self, AnswerQuotas, Claim, Claimed, KeptAnswer, KeyedRequest, Known};
 use crate::install::{Install, InstallEdit, InstallFilter, InstallState, NewInstall};
+use crate::listener::Listener;
 use crate::page::{Page, PageRequest};
 use crate::registry::{Registry, RegistryDatabase};
 use crate::switches::{Switches, SwitchesEdit};
@@ -117,9 +120,15 @@ impl PostgresRegistry {
     }
 }
 
+#[async_trait]
 impl RegistryDatabase for PostgresRegistry {
     fn database(&self) -> &dyn alga_schema::Database {
         self.database()
+    }
+
+    async fn listen(&self) -> Result<Option<Box<dyn Listener>>, RegistryError> {
+        let listener = self.database.listen(CHANNEL).await?;
+        Ok(Some(Box::new(PostgresListener(listener))))
     }
 }
 

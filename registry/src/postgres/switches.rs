@@ -2,12 +2,13 @@
 
 use alga_postgres::Time;
 
-use super::audit;
 use super::error::PostgresError;
 use super::session::{Session, bigint};
+use super::{audit, changed};
 use crate::audit::AuditEntry;
 use crate::change::Change;
 use crate::json;
+use crate::listener::Changed;
 use crate::rows;
 use crate::switches::{Switches, SwitchesEdit};
 
@@ -76,7 +77,7 @@ async fn save(session: &mut Session<'_>, switches: &Switches) -> Result<(), Post
         .bind(bigint(switches.generation))
         .bind(switches.updated_at.map(Time));
     session.execute(save).await?;
-    Ok(())
+    changed::tell(session, Changed::All).await
 }
 
 #[cfg(test)]

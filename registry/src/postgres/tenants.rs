@@ -3,12 +3,13 @@
 use alga_model::TenantId;
 use alga_postgres::Time;
 
-use super::audit;
 use super::error::PostgresError;
 use super::session::{Session, bigint};
+use super::{audit, changed};
 use crate::audit::AuditEntry;
 use crate::change::Change;
 use crate::json;
+use crate::listener::Changed;
 use crate::page::{Page, PageRequest};
 use crate::rows;
 use crate::tenant::{TenantEdit, TenantSettings};
@@ -78,6 +79,7 @@ pub(super) async fn edit(
             return Ok(before);
         };
         if save(session, &after).await? {
+            changed::tell(session, Changed::Tenant(tenant)).await?;
             let entry = AuditEntry::tenant_edited(edit, &before, &after);
             audit::record(session, &entry, change).await?;
             return Ok(after);

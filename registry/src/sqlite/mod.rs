@@ -29,6 +29,7 @@ use crate::extension::{Extension, ExtensionKey};
 use crate::grant::Grants;
 use crate::idempotency::{self, AnswerQuotas, Claim, Claimed, KeptAnswer, KeyedRequest, Known};
 use crate::install::{Install, InstallEdit, InstallFilter, InstallState, NewInstall};
+use crate::listener::Listener;
 use crate::page::{Page, PageRequest};
 use crate::registry::{Registry, RegistryDatabase};
 use crate::rows;
@@ -118,9 +119,14 @@ impl SqliteRegistry {
     }
 }
 
+#[async_trait]
 impl RegistryDatabase for SqliteRegistry {
     fn database(&self) -> &dyn alga_schema::Database {
         self.database()
+    }
+
+    async fn listen(&self) -> Result<Option<Box<dyn Listener>>, RegistryError> {
+        Ok(None)
     }
 }
 

@@ -15,8 +15,8 @@ section! {
         /// The PostgreSQL database, with Citus or without. Where it is not set, everything is in files in
         /// the data folder.
         url: Option<Secret<String>> = None, "database.url" or "DATABASE_URL": Optional(PostgresUrl);
-        /// The same database without a pooler in between: migrations need a session. Where it is not
-        /// set, they go by the same way as everything.
+        /// The same database without a pooler in between: migrations, and hearing what other processes
+        /// change, need a session. Where it is not set, they go by the same way as everything.
         direct_url: Option<Secret<String>> = None,
             "database.direct_url" or "DATABASE_DIRECT_URL": Optional(PostgresUrl);
         /// The most connections that the storage keeps, and as many again the registry.
