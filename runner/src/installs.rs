@@ -1,14 +1,18 @@
 //! What the process knows of installs: the registry, a moment old at most.
+//!
+//! A change that this process makes is seen at once, and so is one that it is told of.
+
+mod changes;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use alga_model::{ExtensionName, InstallId, TenantId};
 use alga_registry::{
-    ExtensionKey, Grants, Install, InstallFilter, InstallState, PageRequest, Registry,
+    Changed, ExtensionKey, Grants, Install, InstallFilter, InstallState, PageRequest, Registry,
     RegistryError, Switches, TenantSettings,
 };
 use alga_storage::{
@@ -18,11 +22,14 @@ use async_trait::async_trait;
 use quick_cache::sync::Cache;
 use serde_json::Value;
 
+use self::changes::Changes;
 use crate::engine::{LastPrepared, Prepared};
 
-/// How old what is known may be. A change made by another process bites within this time; the
-/// contract allows a second.
+/// How old what is known may be where nobody tells of changes. One made by another process bites within
+/// this time.
 const MAX_AGE: Duration = Duration::from_millis(500);
+/// How old it may be where changes are told. The contract allows five seconds, should a message be lost.
+const MAX_AGE_TOLD: Duration = Duration::from_secs(4);
 /// Installs that are remembered. One costs about a KiB.
 const MAX_REMEMBERED: usize = 10_000;
 
@@ -33,17 +40,21 @@ pub struct Installs {
     registry: Arc<dyn Registry>,
     limits: Limits,
     known: Cache<InstallId, Seen>,
+    /// How old it may be, and where changes are told.
     max_age: Duration,
-    /// How many changes this process made.
-    changes: AtomicU64,
+    max_age_told: Duration,
+    is_told: AtomicBool,
+    changes: Changes,
 }
 
 /// What was seen of an install; nothing where there is none.
 #[derive(Debug, Clone)]
 struct Seen {
     at: Instant,
-    /// The changes of this process that were counted before.
+    /// The changes that were counted before: all, those of the install, those of its tenant.
     changes: u64,
+    of_install: u64,
+    of_tenant: u64,
     install: Option<Arc<KnownInstall>>,
 }
 
@@ -74,21 +85,28 @@ impl Installs {
     /// Looks into `registry`; `limits` are those of every install, unless it or its tenant has
     /// others.
     pub fn new(registry: Arc<dyn Registry>, limits: Limits) -> Self {
-        Self::remembering(registry, limits, MAX_AGE)
+        Self {
+            registry,
+            limits,
+            known: Cache::new(MAX_REMEMBERED),
+            max_age: MAX_AGE,
+            max_age_told: MAX_AGE_TOLD,
+            is_told: AtomicBool::new(false),
+            changes: Changes::new(),
+        }
     }
 
     /// The same, with what is known as old as `max_age` at most.
+    #[cfg(test)]
     pub(crate) fn remembering(
         registry: Arc<dyn Registry>,
         limits: Limits,
         max_age: Duration,
     ) -> Self {
         Self {
-            registry,
-            limits,
-            known: Cache::new(MAX_REMEMBERED),
             max_age,
-            changes: AtomicU64::new(0),
+            max_age_told: max_age,
+            ..Self::new(registry, limits)
         }
     }
 
@@ -106,44 +124,65 @@ impl Installs {
 
     /// The install with this id, uninstalled ones left out.
     pub async fn find(&self, id: InstallId) -> Result<Option<Arc<KnownInstall>>, RegistryError> {
-        let changes = self.changes.load(Ordering::Acquire);
         if let Some(seen) = self.known.get(&id)
-            && self.is_fresh(&seen, changes)
+            && self.is_fresh(id, &seen)
         {
             return Ok(seen.install);
         }
         // On the heap, as most calls find it.
-        Box::pin(self.find_anew(id, changes)).await
+        Box::pin(self.find_anew(id)).await
     }
 
-    async fn find_anew(
-        &self,
-        id: InstallId,
-        changes: u64,
-    ) -> Result<Option<Arc<KnownInstall>>, RegistryError> {
+    async fn find_anew(&self, id: InstallId) -> Result<Option<Arc<KnownInstall>>, RegistryError> {
+        let changes = self.changes.of_all();
         loop {
-            self.known
-                .remove_if(&id, |seen| !self.is_fresh(seen, changes));
+            self.known.remove_if(&id, |seen| !self.is_fresh(id, seen));
             // However many ask, one of them looks.
             let seen = self.known.get_or_insert_async(&id, self.look(id)).await?;
-            // One that began before a change may have ended after it was forgotten. Changes are counted
-            // for all installs together: they are rare, and looking is cheap.
-            if seen.changes >= changes {
+            // Another one may have begun to look before a change. A look that began since can't have,
+            // as far as this call is concerned, however many changes there are.
+            if seen.changes >= changes || self.is_current(id, &seen) {
                 return Ok(seen.install);
             }
         }
     }
 
-    fn is_fresh(&self, seen: &Seen, changes: u64) -> bool {
-        seen.changes >= changes && seen.at.elapsed() < self.max_age
+    fn is_fresh(&self, id: InstallId, seen: &Seen) -> bool {
+        self.is_current(id, seen) && seen.at.elapsed() < self.max_age()
+    }
+
+    fn max_age(&self) -> Duration {
+        if self.is_told() {
+            self.max_age_told
+        } else {
+            self.max_age
+        }
+    }
+
+    /// Whether nothing was changed since it was seen, as far as this process knows.
+    fn is_current(&self, id: InstallId, seen: &Seen) -> bool {
+        let tenant = seen.install.as_ref().map(|known| known.install.tenant);
+        seen.of_install == self.changes.of(id.as_uuid())
+            && tenant.is_none_or(|tenant| seen.of_tenant == self.changes.of(tenant.as_uuid()))
     }
 
     async fn look(&self, id: InstallId) -> Result<Seen, RegistryError> {
-        Ok(Seen {
+        let mut seen = Seen {
             at: Instant::now(),
-            changes: self.changes.load(Ordering::Acquire),
-            install: self.look_up(id).await?,
-        })
+            changes: self.changes.of_all(),
+            of_install: self.changes.of(id.as_uuid()),
+            of_tenant: 0,
+            install: None,
+        };
+        let install = self.registry.install(id).await?;
+        if let Some(install) = install
+            && install.state != InstallState::Uninstalled
+        {
+            // An install is its tenant's for ever, whose settings are only read from here on.
+            seen.of_tenant = self.changes.of(install.tenant.as_uuid());
+            seen.install = Some(self.with_settings(install).await?);
+        }
+        Ok(seen)
     }
 
     /// The one install of an extension for a tenant.
@@ -185,25 +224,45 @@ impl Installs {
         Ok(self.limits_of_install(&tenant, install))
     }
 
-    /// Looks an install up again when it is next asked for: it was changed by this process.
+    /// Looks an install up again when it is next asked for.
     pub fn forget(&self, id: InstallId) {
-        self.changes.fetch_add(1, Ordering::Release);
+        self.changes.count(id.as_uuid());
         self.known.remove(&id);
     }
 
     /// Looks every install up again.
     pub fn forget_all(&self) {
-        self.changes.fetch_add(1, Ordering::Release);
+        self.changes.count_all();
         self.known.clear();
     }
 
-    async fn look_up(&self, id: InstallId) -> Result<Option<Arc<KnownInstall>>, RegistryError> {
-        match self.registry.install(id).await? {
-            Some(install) if install.state != InstallState::Uninstalled => {
-                self.with_settings(install).await.map(Some)
-            }
-            _ => Ok(None),
+    /// Looks up again what was changed.
+    pub fn learn(&self, changed: Changed) {
+        match changed {
+            Changed::Install(id) => self.forget(id),
+            Changed::Tenant(tenant) => self.changes.count(tenant.as_uuid()),
+            Changed::All => self.forget_all(),
         }
+    }
+
+    /// Whether changes of other processes are told.
+    pub(crate) fn is_told(&self) -> bool {
+        self.is_told.load(Ordering::Acquire)
+    }
+
+    /// How many changes it learned of.
+    #[cfg(test)]
+    pub(crate) fn changes_heard(&self) -> u64 {
+        self.changes.of_all()
+    }
+
+    /// Says that this is told of every change from now on, for as long as what is returned lives. What is
+    /// known may be older then.
+    pub(crate) fn told(&self) -> Told<'_> {
+        // What was changed before is not told.
+        self.forget_all();
+        self.is_told.store(true, Ordering::Release);
+        Told(self)
     }
 
     /// Adds what is set for all and for the tenant at this moment.
@@ -230,6 +289,17 @@ impl Installs {
 
     fn limits_of_tenant(&self, tenant: &TenantSettings) -> Limits {
         self.limits.with([&overrides_of_tenant(tenant)])
+    }
+}
+
+/// As long as this is there, changes are told.
+#[derive(Debug)]
+#[must_use = "nobody is told any more when this is dropped"]
+pub(crate) struct Told<'a>(&'a Installs);
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        self.0.is_told.store(false, Ordering::Release);
     }
 }
 
@@ -495,6 +565,63 @@ mod tests {
         let key = ExtensionKey::Name(install.extension_name.clone());
         let known = installs.only(install.tenant, key).await.unwrap().unwrap();
         assert!(!known.storage.switched_on);
+    }
+
+    #[tokio::test]
+    async fn what_is_known_may_be_older_while_changes_are_told() {
+        let installs = Stage::open().await.installs_with(Limits::default());
+        assert_eq!(installs.max_age(), MAX_AGE);
+        let told = installs.told();
+        assert_eq!(installs.max_age(), MAX_AGE_TOLD);
+        drop(told);
+        assert_eq!(installs.max_age(), MAX_AGE);
+    }
+
+    #[tokio::test]
+    async fn what_was_changed_is_looked_up_again_and_little_else() {
+        let stage = Stage::open().await;
+        let install = stage.install(TenantId::generate()).await;
+        let installs = stage.installs_that_last();
+        let mut neighbours = Vec::new();
+        for _ in 0..10 {
+            neighbours.push(stage.install(TenantId::generate()).await.id);
+        }
+        let remembered = async |id, before: &Arc<KnownInstall>| {
+            Arc::ptr_eq(&installs.find(id).await.unwrap().unwrap(), before)
+        };
+        for (changed, of_neighbours) in [
+            (Changed::Install(install.id), true),
+            (Changed::Tenant(install.tenant), true),
+            (Changed::All, false),
+        ] {
+            let known = installs.find(install.id).await.unwrap().unwrap();
+            let mut known_neighbours = Vec::new();
+            for id in &neighbours {
+                known_neighbours.push(installs.find(*id).await.unwrap().unwrap());
+            }
+            installs.learn(changed);
+            assert!(!remembered(install.id, &known).await, "{changed:?}");
+            let mut still = 0;
+            for (id, known) in neighbours.iter().zip(&known_neighbours) {
+                still += u32::from(remembered(*id, known).await);
+            }
+            // One in a thousand is looked up in vain.
+            assert_eq!(still > 5, of_neighbours, "{changed:?}: {still} of 10");
+        }
+    }
+
+    #[tokio::test]
+    async fn that_there_is_no_install_is_remembered_until_there_is_one() {
+        let stage = Stage::open().await;
+        let installs = stage.installs_that_last();
+        let id = InstallId::generate();
+        assert!(installs.find(id).await.unwrap().is_none());
+        let before = installs.known.get(&id).unwrap().at;
+        assert!(installs.find(id).await.unwrap().is_none());
+        assert_eq!(installs.known.get(&id).unwrap().at, before);
+        installs.learn(Changed::Install(id));
+        assert!(installs.find(id).await.unwrap().is_none());
+        assert!(installs.known.get(&id).unwrap().at > before);
     }
 
     #[tokio::test]

@@ -59,7 +59,7 @@ fn register_counters() {
     for reason in ["install", "tenant", "process", "stopping"] {
         counter!("alga_admission_refusals_total", "reason" => reason).absolute(0);
     }
-    for part in ["sweep", "quotas", "run"] {
+    for part in ["sweep", "quotas", "listening", "run"] {
         counter!("alga_upkeep_failures_total", "part" => part).absolute(0);
     }
     for outcome in idempotency::OUTCOMES {

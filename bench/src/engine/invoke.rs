@@ -8,7 +8,7 @@ use alga_runner::config::Config;
 use alga_runner::execute::Executor;
 use alga_runner::installs::KnownInstall;
 use alga_storage::{Gate, JsonText, Key};
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 
 use super::bare::{self, Bare};
 use super::memory::Memory;

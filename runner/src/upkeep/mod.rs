@@ -1,6 +1,8 @@
-//! What a server does from time to time, so that its databases and its memory don't fill up with what
-//! nobody can see any more, and its operators learn which quotas are nearly used up.
+//! What a server does beside answering: from time to time it sees that its databases and its memory don't
+//! fill up with what nobody can see any more, and that its operators learn which quotas are nearly used
+//! up; and all the time it listens to what other processes change.
 
+mod listening;
 mod quotas;
 mod sweep;
 
@@ -9,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alga_model::Clock;
-use alga_registry::Registry;
+use alga_registry::RegistryDatabase;
 use alga_storage::Maintenance;
 use futures_util::FutureExt as _;
 use tokio::task::JoinSet;
@@ -28,7 +30,7 @@ pub struct Upkeep {
     /// The records, where they are kept here.
     pub storage: Option<Arc<dyn Maintenance>>,
     /// The registry.
-    pub registry: Arc<dyn Registry>,
+    pub registry: Arc<dyn RegistryDatabase>,
     /// What is known of installs, their limits among it.
     pub installs: Arc<Installs>,
     /// What installs did a moment ago, where they run here.
@@ -49,11 +51,13 @@ pub struct Upkeep {
 pub struct Running(JoinSet<()>);
 
 impl Upkeep {
-    /// Runs once an interval from now on, the first time after one interval.
+    /// Runs once an interval from now on, the first time after one interval; listens at once.
     pub fn start(self: &Arc<Self>) -> Running {
+        let mut tasks = JoinSet::new();
         let upkeep = Arc::clone(self);
-        let mut task = JoinSet::new();
-        task.spawn(async move {
+        tasks.spawn(async move { listening::listen(&*upkeep.registry, &upkeep.installs).await });
+        let upkeep = Arc::clone(self);
+        tasks.spawn(async move {
             loop {
                 tokio::time::sleep(with_jitter(upkeep.interval)).await;
                 // A panic is a defect, and must not let the databases fill up from then on.
@@ -63,7 +67,7 @@ impl Upkeep {
                 }
             }
         });
-        Running(task)
+        Running(tasks)
     }
 
     /// Does once what there is to do. What fails is logged, and left to the next time.
