@@ -6,6 +6,7 @@ use alga_schema::Database;
 use async_trait::async_trait;
 
 use crate::contract::{DeleteRequest, Key, KeyRange, Listed, Namespace, Record, Usage, Written};
+use crate::distribution::Distribution;
 use crate::error::{BulkError, Error};
 use crate::maintenance::Maintenance;
 use crate::service::{Put, Scope};
@@ -58,9 +59,14 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 }
 
 /// A database with all that is asked of it, by guests and by operators.
+#[async_trait]
 pub trait StorageDatabase: Backend + Maintenance {
     /// The database itself, to migrate, to ask whether it is there, or to close it.
     fn database(&self) -> &dyn Database;
+
+    /// Where what is stored is, and whose. Reads counters and what the database knows of its tables,
+    /// not as of one moment, and no record.
+    async fn distribution(&self) -> Result<Distribution, Error>;
 }
 
 /// Which records to list and when to stop.

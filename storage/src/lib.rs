@@ -57,6 +57,7 @@
 
 mod backend;
 mod contract;
+mod distribution;
 mod error;
 mod gate;
 mod grant;
@@ -84,6 +85,7 @@ pub use contract::{
     LimitsOf, ListRequest, Listed, Namespace, NamespaceUsage, OperationId, Page, PutRequest,
     QuotaName, Quotas, RateLimit, Rates, Record, RequestLimits, Revision, Usage, Written,
 };
+pub use distribution::{Distribution, NodeShare, ShardShare, Share, Skew, TableSize, TenantShare};
 pub use error::{
     BulkError, Cause, Conflict, Error, ErrorCode, FailedItem, Limit, Quota, Violation,
 };

@@ -7,6 +7,7 @@ mod error;
 mod maintenance;
 mod read;
 mod rows;
+mod shards;
 mod write;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use sqlx::PgConnection;
 
 use crate::backend::{Backend, ListQuery, ListedPage, StorageDatabase};
 use crate::contract::{DeleteRequest, Key, Namespace, Record, Usage, Written};
+use crate::distribution::Distribution;
 use crate::error::{BulkError, Error};
 use crate::service::{Put, Scope};
 
@@ -89,9 +91,14 @@ impl PostgresBackend {
     }
 }
 
+#[async_trait]
 impl StorageDatabase for PostgresBackend {
     fn database(&self) -> &dyn alga_schema::Database {
         self.database()
+    }
+
+    async fn distribution(&self) -> Result<Distribution, Error> {
+        Ok(shards::distribution(self).await?)
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) const AUDIT: Columns = Columns("ext_storage_audit");
 pub(super) const ANSWERS: Columns = Columns("ext_storage_idempotency");
 
 /// The columns of a table, by its name.
-pub(super) struct Columns(&'static str);
+pub(super) struct Columns(pub(super) &'static str);
 
 pub(super) fn record(row: &PgRow) -> Result<Record, PostgresError> {
     Ok(Record {

@@ -28,6 +28,7 @@ use uuid::Uuid;
 
 use crate::backend::{Backend, ListQuery, ListedPage, StorageDatabase};
 use crate::contract::{DeleteRequest, Key, Namespace, Record, Usage, Written};
+use crate::distribution::Distribution;
 use crate::error::{BulkError, Error};
 use crate::maintenance::{AuditFilter, AuditRecord, Drift, Holding, Maintenance, Removed};
 use crate::service::{Put, Scope};
@@ -132,9 +133,15 @@ impl SqliteBackend {
     }
 }
 
+#[async_trait]
 impl StorageDatabase for SqliteBackend {
     fn database(&self) -> &dyn alga_schema::Database {
         self.database()
+    }
+
+    async fn distribution(&self) -> Result<Distribution, Error> {
+        self.read(|connection, _| read::distribution(connection))
+            .await
     }
 }
 

@@ -8,6 +8,7 @@ use super::rows;
 use super::state::Place;
 use crate::backend::{ListQuery, ListedPage};
 use crate::contract::{Key, Quotas, Record, Usage};
+use crate::distribution::{Distribution, Survey, TableSize};
 use crate::maintenance::Holding;
 
 pub(super) fn get(
@@ -145,6 +146,25 @@ pub(super) fn tenants(
         .prepare_cached(TENANTS)?
         .query_and_then(params![after, limit], rows::tenant_id)?
         .collect()
+}
+
+/// The whole file stands for its tables: only the page count is there for nothing.
+pub(super) fn distribution(connection: &Connection) -> Result<Distribution, SqliteError> {
+    const FILE: &str = "
+        SELECT page_count * page_size AS bytes FROM pragma_page_count(), pragma_page_size()";
+    const TENANTS: &str = "
+        SELECT tenant_id, sum(keys) AS keys, sum(bytes) AS bytes FROM ext_storage_usage
+        WHERE namespace <> '' GROUP BY tenant_id";
+    let file = TableSize {
+        table: "file".to_owned(),
+        disk_bytes: connection.query_row(FILE, (), |row| row.get("bytes"))?,
+    };
+    let mut survey = Survey::of_tables([file]);
+    let mut tenants = connection.prepare_cached(TENANTS)?;
+    for tenant in tenants.query_and_then((), rows::tenant_share)? {
+        survey.add_tenant(tenant?);
+    }
+    Ok(survey.finish())
 }
 
 pub(super) fn holdings(

@@ -16,6 +16,7 @@ use super::error::SqliteError;
 use super::state::{Content, Stored};
 use super::verify::Counts;
 use crate::contract::{JsonText, Key, Listed, Namespace, NamespaceUsage, Record, Revision, Usage};
+use crate::distribution::TenantShare;
 use crate::maintenance::{AuditRecord, Holding};
 
 const RECORDS: Columns = Columns("ext_storage_records");
@@ -103,6 +104,15 @@ pub(super) fn keys_left(row: &Row<'_>) -> Result<(u64, Option<Timestamp>), Sqlit
 
 pub(super) fn tenant_id(row: &Row<'_>) -> Result<TenantId, SqliteError> {
     USAGE.id(row, "tenant_id").map(TenantId::new)
+}
+
+pub(super) fn tenant_share(row: &Row<'_>) -> Result<TenantShare, SqliteError> {
+    Ok(TenantShare {
+        tenant_id: tenant_id(row)?,
+        records: USAGE.get(row, "keys")?,
+        bytes: USAGE.get(row, "bytes")?,
+        shard: None,
+    })
 }
 
 /// The install and the namespace of a row of counters.

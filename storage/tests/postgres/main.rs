@@ -6,6 +6,7 @@ mod migrations;
 mod outage;
 mod plans;
 mod races;
+mod spread;
 
 use std::sync::Arc;
 

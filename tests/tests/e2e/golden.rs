@@ -48,6 +48,7 @@ fn the_help_of_every_command() {
         vec!["storage", "bulk-put"],
         vec!["storage", "delete"],
         vec!["storage", "list"],
+        vec!["storage", "shards"],
         vec!["storage", "sweep"],
         vec!["usage"],
         vec!["usage", "show"],

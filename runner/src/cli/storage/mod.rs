@@ -5,6 +5,7 @@ mod items;
 mod lines;
 mod read;
 mod refusal;
+mod shards;
 mod sweep;
 mod write;
 
@@ -32,6 +33,8 @@ use crate::config::Config;
 pub(super) enum Command {
     #[command(flatten)]
     Records(Records),
+    /// Print where what is stored is, by table, node and shard, and the largest tenants
+    Shards(shards::Shards),
     /// Remove the expired records and old audit records of all tenants; prints as JSON how many
     Sweep,
 }
@@ -85,6 +88,7 @@ impl Command {
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
         let stores = Stores::open_existing(config).await?;
         match self {
+            Self::Shards(command) => command.run(&stores).await?,
             Self::Sweep => sweep::run(&stores, config).await?,
             Self::Records(command) => {
                 let door = Door::open(&stores, config, command.install()).await?;

@@ -272,6 +272,7 @@ fn a_mistyped_data_folder_is_not_made() {
         vec!["install", "limits", &install],
         vec!["tenant", "limits", &install],
         vec!["storage", "list", &install, "notes"],
+        vec!["storage", "shards"],
         vec!["storage", "sweep"],
         vec!["usage", "verify", "--repair"],
         vec!["switches", "storage", "off"],

@@ -29,6 +29,21 @@ async fn expired_records_and_old_audit_records_are_swept() {
         deployment.ok(&[&put[..], &["for ever", "1"]].concat());
         deployment.ok(&[&put[..], &["short", r#""1234""#, "--ttl", "60"]].concat());
     }
+    let spread = json_of(&deployment.ok(&["storage", "shards", "--json"]));
+    assert_eq!(
+        (&spread["total"]["tenants"], &spread["total"]["records"]),
+        (&json!(2), &json!(4))
+    );
+    assert_eq!(spread["largestTenants"][0]["bytes"], json!(11));
+    assert!(
+        spread["tables"][0]["diskBytes"].as_u64().unwrap() > 0,
+        "{spread}"
+    );
+    let spread = deployment.ok(&["storage", "shards"]);
+    assert!(
+        spread.contains(&one.tenant) && spread.contains("ON DISK"),
+        "{spread}"
+    );
     let nothing = json!({"records": 0, "bytes": 0, "auditRecords": 0, "answers": 0});
     assert_eq!(json_of(&deployment.ok(&["storage", "sweep"])), nothing);
 
