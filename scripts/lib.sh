@@ -37,15 +37,34 @@ need_cargo_tool() {
   env -u CARGO_TARGET_DIR cargo install --locked "$1@$2"
 }
 
-# Installs a PostgreSQL server unless there is one, or DATABASE_URL names one.
+# Installs what the tests of PostgreSQL start: a server, a pooler, and a clock that is wrong.
 need_postgres() {
-  if [ -n "${DATABASE_URL:-}" ] || command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then
+  local missing=()
+  if ! command -v initdb >/dev/null && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then
+    missing+=(postgresql)
+  fi
+  PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null || missing+=(pgbouncer)
+  compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || missing+=(libfaketime)
+  [ ${#missing[@]} != 0 ] || return 0
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    fail "PostgreSQL 15 or newer, PgBouncer and libfaketime are needed; install what is missing: ${missing[*]}"
+  fi
+  step "Installing ${missing[*]}"
+  apt-get update -qq
+  without_services env DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends "${missing[@]}"
+}
+
+# Runs a command that installs packages, whose services are not started. usage: without_services COMMAND...
+without_services() {
+  local policy=/usr/sbin/policy-rc.d
+  if [ -e "$policy" ]; then
+    "$@"
     return
   fi
-  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    fail "PostgreSQL 15 or newer is needed: install it (on Debian 'postgresql'), or set DATABASE_URL to a server whose databases may come and go"
-  fi
-  step "Installing PostgreSQL"
-  apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends postgresql
+  printf '#!/bin/sh\nexit 101\n' >"$policy"
+  chmod +x "$policy"
+  local status=0
+  "$@" || status=$?
+  rm -f "$policy"
+  return $status
 }

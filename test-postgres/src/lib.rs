@@ -2,13 +2,26 @@
 //!
 //! The first test that needs one starts it, all tests that run meanwhile share it, each with a
 //! database of its own, and it stops by itself when nobody has used it for a while. Nothing is kept: a
-//! server that is started begins empty. Where `DATABASE_URL` is set, that server is used instead.
+//! server that is started begins empty. Where `DATABASE_URL` is set, that server is used instead; where
+//! `ALGA_TEST_POSTGRES_BIN` is set, the server is started with the programs in that folder.
+//!
+//! Databases with Citus are made on the server of `CITUS_URL`, one that is a cluster by itself; without it
+//! what needs them is skipped.
+//!
+//! What may be between a process and its database, and go wrong there, is here too: a pooler, and a
+//! way that can be obstructed.
 
 #![expect(
     clippy::disallowed_methods,
     reason = "what a test runs against is said in the environment"
 )]
+#![expect(
+    clippy::print_stdout,
+    reason = "what is skipped is told with what the tests tell"
+)]
 
+mod pooler;
+mod proxy;
 mod server;
 
 use std::env;
@@ -16,6 +29,8 @@ use std::env;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use uuid::Uuid;
 
+pub use pooler::PgBouncer;
+pub use proxy::{Passage, Proxy};
 pub use server::{DurableServer, Server};
 
 /// An empty database of its own.
@@ -34,8 +49,30 @@ impl TestDatabase {
                 .await
                 .expect("starting a server does not panic"),
         };
+        Self::on(&server).await
+    }
+
+    /// Makes one with Citus, on the server of `CITUS_URL`. Where that is not set there is none, and a
+    /// line says so.
+    pub async fn with_citus() -> Option<Self> {
+        let Ok(server) = env::var("CITUS_URL") else {
+            println!("skipped: CITUS_URL is not set");
+            return None;
+        };
+        let database = Self::on(&server).await;
+        let mut connection = PgConnection::connect(&database.url)
+            .await
+            .expect("the server can be reached");
+        connection
+            .execute("CREATE EXTENSION citus")
+            .await
+            .expect("the server of CITUS_URL has Citus");
+        Some(database)
+    }
+
+    async fn on(server: &str) -> Self {
         let name = format!("alga_test_{}", Uuid::new_v4().simple());
-        let mut connection = PgConnection::connect(&server)
+        let mut connection = PgConnection::connect(server)
             .await
             .expect("the server can be reached");
         connection
@@ -44,9 +81,20 @@ impl TestDatabase {
             .expect("the user of DATABASE_URL may make databases");
         connection.close().await.expect("the server is still there");
         Self {
-            url: in_database(&server, &name),
+            url: in_database(server, &name),
         }
     }
+}
+
+/// A URL with another host and port.
+fn at(url: &str, host: &str, port: u16) -> String {
+    let (scheme, rest) = url.split_once("://").expect("the URL has a scheme");
+    let (server, database) = rest.split_once('/').expect("the URL names a database");
+    let user = server.rsplit_once('@').map(|(user, _)| format!("{user}@"));
+    format!(
+        "{scheme}://{}{host}:{port}/{database}",
+        user.unwrap_or_default()
+    )
 }
 
 /// The URL of a server with another database.
@@ -74,6 +122,19 @@ mod tests {
             ),
         ] {
             assert_eq!(in_database(url, "x"), expected);
+        }
+    }
+
+    #[test]
+    fn the_host_of_a_url_is_replaced_and_nothing_else() {
+        for (url, expected) in [
+            ("postgres://a@h:1/postgres", "postgres://a@x:2/postgres"),
+            (
+                "postgres://a:b@h/db?sslmode=disable",
+                "postgres://a:b@x:2/db?sslmode=disable",
+            ),
+        ] {
+            assert_eq!(at(url, "x", 2), expected);
         }
     }
 

@@ -1,13 +1,17 @@
 //! The server that the tests of a machine share.
 
-use std::fs::{self, File, OpenOptions};
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::{env, io};
 
-use rustix::process::geteuid;
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, geteuid, kill_process};
+use uuid::Uuid;
 
 /// Who runs it where the tests are run by the superuser, who may not.
 const USER: &str = "postgres";
@@ -16,9 +20,12 @@ const KEEPER: &str = r#"
 idle=0
 while sleep 5; do
     "$1/pg_ctl" -D "$2" status || exit 0
-    used=$("$1/psql" -h 127.0.0.1 -p "$3" -U postgres -d postgres -AtX -c \
-        "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'") || used=2
-    if [ "$used" -gt 1 ]; then idle=0; else idle=$((idle + 1)); fi
+    idle=$((idle + 1))
+    server=$(head -n 1 "$2/postmaster.pid") || exit 0
+    for process in $(cat "/proc/$server/task/$server/children"); do
+        # The title of one that serves a client names where that is.
+        if grep -q "127\.0\.0\.1(" "/proc/$process/cmdline"; then idle=0; fi
+    done
     if [ "$idle" -ge 12 ]; then "$1/pg_ctl" -D "$2" -m immediate stop; exit 0; fi
 done
 "#;
@@ -34,6 +41,7 @@ pub struct Server {
 pub struct DurableServer {
     server: Server,
     folder: PathBuf,
+    settings: &'static str,
 }
 
 impl Server {
@@ -79,27 +87,11 @@ impl Server {
     }
 
     fn start(folder: &Path) -> Self {
-        // What a test server writes need not outlive the machine; what it promises about order is kept.
-        let server = Self::start_with(folder, "-c fsync=off -c shared_buffers=64MB");
-        keep(&folder.join("data"), server.port);
-        server
-    }
-
-    fn start_with(folder: &Path, settings: &str) -> Self {
-        let data = folder.join("data");
-        match fs::remove_dir_all(&data) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => panic!("{error}"),
-            _ => {}
-        }
-        hand_over(folder);
-        let initialized = program("initdb")
-            .args(["-A", "trust", "-N", "-U", "postgres", "--encoding=UTF8"])
-            .args(["--locale=C.UTF-8", "-D"])
-            .arg(&data)
-            .output();
-        succeeded("initdb", initialized);
+        initialize(folder);
         let server = Self { port: free_port() };
-        server.launch(folder, settings);
+        // What a test server writes need not outlive the machine; what it promises about order is kept.
+        server.launch(folder, "-c fsync=off -c shared_buffers=64MB");
+        keep(&folder.join("data"));
         server
     }
 
@@ -127,32 +119,71 @@ impl Server {
 }
 
 impl DurableServer {
-    const SETTINGS: &str = "-c shared_buffers=64MB";
-
     /// Starts one that nobody else uses.
     ///
     /// # Panics
     /// Where there is no PostgreSQL on this machine.
     pub fn start() -> Self {
-        let folder = env::temp_dir().join(format!("alga-postgres-{}", std::process::id()));
-        fs::create_dir_all(&folder).expect("the folder for temporary files can be written");
-        let server = Server::start_with(&folder, Self::SETTINGS);
-        Self { server, folder }
+        Self::start_with("-c shared_buffers=64MB", |_| {})
     }
 
-    /// Ends it as a power cut would.
+    /// Starts one that is used over TLS only, with this certificate and its key, as PEM.
+    ///
+    /// # Panics
+    /// Where there is no PostgreSQL on this machine.
+    pub fn start_with_tls(certificate: &str, key: &str) -> Self {
+        Self::start_with("-c ssl=on", |data| {
+            install(&data.join("server.crt"), certificate);
+            install(&data.join("server.key"), key);
+            install(
+                &data.join("pg_hba.conf"),
+                "hostssl all all 127.0.0.1/32 trust\n",
+            );
+        })
+    }
+
+    fn start_with(settings: &'static str, prepare: impl FnOnce(&Path)) -> Self {
+        let folder = env::temp_dir().join(format!("alga-postgres-{}", Uuid::new_v4().simple()));
+        fs::create_dir_all(&folder).expect("the folder for temporary files can be written");
+        initialize(&folder);
+        prepare(&folder.join("data"));
+        let server = Server { port: free_port() };
+        server.launch(&folder, settings);
+        Self {
+            server,
+            folder,
+            settings,
+        }
+    }
+
+    /// Ends every process of it at once, in the middle of whatever they do.
     pub fn kill(&self) {
-        let stopped = program("pg_ctl")
-            .arg("-D")
-            .arg(self.folder.join("data"))
-            .args(["-m", "immediate", "stop"])
-            .output();
-        succeeded("pg_ctl", stopped);
+        let lock = self.folder.join("data/postmaster.pid");
+        let known = fs::read_to_string(&lock).expect("a server that runs says so");
+        let first = known.lines().next().and_then(|pid| pid.parse().ok());
+        let server = first
+            .and_then(Pid::from_raw)
+            .expect("it says which process it is");
+        // Stopped, it starts no others while they are counted.
+        kill_process(server, Signal::STOP).expect("it runs");
+        let processes: Vec<Pid> = children(server).chain([server]).collect();
+        for process in &processes {
+            match kill_process(*process, Signal::KILL) {
+                // One that ended meanwhile is not missed.
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(error) => panic!("cannot kill a process of the server: {error}"),
+            }
+        }
+        while processes.iter().any(|process| is_alive(*process)) {
+            std::thread::yield_now();
+        }
+        // Until somebody has reaped it, its successor would take it for alive.
+        fs::remove_file(lock).expect("nobody else removes it");
     }
 
     /// Starts it again, at the same place.
     pub fn restart(&self) {
-        self.server.launch(&self.folder, Self::SETTINGS);
+        self.server.launch(&self.folder, self.settings);
     }
 
     /// Where whoever may do everything connects.
@@ -175,19 +206,64 @@ impl Drop for DurableServer {
     }
 }
 
+/// Makes an empty database, where nothing of an earlier one is left.
+fn initialize(folder: &Path) {
+    let data = folder.join("data");
+    match fs::remove_dir_all(&data) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => panic!("{error}"),
+        _ => {}
+    }
+    hand_over(folder);
+    let initialized = program("initdb")
+        .args(["-A", "trust", "-N", "-U", "postgres", "--encoding=UTF8"])
+        .args(["--locale=C.UTF-8", "-D"])
+        .arg(&data)
+        .output();
+    succeeded("initdb", initialized);
+}
+
+/// Writes a file that the server alone may read.
+fn install(path: &Path, content: &str) {
+    fs::write(path, content).expect("the data can be written");
+    fs::set_permissions(path, Permissions::from_mode(0o600)).expect("it is ours");
+    hand_over(path);
+}
+
+fn children(process: Pid) -> impl Iterator<Item = Pid> {
+    let process = process.as_raw_nonzero();
+    let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
+    let children = children.expect("Linux tells the children of a process");
+    let pids: Vec<_> = children
+        .split(' ')
+        .filter_map(|pid| pid.parse().ok())
+        .collect();
+    pids.into_iter().filter_map(Pid::from_raw)
+}
+
+/// Whether it holds anything still: one that waits to be reaped does not.
+fn is_alive(process: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero()));
+    let state = stat.as_deref().unwrap_or_default().rsplit_once(") ");
+    state.is_some_and(|(_, state)| !state.starts_with(['Z', 'X']))
+}
+
 /// In the folder for temporary files, as whoever runs the server may not be let into that of the build; one
-/// for each build, as each may want another server.
+/// for each build and version, as each wants another server.
 fn folder() -> PathBuf {
     let program = env::current_exe().expect("a program knows where it is");
     let target = program.ancestors().nth(3);
     let mut hasher = DefaultHasher::new();
-    target.hash(&mut hasher);
+    (target, chosen()).hash(&mut hasher);
     env::temp_dir().join(format!("alga-test-postgres-{:016x}", hasher.finish()))
 }
 
 /// A program of the server, run as somebody who may run it.
 fn program(name: &str) -> Command {
-    let program = programs().join(name);
+    as_whoever_may(programs().join(name))
+}
+
+/// A program, run by somebody else where the tests are run by the superuser, whom it would refuse.
+pub(crate) fn as_whoever_may(program: impl AsRef<OsStr>) -> Command {
     if !geteuid().is_root() {
         return Command::new(program);
     }
@@ -198,13 +274,22 @@ fn program(name: &str) -> Command {
     command
 }
 
-/// The folder of the programs: on the path, or those of the newest server that Debian knows.
+/// The folder of the programs: that which was chosen, the one on the path, or that of the newest server
+/// that Debian knows.
 fn programs() -> PathBuf {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let on_path = env::split_paths(&path).find(|folder| folder.join("initdb").exists());
-    on_path
+    chosen()
+        .or_else(on_path)
         .or_else(installed)
         .expect("there is no PostgreSQL here; install it as scripts/test does, or set DATABASE_URL")
+}
+
+fn chosen() -> Option<PathBuf> {
+    env::var_os("ALGA_TEST_POSTGRES_BIN").map(PathBuf::from)
+}
+
+fn on_path() -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).find(|folder| folder.join("initdb").exists())
 }
 
 fn installed() -> Option<PathBuf> {
@@ -227,7 +312,7 @@ fn hand_over(folder: &Path) {
     }
 }
 
-fn keep(data: &Path, port: u16) {
+fn keep(data: &Path) {
     // In a session of its own, as whoever runs the tests may end all that is left of theirs.
     let mut keeper = Command::new("setsid");
     keeper.arg("--fork");
@@ -238,7 +323,6 @@ fn keep(data: &Path, port: u16) {
         .args(["sh", "-c", KEEPER, "keeper"])
         .arg(programs())
         .arg(data)
-        .arg(port.to_string())
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -249,7 +333,7 @@ fn keep(data: &Path, port: u16) {
     assert!(started.success(), "nobody would stop the server");
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
     let address = listener.and_then(|listener| listener.local_addr());
     address.expect("a port is free").port()
