@@ -1,5 +1,6 @@
 //! What a failure of PostgreSQL means.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use alga_schema::SchemaError;
@@ -44,13 +45,42 @@ pub enum PostgresError {
 pub enum DriverError {
     /// The database can't be reached, or a statement failed.
     #[error(transparent)]
-    Statement(#[from] sqlx::Error),
+    Statement(sqlx::Error),
     /// All connections were in use for too long, or none could be made in that time.
     #[error("there was no connection to the database in {} ms", .0.as_millis())]
     NoConnection(Duration),
+    /// The database said nothing, not even that it has given up.
+    #[error("the database did not answer in {} ms", .0.as_millis())]
+    NoAnswer(Duration),
+    /// A statement that was prepared is not there any more, or another one is.
+    #[error("a pooler does not keep prepared statements; turn database.prepared_statements off")]
+    NotPrepared(#[source] sqlx::Error),
     /// The database was closed.
     #[error("the database is closed")]
     Closed,
+}
+
+/// A failure that may have come from a database.
+pub trait Failure: From<DriverError> {
+    /// What the database, or the way there, failed with; none where it was something else.
+    fn driver(&self) -> Option<&DriverError>;
+}
+
+impl Failure for DriverError {
+    fn driver(&self) -> Option<&Self> {
+        Some(self)
+    }
+}
+
+impl From<sqlx::Error> for DriverError {
+    fn from(error: sqlx::Error) -> Self {
+        const UNKNOWN_OR_ANOTHER: [&str; 2] = ["26000", "42P05"];
+        if matches!(state(&error).as_deref(), Some(state) if UNKNOWN_OR_ANOTHER.contains(&state)) {
+            Self::NotPrepared(error)
+        } else {
+            Self::Statement(error)
+        }
+    }
 }
 
 impl DriverError {
@@ -58,19 +88,54 @@ impl DriverError {
     /// defect.
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::NoConnection(_) | Self::Closed => true,
+            Self::NoConnection(_) | Self::NoAnswer(_) | Self::Closed => true,
+            Self::NotPrepared(_) => false,
             Self::Statement(error) => match error {
                 sqlx::Error::Io(_) | sqlx::Error::Tls(_) => true,
-                sqlx::Error::Database(error) => is_passing(&**error),
-                _ => false,
+                error => state(error).is_some_and(|state| is_passing(&state)),
             },
         }
     }
+
+    /// Whether the connection is gone.
+    pub(crate) fn is_loss(&self) -> bool {
+        const ENDED: [&str; 4] = [
+            "08",    // connection exception
+            "57P01", // ended by an administrator
+            "57P02", // ended as another session had crashed
+            "57P05", // ended as it was idle
+        ];
+        match self {
+            Self::Statement(sqlx::Error::Io(_)) => true,
+            Self::Statement(error) => {
+                state(error).is_some_and(|state| ENDED.iter().any(|ended| state.starts_with(ended)))
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the database has undone what it was told to do, and would do it if it were told again.
+    pub(crate) fn is_rollback(&self) -> bool {
+        const SERIALIZATION_FAILURE: &str = "40001";
+        const DEADLOCK: &str = "40P01";
+        let Self::Statement(error) = self else {
+            return false;
+        };
+        matches!(
+            state(error).as_deref(),
+            Some(SERIALIZATION_FAILURE | DEADLOCK)
+        )
+    }
+}
+
+/// By which the database says what happened.
+fn state(error: &sqlx::Error) -> Option<Cow<'_, str>> {
+    error.as_database_error().and_then(DatabaseError::code)
 }
 
 /// Goes by the classes of <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
-fn is_passing(error: &dyn DatabaseError) -> bool {
-    const STATES: [&str; 5] = [
+fn is_passing(state: &str) -> bool {
+    const CLASSES: [&str; 5] = [
         "08",    // connection exception
         "25006", // read-only: a standby, or a full disk
         "40",    // rolled back: deadlock, serialization
@@ -78,7 +143,5 @@ fn is_passing(error: &dyn DatabaseError) -> bool {
         "57",    // canceled, shut down, starting
     ];
     const LOCK_NOT_AVAILABLE: &str = "55P03";
-    error.code().is_some_and(|code| {
-        code == LOCK_NOT_AVAILABLE || STATES.iter().any(|state| code.starts_with(state))
-    })
+    state == LOCK_NOT_AVAILABLE || CLASSES.iter().any(|class| state.starts_with(class))
 }

@@ -11,6 +11,9 @@ use crate::pool::Pool;
 
 /// Statements that a connection keeps prepared; there are a few dozen.
 const PREPARED: usize = 128;
+/// How long an answer may be on its way.
+const ON_ITS_WAY: Duration = Duration::from_secs(2);
+
 /// Where a database is and how it is used.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -23,8 +26,9 @@ pub struct Options {
     pub max_connections: NonZeroU32,
     /// How long an operation waits for a connection; 5 s by default.
     pub acquire_timeout: Duration,
-    /// How long the server lets a statement run, and wait for a lock; 10 s by default. A pooler takes no
-    /// such setting: behind one, set it for the role.
+    /// How long the server lets a statement run, wait for a lock, and a transaction wait for its next
+    /// statement; 10 s by default. A pooler takes no such setting: behind one, set them for the role. A
+    /// server that says nothing for a little longer is given up.
     pub statement_timeout: Duration,
     /// Whether statements stay prepared, as they do by default. A pooler in transaction mode that
     /// doesn't know them (`PgBouncer` before 1.21) needs this off; each statement then takes four
@@ -78,8 +82,7 @@ impl Options {
     /// For one session. Its statements may take as long as they do.
     pub(crate) fn direct(&self) -> Result<PgConnectOptions, InvalidUrl> {
         let direct = parsed(self.direct_url.as_ref().unwrap_or(&self.url))?;
-        let goes_through_a_pooler = self.direct_url.is_none() && !self.prepared_statements;
-        Ok(if goes_through_a_pooler {
+        Ok(if self.is_never_direct() {
             direct
         } else {
             // Also where the role is given less.
@@ -87,10 +90,26 @@ impl Options {
         })
     }
 
+    /// Whether sessions go through a pooler too, as far as can be told.
+    pub(crate) const fn is_never_direct(&self) -> bool {
+        self.direct_url.is_none() && !self.prepared_statements
+    }
+
+    /// How long the server is waited for: until it would have said that it took too long, and for that
+    /// to arrive.
+    pub(crate) const fn patience(&self) -> Duration {
+        self.statement_timeout.saturating_add(ON_ITS_WAY)
+    }
+
     fn limited(&self, options: PgConnectOptions) -> PgConnectOptions {
         let timeout = format!("{}ms", self.statement_timeout.as_millis());
-        let settings = ["statement_timeout", "lock_timeout"].map(|name| (name, timeout.clone()));
-        options.options(settings)
+        // The last one: the locks of a process whose host is gone are not held for hours.
+        let limited = [
+            "statement_timeout",
+            "lock_timeout",
+            "idle_in_transaction_session_timeout",
+        ];
+        options.options(limited.map(|name| (name, timeout.clone())))
     }
 }
 

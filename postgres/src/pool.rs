@@ -4,7 +4,8 @@
 //! in a task of its own: a second round trip for each statement.
 
 use std::fmt;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use deadpool::managed::{Manager, Metrics, Object, PoolError, RecycleError, RecycleResult};
 use deadpool::{Runtime, managed};
@@ -32,7 +33,13 @@ pub(crate) struct Pool {
 #[derive(Debug)]
 pub(crate) struct Lent(Option<Object<Connections>>);
 
-struct Connections(PgConnectOptions);
+struct Connections {
+    database: PgConnectOptions,
+    /// How long one that may be lost has to answer.
+    doubt: Duration,
+    /// When one was last found to be lost.
+    lost: Mutex<Option<Instant>>,
+}
 
 /// Without the options, which show a password.
 impl fmt::Debug for Connections {
@@ -46,11 +53,16 @@ impl Pool {
     pub(crate) fn new(database: PgConnectOptions, options: &Options) -> Self {
         let most = usize::try_from(options.max_connections.get()).unwrap_or(usize::MAX);
         let patience = options.acquire_timeout;
-        let connections = managed::Pool::builder(Connections(database))
+        let connections = Connections {
+            database,
+            // Leaves time to connect anew.
+            doubt: patience / 2,
+            lost: Mutex::default(),
+        };
+        let connections = managed::Pool::builder(connections)
             .max_size(most)
             .wait_timeout(Some(patience))
             .create_timeout(Some(patience))
-            .recycle_timeout(Some(patience))
             .runtime(Runtime::Tokio1)
             .build()
             .expect("timeouts have the runtime they need");
@@ -72,13 +84,36 @@ impl Pool {
         Ok(Lent(Some(connection)))
     }
 
-    /// Gives no connection away any more, and waits for those that are lent.
-    pub(crate) async fn close(&self) {
+    /// Tells that a connection turned out to be lost. What took it most likely took those that are idle
+    /// as well: none of them is used again.
+    pub(crate) fn note_loss(&self) {
+        self.connections.manager().note_loss();
+    }
+
+    /// Gives no connection away any more, and waits for those that are lent, but not for longer than
+    /// `patience`.
+    pub(crate) async fn close(&self, patience: Duration) {
         const LOOK: Duration = Duration::from_millis(5);
         self.connections.close();
-        while self.connections.status().size > 0 {
-            tokio::time::sleep(LOOK).await;
+        let all_back = async {
+            while self.connections.status().size > 0 {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        if tokio::time::timeout(patience, all_back).await.is_err() {
+            tracing::warn!("closed a database while it was in use");
         }
+    }
+}
+
+impl Connections {
+    fn note_loss(&self) {
+        *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn lost_since(&self, used: Instant) -> bool {
+        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.is_some_and(|lost| lost >= used)
     }
 }
 
@@ -87,7 +122,7 @@ impl Manager for Connections {
     type Error = sqlx::Error;
 
     async fn create(&self) -> Result<PgConnection, sqlx::Error> {
-        self.0.connect().await
+        self.database.connect().await
     }
 
     async fn recycle(
@@ -98,8 +133,15 @@ impl Manager for Connections {
         if metrics.age() > LIFE {
             return Err(RecycleError::message("it is old"));
         }
+        if self.lost_since(metrics.recycled.unwrap_or(metrics.created)) {
+            return Err(RecycleError::message("others like it were lost"));
+        }
         if metrics.last_used() > TRUSTED {
-            connection.ping().await?;
+            let answered = tokio::time::timeout(self.doubt, connection.ping()).await;
+            if !matches!(answered, Ok(Ok(()))) {
+                self.note_loss();
+                return Err(RecycleError::message("it is lost"));
+            }
         }
         Ok(())
     }
@@ -110,6 +152,13 @@ impl Lent {
         self.0
             .as_mut()
             .expect("it is there until it is finished with")
+    }
+
+    /// Whether it has been used before, so that it may have been lost without its knowledge.
+    pub(crate) fn is_used(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_some_and(|it| Object::metrics(it).recycle_count > 0)
     }
 
     /// Nothing is on its way to it any more.

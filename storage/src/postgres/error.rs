@@ -1,6 +1,6 @@
 //! The one place that says what a failure of PostgreSQL means to the contract.
 
-use alga_postgres::DriverError;
+use alga_postgres::{DriverError, Failure};
 
 use crate::contract::OperationId;
 use crate::error::{BulkError, Error};
@@ -34,9 +34,15 @@ impl PostgresError {
     }
 
     fn is_passing(&self) -> bool {
+        self.driver().is_some_and(DriverError::is_passing)
+    }
+}
+
+impl Failure for PostgresError {
+    fn driver(&self) -> Option<&DriverError> {
         match self {
-            Self::Driver(error) => error.is_passing(),
-            Self::Inconsistency { .. } | Self::Nonsense(_) => false,
+            Self::Driver(error) => Some(error),
+            Self::Inconsistency { .. } | Self::Nonsense(_) => None,
         }
     }
 }

@@ -72,14 +72,24 @@ impl PostgresBackend {
         self.clock.as_ref().map(|clock| Time(clock.now()))
     }
 
-    /// Runs one statement.
-    async fn run<T>(
+    /// Runs one statement that changes nothing.
+    async fn read<T>(
         &self,
-        work: impl AsyncFnOnce(&mut PgConnection, Statements) -> Result<T, PostgresError>,
+        work: impl AsyncFnOnce(&mut PgConnection, Statements) -> Result<T, PostgresError> + Clone,
     ) -> Result<T, PostgresError> {
         let statements = self.database.statements();
-        let work = async |connection: &mut PgConnection| work(connection, statements).await;
-        self.database.run(work).await
+        let work = async move |connection: &mut PgConnection| work(connection, statements).await;
+        self.database.read(work).await
+    }
+
+    /// Runs one statement that may change something.
+    async fn write<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut PgConnection, Statements) -> Result<T, PostgresError> + Clone,
+    ) -> Result<T, PostgresError> {
+        let statements = self.database.statements();
+        let work = async move |connection: &mut PgConnection| work(connection, statements).await;
+        self.database.write(work).await
     }
 
     fn schema() -> Schema {
@@ -111,7 +121,8 @@ impl Backend for PostgresBackend {
         key: &Key,
     ) -> Result<Option<Record>, Error> {
         let (of, now) = ((scope, namespace, key), self.now());
-        let reading = self.run(async |connection, sent| read::get(connection, sent, of, now).await);
+        let reading =
+            self.read(async |connection, sent| read::get(connection, sent, of, now).await);
         Ok(reading.await?)
     }
 
@@ -123,7 +134,7 @@ impl Backend for PostgresBackend {
     ) -> Result<Vec<Option<Record>>, Error> {
         let (of, now) = ((scope, namespace, keys), self.now());
         let reading =
-            self.run(async |connection, sent| read::get_many(connection, sent, of, now).await);
+            self.read(async |connection, sent| read::get_many(connection, sent, of, now).await);
         Ok(reading.await?)
     }
 
@@ -132,7 +143,7 @@ impl Backend for PostgresBackend {
         // Ends, as what is expired does; whoever calls gives up in time.
         loop {
             let (what, now) = ((scope, &put), self.now());
-            let writing = self.run(async |connection, sent| {
+            let writing = self.write(async |connection, sent| {
                 write::put(connection, sent, what, ordered, now).await
             });
             match writing.await? {
@@ -145,7 +156,7 @@ impl Backend for PostgresBackend {
     async fn delete(&self, scope: &Scope, request: DeleteRequest) -> Result<bool, Error> {
         let (what, now) = ((scope, &request), self.now());
         let writing =
-            self.run(async |connection, sent| write::delete(connection, sent, what, now).await);
+            self.write(async |connection, sent| write::delete(connection, sent, what, now).await);
         writing.await?
     }
 
@@ -157,14 +168,14 @@ impl Backend for PostgresBackend {
     ) -> Result<ListedPage, Error> {
         let (of, now) = ((scope, namespace, &query), self.now());
         let reading =
-            self.run(async |connection, sent| read::list(connection, sent, of, now).await);
+            self.read(async |connection, sent| read::list(connection, sent, of, now).await);
         Ok(reading.await?)
     }
 
     async fn usage(&self, scope: &Scope) -> Result<Usage, Error> {
         let now = self.now();
         let reading =
-            self.run(async |connection, sent| read::usage(connection, sent, scope, now).await);
+            self.read(async |connection, sent| read::usage(connection, sent, scope, now).await);
         Ok(reading.await?)
     }
 }
