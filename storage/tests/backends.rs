@@ -8,7 +8,7 @@ use alga_model::Secret;
 use alga_sqlite::Options;
 use alga_storage::suite::Stage;
 use alga_storage::{PostgresBackend, SqliteBackend, contract_suite};
-use alga_test_postgres::TestDatabase;
+use alga_test_postgres::{PgBouncer, TestDatabase};
 
 contract_suite!(sqlite_in_memory, stage(Options::memory()));
 contract_suite!(
@@ -17,12 +17,38 @@ contract_suite!(
 );
 
 contract_suite!(postgres, on_postgres());
+contract_suite!(pgbouncer, through_pgbouncer());
+contract_suite!(citus, on_citus());
 
 async fn on_postgres() -> Stage {
-    let clock = Stage::clock();
     let database = TestDatabase::create().await;
-    let options = alga_postgres::Options::at(Secret::new(database.url));
-    let backend = PostgresBackend::open_with_clock(&options, Arc::clone(&clock) as _)
+    stage_on(&alga_postgres::Options::at(Secret::new(database.url))).await
+}
+
+async fn through_pgbouncer() -> Stage {
+    /// Fewer than clients, so that no session is anybody's own.
+    const SESSIONS: u32 = 4;
+    let database = TestDatabase::create().await;
+    let pooler = PgBouncer::before(&database, SESSIONS);
+    let options = alga_postgres::Options {
+        direct_url: Some(Secret::new(database.url.clone())),
+        prepared_statements: false,
+        ..alga_postgres::Options::at(Secret::new(pooler.url_of(&database)))
+    };
+    // It ends with the process of the test.
+    std::mem::forget(pooler);
+    stage_on(&options).await
+}
+
+/// None, which is told, where there is no Citus.
+async fn on_citus() -> Option<Stage> {
+    let database = TestDatabase::with_citus().await?;
+    Some(stage_on(&alga_postgres::Options::at(Secret::new(database.url))).await)
+}
+
+async fn stage_on(options: &alga_postgres::Options) -> Stage {
+    let clock = Stage::clock();
+    let backend = PostgresBackend::open_with_clock(options, Arc::clone(&clock) as _)
         .await
         .unwrap();
     Stage::new(Arc::new(backend), clock)
