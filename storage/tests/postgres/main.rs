@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
+mod crash;
 mod losses;
 mod migrations;
 mod outage;

@@ -11,10 +11,10 @@ use alga_storage::{Error, Maintenance as _, PostgresBackend};
 use alga_test_postgres::DurableServer;
 
 /// How often the server is killed.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 50;
 const WRITERS: usize = 4;
 /// Writes that are answered before it is killed again.
-const BETWEEN: u64 = 200;
+const BETWEEN: u64 = 40;
 
 /// What the writers and whoever kills the server tell one another.
 #[derive(Debug, Default)]
