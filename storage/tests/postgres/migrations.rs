@@ -85,3 +85,31 @@ async fn what_a_pooler_without_prepared_statements_is_given_works_too() {
     }
     assert_eq!(install.get("k").await.unwrap().revision.get(), 20);
 }
+
+/// What Citus refuses of the schema of a distributed table, and what it would not pass on to where a tenant is.
+#[tokio::test]
+async fn the_schema_is_one_that_citus_distributes() {
+    const REFUSED: &str = "
+        SELECT 'trigger ' || tgname FROM pg_trigger WHERE NOT tgisinternal
+        UNION ALL SELECT 'foreign key ' || conname FROM pg_constraint WHERE contype = 'f'
+        UNION ALL SELECT 'sequence ' || relname FROM pg_class
+            WHERE relkind = 'S' AND relname LIKE 'ext_storage_%'
+        UNION ALL SELECT 'unique index without the tenant: ' || i.indexrelid::regclass
+            FROM pg_index AS i JOIN pg_class AS t ON t.oid = i.indrelid
+            WHERE i.indisunique AND t.relname LIKE 'ext_storage_%' AND NOT EXISTS (
+                SELECT FROM pg_attribute AS a
+                WHERE a.attrelid = t.oid AND a.attname = 'tenant_id' AND a.attnum = ANY (i.indkey))
+        UNION ALL SELECT 'table without a tenant: ' || t.relname FROM pg_class AS t
+            WHERE t.relkind = 'r' AND t.relname LIKE 'ext_storage_%' AND NOT EXISTS (
+                SELECT FROM pg_attribute AS a WHERE a.attrelid = t.oid AND a.attname = 'tenant_id')
+        UNION ALL SELECT 'function that does not begin with the tenant: ' || p.proname FROM pg_proc AS p
+            WHERE p.proname LIKE 'ext_storage_%' AND p.prosrc LIKE '%ext_storage_%'
+              AND p.proargnames[1] <> 'p_tenant'";
+    let database = TestDatabase::create().await;
+    drop(PostgresBackend::open(&options(&database)).await.unwrap());
+    let refused: Vec<String> = sqlx::query_scalar(REFUSED)
+        .fetch_all(&mut session(&database).await)
+        .await
+        .unwrap();
+    assert_eq!(refused, Vec::<String>::new());
+}
