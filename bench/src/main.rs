@@ -8,6 +8,7 @@
 mod engine;
 mod measure;
 mod postgres;
+mod remote;
 mod report;
 mod session;
 mod soak;
@@ -72,6 +73,7 @@ async fn measure_all() -> anyhow::Result<ExitCode> {
 async fn run(session: &mut Session) -> anyhow::Result<()> {
     storage::run(session).await?;
     postgres::run(session).await?;
+    remote::run(session).await?;
     engine::run(session).await
 }
 

@@ -12,8 +12,8 @@ use sqlx::{
 use alga_schema::{DatabaseError, MigrationStatus, Schema};
 use async_trait::async_trait;
 
-use crate::listener::{ListenError, Listener};
 use crate::error::{DriverError, Failure, PostgresError};
+use crate::listener::{ListenError, Listener};
 use crate::migrate;
 use crate::options::Options;
 use crate::pool::{Lent, Pool};

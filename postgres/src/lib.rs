@@ -14,7 +14,7 @@ mod time;
 
 pub use alga_schema::{MigrationStatus, Schema, SchemaError};
 pub use database::{Database, Sent, Statements};
-pub use listener::{ListenError, Listener};
 pub use error::{DriverError, Failure, PostgresError};
+pub use listener::{ListenError, Listener};
 pub use options::{InvalidUrl, Options};
 pub use time::Time;

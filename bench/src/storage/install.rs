@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use alga_model::{InstallId, Secret, TenantId};
+use alga_runner::http::StorageApi;
 use alga_storage::{
     Actor, Backend, BulkItem, BulkPutRequest, Caller, CursorKey, Error, Gate, GetRequest,
     GrantSource, Guard, Key, KeyRange, Limits, ListRequest, LocalService, Namespace, Page,
-    PutRequest, Quotas, RateLimit, Rates, Record, RequestLimits, Snapshot, StorageGrant, Written,
+    PutRequest, Quotas, RateLimit, Rates, Record, RequestLimits, Snapshot, StorageClient,
+    StorageGrant, Written,
 };
 use async_trait::async_trait;
 
@@ -14,6 +16,7 @@ use async_trait::async_trait;
 #[derive(Debug, Clone)]
 pub(crate) struct Install {
     gate: Gate,
+    grants: Arc<Fixed>,
     caller: Caller,
     tenant: TenantId,
 }
@@ -36,21 +39,22 @@ impl Install {
         tenant: TenantId,
         namespaces: impl IntoIterator<Item = Namespace>,
     ) -> anyhow::Result<Self> {
-        let grants = Fixed(Arc::new(Snapshot {
+        let grants = Arc::new(Fixed(Arc::new(Snapshot {
             tenant,
             extension: "com.example.bench".parse()?,
             grant: Some(StorageGrant::all_of(namespaces)),
             limits: roomy(),
             active: true,
             switched_on: true,
-        }));
+        })));
         let service = LocalService::new(
             backend,
             CursorKey::new(Secret::new([42; 32]), None),
             LocalService::DEFAULT_TIMEOUT,
         );
         Ok(Self {
-            gate: Gate::new(Arc::new(grants), Arc::new(service)),
+            gate: Gate::new(Arc::clone(&grants) as _, Arc::new(service)),
+            grants,
             caller: Caller {
                 install: InstallId::generate(),
                 actor: Actor::Invocation("019aa6a5-3c4f-7d1e-8f00-5d1c2b3a4e5f".into()),
@@ -60,6 +64,19 @@ impl Install {
             },
             tenant,
         })
+    }
+
+    /// The same install, for a server to serve.
+    pub(crate) fn served(&self) -> StorageApi {
+        StorageApi::new(self.gate.clone(), Arc::clone(&self.grants) as _)
+    }
+
+    /// The same install, asked through `client`.
+    pub(crate) fn behind(&self, client: Arc<dyn StorageClient>) -> Self {
+        Self {
+            gate: Gate::before_another(Arc::clone(&self.grants) as _, client),
+            ..self.clone()
+        }
     }
 
     /// Whose install it is.

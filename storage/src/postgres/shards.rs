@@ -18,18 +18,18 @@ const SHARDS: Columns = Columns("citus_shards");
 const CLASS: Columns = Columns("pg_class");
 
 pub(super) async fn distribution(backend: &PostgresBackend) -> Result<Distribution, PostgresError> {
-    let is_distributed = backend.run(is_distributed).await?;
+    let is_distributed = backend.read(is_distributed).await?;
     let mut survey = if is_distributed {
-        Survey::of_pieces(RECORDS, backend.run(pieces).await?)
+        Survey::of_pieces(RECORDS, backend.read(pieces).await?)
     } else {
-        Survey::of_tables(backend.run(tables).await?)
+        Survey::of_tables(backend.read(tables).await?)
     };
     let mut after = Uuid::nil();
     loop {
         let read = async |connection: &mut PgConnection, sent| {
             tenants(connection, sent, after, is_distributed).await
         };
-        let page = backend.run(read).await?;
+        let page = backend.read(read).await?;
         let Some(last) = page.last() else {
             return Ok(survey.finish());
         };

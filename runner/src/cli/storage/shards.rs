@@ -15,7 +15,7 @@ pub(in crate::cli) struct Shards {
 
 impl Shards {
     pub(super) async fn run(self, stores: &Stores) -> anyhow::Result<()> {
-        let found = stores.storage.distribution().await?;
+        let found = stores.storage.here()?.distribution().await?;
         if self.json {
             return Ok(output::json(&found)?);
         }
