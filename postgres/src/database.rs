@@ -110,7 +110,9 @@ impl Database {
         if options.migrate_on_open {
             database.migrate_up().await?;
             if options.direct_url.is_some() {
-                let tried = database.try_pooler(options.max_connections.get() > 1).await;
+                let tried = database.try_pooler(options.max_connections.get() > 1);
+                let tried = tokio::time::timeout(database.patience, tried).await;
+                let tried = tried.unwrap_or(Err(DriverError::NoAnswer(database.patience)));
                 tried.map_err(|source| PostgresError::Driver {
                     schema: database.schema.name(),
                     source,
@@ -157,23 +159,14 @@ impl Database {
             .await
     }
 
-    /// Does something with a connection, in one statement, once; as [`Self::write`] else.
-    pub async fn run<T, E: From<DriverError>>(
+    /// Does something in a transaction, which is undone where it fails, and is done again only where it is
+    /// certain that it was. All of it has as long as one statement has.
+    pub async fn transact<T, E: Failure>(
         &self,
-        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E> + Clone,
     ) -> Result<T, E> {
-        let attempt = self.attempt(self.way(), work).await;
-        attempt.map_err(|failed| failed.error)
-    }
-
-    /// Does something with a connection, in a transaction, which is undone where it fails. All of it has
-    /// as long as one statement has.
-    pub async fn transact<T, E: From<DriverError>>(
-        &self,
-        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
-    ) -> Result<T, E> {
-        let attempt = self.attempt(Way::InTransaction, work).await;
-        attempt.map_err(|failed| failed.error)
+        self.repeated(Way::InTransaction, Failed::may_be_written_again, work)
+            .await
     }
 
     /// How statements are sent to it.
@@ -191,10 +184,8 @@ impl Database {
 
     /// Fails unless the database answers.
     pub async fn ping(&self) -> Result<(), DriverError> {
-        let mut lent = self.pool.get().await?;
-        lent.connection().ping().await?;
-        lent.finish();
-        Ok(())
+        self.read(async |connection: &mut PgConnection| Ok(connection.ping().await?))
+            .await
     }
 
     /// Applies the migrations that are missing. Safe from several processes at once.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
-use sqlx::{Acquire as _, Connection as _};
+use sqlx::{Acquire as _, Connection as _, PgConnection};
 
 use crate::database::Database;
 use crate::error::DriverError;
@@ -127,7 +127,7 @@ impl fmt::Debug for Listener {
 /// Sends what is heard once the transaction is committed.
 async fn notify(database: &Database, channel: &str, text: &str) -> Result<(), ListenError> {
     let statements = database.statements();
-    let notifying = database.run(async |connection| {
+    let notifying = database.write(async |connection: &mut PgConnection| {
         let notify = statements.of("SELECT pg_notify($1, $2)");
         let notified = notify.bind(channel).bind(text).execute(connection).await;
         notified.map_err(DriverError::from)

@@ -8,6 +8,7 @@ use alga_model::Secret;
 use alga_postgres::{Database, DriverError, Options};
 use alga_registry::{PostgresRegistry, Registry as _, Switches};
 use alga_test_postgres::TestDatabase;
+use sqlx::PgConnection;
 
 async fn options() -> Options {
     Options::at(Secret::new(TestDatabase::create().await.url))
@@ -26,7 +27,7 @@ async fn schema(database: &Database) -> Vec<String> {
         UNION ALL SELECT pg_get_functiondef(oid) FROM pg_proc
             WHERE pronamespace = 'public'::regnamespace
         ORDER BY 1";
-    let reading = database.run(async |connection| {
+    let reading = database.read(async |connection: &mut PgConnection| {
         let statements = sqlx::query_scalar(SCHEMA).fetch_all(connection).await;
         Ok::<_, DriverError>(statements?)
     });

@@ -73,7 +73,7 @@ async fn count(database: &Database, name: &str) -> Result<i64, DriverError> {
 async fn use_at_once(database: &Database, connections: usize) {
     let all_there = Barrier::new(connections);
     let using = (0..connections).map(|_| {
-        database.run(async |_: &mut PgConnection| {
+        database.read(async |_: &mut PgConnection| {
             all_there.wait().await;
             Ok::<_, DriverError>(())
         })

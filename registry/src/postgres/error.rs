@@ -1,6 +1,6 @@
 //! The one place that says what a failure of PostgreSQL means to the registry.
 
-use alga_postgres::{DriverError, ListenError};
+use alga_postgres::{DriverError, Failure, ListenError};
 
 use crate::error::RegistryError;
 
@@ -11,6 +11,15 @@ pub(super) enum PostgresError {
     Driver(#[from] DriverError),
     #[error(transparent)]
     Refused(#[from] RegistryError),
+}
+
+impl Failure for PostgresError {
+    fn driver(&self) -> Option<&DriverError> {
+        match self {
+            Self::Driver(error) => Some(error),
+            Self::Refused(_) => None,
+        }
+    }
 }
 
 impl From<sqlx::Error> for PostgresError {

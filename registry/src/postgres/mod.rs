@@ -83,25 +83,39 @@ impl PostgresRegistry {
         )
     }
 
-    /// Does one statement.
-    async fn run<T>(
+    /// Does one statement that changes nothing.
+    async fn read<T>(
         &self,
-        work: impl AsyncFnOnce(Session<'_>) -> Result<T, PostgresError>,
+        work: impl AsyncFnOnce(Session<'_>) -> Result<T, PostgresError> + Clone,
     ) -> Result<T, RegistryError> {
         let statements = self.database.statements();
-        let work =
-            async |connection: &mut PgConnection| work(Session::new(connection, statements)).await;
-        Ok(self.database.run(work).await?)
+        let work = async move |connection: &mut PgConnection| {
+            work(Session::new(connection, statements)).await
+        };
+        Ok(self.database.read(work).await?)
+    }
+
+    /// Does one statement that may change something.
+    async fn write<T>(
+        &self,
+        work: impl AsyncFnOnce(Session<'_>) -> Result<T, PostgresError> + Clone,
+    ) -> Result<T, RegistryError> {
+        let statements = self.database.statements();
+        let work = async move |connection: &mut PgConnection| {
+            work(Session::new(connection, statements)).await
+        };
+        Ok(self.database.write(work).await?)
     }
 
     /// Does several statements, in a transaction that is committed where they succeed.
     async fn transact<T>(
         &self,
-        work: impl AsyncFnOnce(Session<'_>) -> Result<T, PostgresError>,
+        work: impl AsyncFnOnce(Session<'_>) -> Result<T, PostgresError> + Clone,
     ) -> Result<T, RegistryError> {
         let statements = self.database.statements();
-        let work =
-            async |connection: &mut PgConnection| work(Session::new(connection, statements)).await;
+        let work = async move |connection: &mut PgConnection| {
+            work(Session::new(connection, statements)).await
+        };
         Ok(self.database.transact(work).await?)
     }
 
@@ -146,7 +160,7 @@ impl Registry for PostgresRegistry {
     }
 
     async fn extension(&self, key: &ExtensionKey) -> Result<Option<Extension>, RegistryError> {
-        self.run(async |mut session| extensions::find(&mut session, key).await)
+        self.read(async |mut session| extensions::find(&mut session, key).await)
             .await
     }
 
@@ -156,12 +170,12 @@ impl Registry for PostgresRegistry {
     ) -> Result<Page<Extension, ExtensionName>, RegistryError> {
         page.ensure_valid()?;
         let page = &page;
-        self.run(async |mut session| extensions::list(&mut session, page).await)
+        self.read(async |mut session| extensions::list(&mut session, page).await)
             .await
     }
 
     async fn version(&self, key: &VersionKey) -> Result<Option<Version>, RegistryError> {
-        self.run(async |mut session| versions::find(&mut session, key).await)
+        self.read(async |mut session| versions::find(&mut session, key).await)
             .await
     }
 
@@ -171,7 +185,7 @@ impl Registry for PostgresRegistry {
         page: PageRequest<Uuid>,
     ) -> Result<Page<VersionSummary, Uuid>, RegistryError> {
         page.ensure_valid()?;
-        self.run(async |mut session| versions::list(&mut session, extension_id, page).await)
+        self.read(async |mut session| versions::list(&mut session, extension_id, page).await)
             .await
     }
 
@@ -193,7 +207,7 @@ impl Registry for PostgresRegistry {
     }
 
     async fn install(&self, id: InstallId) -> Result<Option<Install>, RegistryError> {
-        self.run(async |mut session| installs::find(&mut session, id).await)
+        self.read(async |mut session| installs::find(&mut session, id).await)
             .await
     }
 
@@ -203,7 +217,7 @@ impl Registry for PostgresRegistry {
         page: PageRequest<InstallId>,
     ) -> Result<Page<Install, InstallId>, RegistryError> {
         page.ensure_valid()?;
-        self.run(async |mut session| installs::list(&mut session, filter, page).await)
+        self.read(async |mut session| installs::list(&mut session, filter, page).await)
             .await
     }
 
@@ -257,7 +271,7 @@ impl Registry for PostgresRegistry {
     }
 
     async fn switches(&self) -> Result<Switches, RegistryError> {
-        self.run(async |mut session| switches::find(&mut session).await)
+        self.read(async |mut session| switches::find(&mut session).await)
             .await
     }
 
@@ -277,7 +291,7 @@ impl Registry for PostgresRegistry {
     }
 
     async fn tenant_settings(&self, tenant: TenantId) -> Result<TenantSettings, RegistryError> {
-        self.run(async |mut session| tenants::find(&mut session, tenant).await)
+        self.read(async |mut session| tenants::find(&mut session, tenant).await)
             .await
     }
 
@@ -286,7 +300,7 @@ impl Registry for PostgresRegistry {
         page: PageRequest<TenantId>,
     ) -> Result<Page<TenantSettings, TenantId>, RegistryError> {
         page.ensure_valid()?;
-        self.run(async |mut session| tenants::list(&mut session, page).await)
+        self.read(async |mut session| tenants::list(&mut session, page).await)
             .await
     }
 
@@ -312,13 +326,13 @@ impl Registry for PostgresRegistry {
         page: PageRequest<u64>,
     ) -> Result<Page<AuditRecord, u64>, RegistryError> {
         page.ensure_valid()?;
-        self.run(async |mut session| audit::list(&mut session, filter, page).await)
+        self.read(async |mut session| audit::list(&mut session, filter, page).await)
             .await
     }
 
     async fn remove_audit(&self, before: Timestamp, limit: u32) -> Result<u64, RegistryError> {
         ensure_removal_limit(limit)?;
-        self.run(async |mut session| audit::remove(&mut session, before, limit).await)
+        self.write(async |mut session| audit::remove(&mut session, before, limit).await)
             .await
     }
 
@@ -327,7 +341,7 @@ impl Registry for PostgresRegistry {
         request: &KeyedRequest,
         now: Timestamp,
     ) -> Result<Option<Known>, RegistryError> {
-        self.run(async |mut session| answers::find(&mut session, request, now).await)
+        self.read(async |mut session| answers::find(&mut session, request, now).await)
             .await
     }
 
@@ -340,7 +354,7 @@ impl Registry for PostgresRegistry {
         // Goes round only where what kept it from being claimed is over, or gone by now.
         loop {
             let claiming =
-                self.run(async |mut session| answers::claim(&mut session, request, until).await);
+                self.write(async |mut session| answers::claim(&mut session, request, until).await);
             if let Some(claim) = claiming.await? {
                 return Ok(Claimed::Ours(claim));
             }
@@ -368,7 +382,7 @@ impl Registry for PostgresRegistry {
     }
 
     async fn give_up_request(&self, claim: &Claim) -> Result<(), RegistryError> {
-        self.run(async |mut session| answers::give_up(&mut session, claim).await)
+        self.write(async |mut session| answers::give_up(&mut session, claim).await)
             .await
     }
 
@@ -379,7 +393,7 @@ impl Registry for PostgresRegistry {
         // Goes round where another process removed some of the same at once.
         while removed < limit {
             let left = limit - removed;
-            let due = self.run(async |mut session| {
+            let due = self.read(async |mut session| {
                 answers::tenants_to_remove_of(&mut session, now, left).await
             });
             let tenants = &due.await?;

@@ -47,7 +47,7 @@ mod tests {
     use alga_model::Secret;
     use alga_postgres::Options;
     use alga_test_postgres::TestDatabase;
-    use sqlx::Executor as _;
+    use sqlx::{Executor as _, PgConnection};
 
     use super::super::{PostgresError, PostgresRegistry};
     use crate::audit::AuditFilter;
@@ -62,9 +62,11 @@ mod tests {
     }
 
     async fn tamper(registry: &PostgresRegistry, sql: &'static str) {
-        let tampered = registry.database().run(async |connection| {
-            Ok::<_, PostgresError>(connection.execute(sql).await?.rows_affected())
-        });
+        let tampered = registry
+            .database()
+            .write(async |connection: &mut PgConnection| {
+                Ok::<_, PostgresError>(connection.execute(sql).await?.rows_affected())
+            });
         assert_ne!(tampered.await.unwrap(), 0);
     }
 
