@@ -104,8 +104,10 @@ impl Verify {
                         output::json(&line)?;
                     }
                 }
-                // The database as a whole: the next tenant would fare no better.
-                Err(error @ Error::Unavailable(_)) => return Err(error.into()),
+                // Gone as a whole: the next tenant would fare no better.
+                Err(error @ Error::Unavailable(_)) if storage.database().ping().await.is_err() => {
+                    return Err(error.into());
+                }
                 Err(error) => {
                     damaged += 1;
                     let of_tenant = format!("cannot check the tenant {tenant}");
