@@ -42,6 +42,32 @@ impl Session {
         if !self.filters.is_empty() && !self.filters.iter().any(wanted) {
             return Ok(());
         }
+        self.measure(name, measure).await
+    }
+
+    /// Measures a line that takes minutes: only if a filter is its whole name.
+    pub(crate) async fn long_line<F>(
+        &mut self,
+        name: &'static str,
+        measure: impl FnOnce(Bench) -> F,
+    ) -> anyhow::Result<()>
+    where
+        F: Future<Output = anyhow::Result<Figure>>,
+    {
+        if !self.filters.iter().any(|filter| filter == name) {
+            return Ok(());
+        }
+        self.measure(name, measure).await
+    }
+
+    async fn measure<F>(
+        &mut self,
+        name: &'static str,
+        measure: impl FnOnce(Bench) -> F,
+    ) -> anyhow::Result<()>
+    where
+        F: Future<Output = anyhow::Result<Figure>>,
+    {
         let failed = || format!("cannot measure {name}");
         let folder = TempDir::new_in(&self.data).with_context(failed)?;
         let bench = Bench {

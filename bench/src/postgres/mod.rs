@@ -2,7 +2,10 @@
 //!
 //! The server keeps what it answers. Everything is over 32 namespaces of 4 tenants.
 
+mod backlog;
 mod bare;
+mod grown;
+mod pgbench;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,6 +15,7 @@ use alga_postgres::Options;
 use alga_storage::{Key, Namespace, PostgresBackend};
 use alga_test_postgres::DurableServer;
 use anyhow::{Context as _, ensure};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use tokio::task::JoinSet;
 
 use self::bare::Bare;
@@ -49,7 +53,27 @@ pub(crate) async fn run(session: &mut Session) -> anyhow::Result<()> {
         let measure = |bench| measure(bench, operation, clients, namespaces);
         session.line(name, measure).await?;
     }
-    Ok(())
+    session
+        .line("postgres/put-beside-backlog", backlog::put)
+        .await?;
+    session.long_line("postgres/put-10m", grown::put).await?;
+    pgbench::run(session).await
+}
+
+/// A server that nobody else uses, and that keeps what it answers.
+async fn start_server() -> anyhow::Result<DurableServer> {
+    Ok(tokio::task::spawn_blocking(DurableServer::start).await?)
+}
+
+/// Makes a database of a server, and tells where it is.
+async fn new_database(server: &DurableServer, name: &str) -> anyhow::Result<String> {
+    let url = server.url();
+    let mut connection = PgConnection::connect(&url).await?;
+    let create = AssertSqlSafe(format!("CREATE DATABASE {name}"));
+    connection.execute(create).await?;
+    connection.close().await?;
+    let (server, _) = url.rsplit_once('/').context("the URL names no database")?;
+    Ok(format!("{server}/{name}"))
 }
 
 async fn measure(
@@ -58,8 +82,8 @@ async fn measure(
     clients: u32,
     namespaces: usize,
 ) -> anyhow::Result<Figure> {
-    let server = tokio::task::spawn_blocking(DurableServer::start).await?;
-    let stage = Stage::open(&bench, &server, namespaces).await?;
+    let server = start_server().await?;
+    let stage = Stage::open(&bench, &server.url(), namespaces).await?;
     let bare = Bare::connect(&server.url(), clients).await?;
     let turns = in_turns(
         &bench,
@@ -89,14 +113,10 @@ struct Place {
 }
 
 impl Stage {
-    async fn open(
-        bench: &Bench,
-        server: &DurableServer,
-        namespaces: usize,
-    ) -> anyhow::Result<Self> {
+    async fn open(bench: &Bench, url: &str, namespaces: usize) -> anyhow::Result<Self> {
         let options = Options {
             max_connections: 32.try_into()?,
-            ..Options::at(Secret::new(server.url()))
+            ..Options::at(Secret::new(url.to_owned()))
         };
         let backend = Arc::new(PostgresBackend::open(&options).await?);
         let names = (0..NAMESPACES_OF_TENANT).map(|nth| Namespace::parse(format!("orders-{nth}")));
