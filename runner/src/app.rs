@@ -1,6 +1,7 @@
 //! Puts the parts together. The only place that makes the engine.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use alga_bundles::{BundleCache, FetchOptions, LocalStore};
 use alga_host_api::LogLimits;
@@ -241,6 +242,9 @@ impl App {
     }
 }
 
+/// How much longer an operation may take where another process does it.
+const ON_THE_WAY: Duration = Duration::from_millis(500);
+
 /// The storage that another process serves, as `config` describes it.
 fn remote_storage(config: &Config) -> anyhow::Result<RemoteService> {
     let api = &config.storage_api;
@@ -255,7 +259,8 @@ fn remote_storage(config: &Config) -> anyhow::Result<RemoteService> {
         token,
         authorities: credentials::authorities(api.ca.as_deref())?,
         max_in_flight: api.max_in_flight,
-        timeout: config.storage.timeout,
+        // The service gives up first, and says why.
+        timeout: config.storage.timeout + ON_THE_WAY,
         http2_without_tls: api.http2,
     };
     RemoteService::new(&options).context("cannot use `storage.api`")

@@ -51,15 +51,18 @@ pub enum Actor {
 impl Actor {
     const INVOCATION: &'static str = "invocation:";
 
-    /// Whom a service acts for, by what it says of itself: a guest as [`Self::Invocation`] is written, or
-    /// anybody else.
-    pub fn on_behalf(service: &str, of: Option<&str>) -> Self {
-        let invocation = of.and_then(|of| of.strip_prefix(Self::INVOCATION));
-        match (invocation, of) {
-            (Some(id), _) => Self::Invocation(id.into()),
-            (None, Some(of)) => Self::Service(format!("{service}/{of}").into()),
-            (None, None) => Self::Service(service.into()),
-        }
+    /// The guest that a text names, written as this writes it.
+    pub fn of_invocation(text: &str) -> Option<Self> {
+        let id = text.strip_prefix(Self::INVOCATION)?;
+        Some(Self::Invocation(id.into()))
+    }
+
+    /// A service, and for whom it says that it acts.
+    pub fn of_service(service: &str, acts_for: Option<&str>) -> Self {
+        Self::Service(match acts_for {
+            Some(whom) => format!("{service}/{whom}").into(),
+            None => service.into(),
+        })
     }
 }
 

@@ -4,7 +4,6 @@
 //! None of it passes the gate: whoever calls may see every tenant.
 
 use std::fmt;
-use std::time::Duration;
 
 use alga_model::{InstallId, TenantId, Timestamp};
 use async_trait::async_trait;
@@ -27,9 +26,9 @@ pub trait Maintenance: fmt::Debug + Send + Sync + 'static {
     /// to a namespace.
     async fn remove_audit(&self, before: Timestamp, limit: u32) -> Result<Removed, Error>;
 
-    /// Forgets what was answered to writes that are known by an id, longer than `age` ago by the clock of the
-    /// database: at most `limit` of them, the oldest first.
-    async fn remove_answers(&self, age: Duration, limit: u32) -> Result<Removed, Error>;
+    /// Forgets answers to writes that are known by an id, whose time is over: at most `limit` of them, the
+    /// oldest first.
+    async fn remove_answers(&self, limit: u32) -> Result<Removed, Error>;
 
     /// Audit records in the order of time: those of at most `limit` commits to a namespace, after the
     /// one with the id `after`.

@@ -15,7 +15,8 @@ use uuid::Uuid;
 
 /// Who runs it where the tests are run by the superuser, who may not.
 const USER: &str = "postgres";
-/// Stops the server when nobody was connected for a while.
+/// Stops the server when nobody was connected for a while, and removes its data, which are gigabytes after
+/// a run of all tests.
 const KEEPER: &str = r#"
 idle=0
 while sleep 5; do
@@ -26,7 +27,13 @@ while sleep 5; do
         # The title of one that serves a client names where that is.
         if grep -q "127\.0\.0\.1(" "/proc/$process/cmdline"; then idle=0; fi
     done
-    if [ "$idle" -ge 12 ]; then "$1/pg_ctl" -D "$2" -m immediate stop; exit 0; fi
+    if [ "$idle" -ge 12 ]; then
+        # Whoever starts the next one waits for that.
+        exec 9< "$2/../lock" && flock 9
+        "$1/pg_ctl" -D "$2" -m immediate stop
+        rm -rf "$2"
+        exit 0
+    fi
 done
 "#;
 

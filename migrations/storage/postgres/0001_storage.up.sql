@@ -104,15 +104,16 @@ CREATE TABLE ext_storage_idempotency (
     tenant_id    uuid        NOT NULL,
     install_id   uuid        NOT NULL,
     operation_id uuid        NOT NULL,
-    namespace    text        COLLATE "C" NOT NULL,
-    operation    text        NOT NULL,
-    created_at   timestamptz NOT NULL,
+    -- Of what the write asked for: another one with the same id is refused.
+    digest       bytea       NOT NULL,
+    -- After a day; sooner where the answer holds values.
+    expires_at   timestamptz NOT NULL,
     result       json        NOT NULL,
     PRIMARY KEY (tenant_id, install_id, operation_id)
 );
 
--- For their removal after a day.
-CREATE INDEX ext_storage_idempotency_by_age ON ext_storage_idempotency (created_at);
+-- For their removal.
+CREATE INDEX ext_storage_idempotency_by_expiry ON ext_storage_idempotency (expires_at);
 
 -- The operations that write, one function each: one round trip, one transaction.
 --
@@ -286,7 +287,7 @@ $$;
 -- Writes all items or none.
 --
 -- Answers one row an item (`written`, or `repeated` where that was done before by a call with the same
--- p_operation), or a single row that says why not: `conflict`, `quota`, `schema`
+-- p_operation and p_digest), or a single row that says why not: `taken` (the id is another write's), `conflict`, `quota`, `schema`
 -- (validate again), `again` (call again with p_ordered; what was done so far is worth keeping).
 --
 -- p_guards: null any, 0 absent, -1 exists, n > 0 exactly. p_ttls in milliseconds.
@@ -297,7 +298,7 @@ CREATE FUNCTION ext_storage_put_1(
     p_max_namespaces bigint, p_max_keys bigint, p_max_install_bytes bigint, p_max_tenant_bytes bigint,
     p_return_previous boolean, p_return_current boolean,
     p_extension text, p_actor text, p_request text,
-    p_operation uuid DEFAULT NULL, p_schema_generation bigint DEFAULT NULL,
+    p_operation uuid DEFAULT NULL, p_digest bytea DEFAULT NULL, p_schema_generation bigint DEFAULT NULL,
     p_ordered boolean DEFAULT false, p_now timestamptz DEFAULT NULL
 ) RETURNS TABLE (
     code text, item integer,
@@ -327,6 +328,7 @@ DECLARE
     v_install bigint; v_slots bigint; v_tenant bigint;
     v_now timestamptz;
     v_removed record;
+    v_repeats boolean;
     v_result json;
     -- The record of an item.
     v_revision bigint; v_size bigint; v_expires timestamptz; v_created timestamptz;
@@ -424,11 +426,16 @@ BEGIN
         IF v_now IS NULL THEN
             v_now := greatest(coalesce(p_now, clock_timestamp()), v_last_at + interval '1 microsecond');
             IF p_operation IS NOT NULL THEN
-                SELECT o.result INTO v_result FROM ext_storage_idempotency AS o
-                WHERE o.tenant_id = p_tenant AND o.install_id = p_install AND o.operation_id = p_operation
-                  AND o.operation = 'put' AND o.namespace = p_namespace;
+                SELECT o.digest = p_digest, o.result INTO v_repeats, v_result FROM ext_storage_idempotency AS o
+                WHERE o.tenant_id = p_tenant AND o.install_id = p_install AND o.operation_id = p_operation;
                 IF FOUND THEN
                     PERFORM set_config('synchronous_commit', 'off', true);
+                    IF v_repeats IS NOT TRUE THEN
+                        code := 'taken';
+                        item := 0;
+                        RETURN NEXT;
+                        RETURN;
+                    END IF;
                     RETURN QUERY SELECT 'repeated', r.* FROM json_to_recordset(v_result) AS r(
                         item integer, revision bigint, expires_at timestamptz, created_at timestamptz,
                         updated_at timestamptz, detail json)
@@ -672,8 +679,11 @@ BEGIN
          p_namespace, 'put', p_actor, p_request, v_items, v_sum, ('[' || v_changes || ']')::json);
     IF p_operation IS NOT NULL THEN
         INSERT INTO ext_storage_idempotency
-            (tenant_id, install_id, operation_id, namespace, operation, created_at, result)
-        VALUES (p_tenant, p_install, p_operation, p_namespace, 'put', v_now, array_to_json(v_answers));
+            (tenant_id, install_id, operation_id, digest, expires_at, result)
+        VALUES (p_tenant, p_install, p_operation, p_digest,
+                v_now + CASE WHEN p_return_previous AND (SELECT max(b) FROM unnest(v_before) AS b) > 0
+                    THEN interval '10 minutes' ELSE interval '24 hours' END,
+                array_to_json(v_answers));
     END IF;
 END $$;
 
@@ -684,7 +694,7 @@ CREATE FUNCTION ext_storage_put_one_1(
     p_max_namespaces bigint, p_max_keys bigint, p_max_install_bytes bigint, p_max_tenant_bytes bigint,
     p_return_previous boolean, p_return_current boolean,
     p_extension text, p_actor text, p_request text,
-    p_operation uuid DEFAULT NULL, p_schema_generation bigint DEFAULT NULL,
+    p_operation uuid DEFAULT NULL, p_digest bytea DEFAULT NULL, p_schema_generation bigint DEFAULT NULL,
     p_ordered boolean DEFAULT false, p_now timestamptz DEFAULT NULL
 ) RETURNS TABLE (
     code text, item integer,
@@ -764,15 +774,15 @@ BEGIN
     RETURN QUERY SELECT * FROM ext_storage_put_1(
         p_tenant, p_install, p_namespace, ARRAY[p_key], ARRAY[p_value], ARRAY[p_metadata], ARRAY[p_bytes], ARRAY[p_ttl],
         ARRAY[p_guard], ARRAY[p_schema_version], p_max_namespaces, p_max_keys, p_max_install_bytes, p_max_tenant_bytes,
-        p_return_previous, p_return_current, p_extension, p_actor, p_request, p_operation, p_schema_generation,
-        p_ordered, p_now);
+        p_return_previous, p_return_current, p_extension, p_actor, p_request, p_operation, p_digest,
+        p_schema_generation, p_ordered, p_now);
 END $$;
 
--- Removes a record. Answers `deleted`, `absent` or `conflict`; p_guard as for items of a put.
+-- Removes a record. Answers `deleted`, `absent`, `conflict` or `taken`; p_guard as for items of a put.
 CREATE FUNCTION ext_storage_delete_1(
     p_tenant uuid, p_install uuid, p_namespace text, p_key text, p_guard bigint,
     p_extension text, p_actor text, p_request text,
-    p_operation uuid DEFAULT NULL, p_now timestamptz DEFAULT NULL,
+    p_operation uuid DEFAULT NULL, p_digest bytea DEFAULT NULL, p_now timestamptz DEFAULT NULL,
     -- Of the record that was removed, or that a guard found.
     OUT code text, OUT revision bigint, OUT bytes bigint, OUT deleted_at timestamptz,
     -- Of what was removed on the way.
@@ -782,6 +792,7 @@ CREATE FUNCTION ext_storage_delete_1(
 DECLARE
     v_next_expiry timestamptz; v_last_at timestamptz; v_now timestamptz;
     v_removed record;
+    v_repeats boolean;
     v_result json;
 BEGIN
     removed_records := 0;
@@ -794,11 +805,10 @@ BEGIN
     END IF;
     v_now := greatest(coalesce(p_now, clock_timestamp()), v_last_at + interval '1 microsecond');
     IF p_operation IS NOT NULL THEN
-        SELECT o.result INTO v_result FROM ext_storage_idempotency AS o
-        WHERE o.tenant_id = p_tenant AND o.install_id = p_install AND o.operation_id = p_operation
-          AND o.operation = 'delete' AND o.namespace = p_namespace;
+        SELECT o.digest = p_digest, o.result INTO v_repeats, v_result FROM ext_storage_idempotency AS o
+        WHERE o.tenant_id = p_tenant AND o.install_id = p_install AND o.operation_id = p_operation;
         IF FOUND THEN
-            code := 'deleted';
+            code := CASE WHEN v_repeats THEN 'deleted' ELSE 'taken' END;
             revision := (v_result ->> 'revision')::bigint;
             PERFORM set_config('synchronous_commit', 'off', true);
             RETURN;
@@ -840,8 +850,8 @@ BEGIN
          json_build_array(json_build_array(p_key, revision, NULL, bytes, NULL)));
     IF p_operation IS NOT NULL THEN
         INSERT INTO ext_storage_idempotency
-            (tenant_id, install_id, operation_id, namespace, operation, created_at, result)
-        VALUES (p_tenant, p_install, p_operation, p_namespace, 'delete', v_now, json_build_object('revision', revision));
+            (tenant_id, install_id, operation_id, digest, expires_at, result)
+        VALUES (p_tenant, p_install, p_operation, p_digest, v_now + interval '24 hours', json_build_object('revision', revision));
     END IF;
 END $$;
 

@@ -4,12 +4,13 @@ CREATE TABLE ext_storage_idempotency (
     tenant_id    BLOB    NOT NULL CHECK (length(tenant_id) = 16),
     install_id   BLOB    NOT NULL CHECK (length(install_id) = 16),
     operation_id BLOB    NOT NULL CHECK (length(operation_id) = 16),
-    namespace    TEXT    NOT NULL,
-    operation    TEXT    NOT NULL CHECK (operation IN ('put', 'delete')),
-    created_at   INTEGER NOT NULL,
+    -- Of what the write asked for: another one with the same id is refused.
+    digest       BLOB    NOT NULL CHECK (length(digest) = 16),
+    -- After a day; sooner where the answer holds values.
+    expires_at   INTEGER NOT NULL,
     result       TEXT    NOT NULL,
     PRIMARY KEY (tenant_id, install_id, operation_id)
 ) STRICT, WITHOUT ROWID;
 
--- For their removal after a day.
-CREATE INDEX ext_storage_idempotency_by_age ON ext_storage_idempotency (created_at);
+-- For their removal.
+CREATE INDEX ext_storage_idempotency_by_expiry ON ext_storage_idempotency (expires_at);

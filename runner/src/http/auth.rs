@@ -65,11 +65,12 @@ impl Principal {
         }
     }
 
-    /// What the caller is called in logs and audit.
-    pub(super) fn name(&self) -> &str {
+    /// What the caller is called in logs and audit, if it is a service.
+    pub(super) fn service(&self) -> Result<&str, ApiError> {
         match self {
-            Self::Token(token) => &token.id,
-            Self::Anybody => own_ids::ANYBODY,
+            Self::Token(token) if token.role == Role::Service => Ok(&token.id),
+            Self::Token(_) => Err(ApiError::Forbidden("this is for service tokens")),
+            Self::Anybody => Ok(own_ids::ANYBODY),
         }
     }
 
@@ -120,16 +121,7 @@ impl FromRequestParts<AppState> for Administrator {
 fn who(token: &Token, headers: &HeaderMap) -> Result<String, ApiError> {
     match token.role {
         Role::Admin => Ok(token.id.clone()),
-        // Whoever adds one of these behind that of a caller must not be taken for having said it.
-        Role::Service
-            if [ALGA_ADMIN, ALGA_ACTOR]
-                .iter()
-                .any(|name| is_repeated(headers, name)) =>
-        {
-            Err(ApiError::BadRequest(
-                "x-alga-admin and x-alga-actor may be there once".to_owned(),
-            ))
-        }
+        Role::Service if is_repeated(headers, ALGA_ADMIN) => Err(repeated()),
         Role::Service if headers.get(ALGA_ADMIN).is_some_and(|it| it == "true") => {
             let actor = acts_for(headers)?;
             Ok(actor.map_or_else(|| token.id.clone(), |actor| format!("{}/{actor}", token.id)))
@@ -145,6 +137,9 @@ pub(super) fn acts_for(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     let Some(actor) = headers.get(ALGA_ACTOR) else {
         return Ok(None);
     };
+    if is_repeated(headers, ALGA_ACTOR) {
+        return Err(repeated());
+    }
     let fine = |actor: &&str| {
         (1..=MAX_ACTOR_BYTES).contains(&actor.len())
             && actor.bytes().all(|byte| byte.is_ascii_graphic())
@@ -153,6 +148,11 @@ pub(super) fn acts_for(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     actor.map(Some).ok_or_else(|| {
         ApiError::BadRequest("x-alga-actor must be 1 to 128 visible ASCII characters".to_owned())
     })
+}
+
+/// Whoever adds one of these behind that of a caller must not be taken for having said it.
+fn repeated() -> ApiError {
+    ApiError::BadRequest("x-alga-admin and x-alga-actor may be there once".to_owned())
 }
 
 fn is_repeated(headers: &HeaderMap, name: &str) -> bool {

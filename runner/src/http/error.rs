@@ -23,8 +23,6 @@ use crate::engine::RunError;
 use crate::execute::ExecuteError;
 use crate::idempotency::Crowd;
 
-use super::storage_api;
-
 /// A request that was not answered as it wished.
 #[derive(Debug)]
 pub(super) enum ApiError {
@@ -38,6 +36,8 @@ pub(super) enum ApiError {
     ContextMismatch(&'static str),
     /// There is no such thing, or the caller may not know that there is.
     NotFound(&'static str),
+    /// There is no such path.
+    NoSuchPath,
     /// The path exists with other methods.
     MethodNotAllowed,
     /// The body is larger than the limit, in bytes.
@@ -78,7 +78,7 @@ impl ApiError {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) | Self::ContextMismatch(_) => StatusCode::FORBIDDEN,
-            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::NotFound(_) | Self::NoSuchPath => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge(_) | Self::StorageBodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -154,6 +154,8 @@ impl ApiError {
             Self::Forbidden(_) => "FORBIDDEN",
             Self::ContextMismatch(_) => "CONTEXT_MISMATCH",
             Self::NotFound(_) => "NOT_FOUND",
+            // Not that of a record that there isn't: a client of the storage must not take it for one.
+            Self::NoSuchPath => "NO_SUCH_PATH",
             Self::MethodNotAllowed => "METHOD_NOT_ALLOWED",
             Self::TooLarge(_) => "TOO_LARGE",
             Self::Unavailable => "UNAVAILABLE",
@@ -181,6 +183,7 @@ impl ApiError {
             | Self::ContextMismatch(message)
             | Self::NotFound(message)
             | Self::Misdirected(message) => (*message).to_owned(),
+            Self::NoSuchPath => "there is no such path".to_owned(),
             Self::MethodNotAllowed => "this path does not have this method".to_owned(),
             Self::TooLarge(limit) | Self::StorageBodyTooLarge(limit) => {
                 format!("the body may have at most {limit} bytes")
@@ -258,9 +261,6 @@ const fn refused(reason: Reason) -> StatusCode {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        if let Self::Storage(failed) = &self {
-            storage_api::log_fault(failed);
-        }
         let body = ErrorBody {
             code: self.code(),
             message: self.message(),
@@ -336,6 +336,7 @@ mod tests {
             ApiError::Forbidden("why"),
             ApiError::ContextMismatch("why"),
             ApiError::NotFound("why"),
+            ApiError::NoSuchPath,
             ApiError::MethodNotAllowed,
             ApiError::TooLarge(10),
             ApiError::Unavailable,

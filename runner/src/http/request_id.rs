@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::AppState;
 use super::error::ErrorBody;
 use super::metrics::{self, RouteMetrics};
+use super::storage_api;
 use crate::execute::text;
 
 /// The header that carries the id, in both directions.
@@ -97,8 +98,11 @@ impl Unanswered<'_> {
         let duration = self.start.elapsed();
         self.route.answered(self.method, status, duration);
         let duration_ms = millis(duration);
-        // Probes come every few seconds and say nothing.
-        if matches!(self.route.name(), "/healthz" | "/readyz" | "/metrics") {
+        // Probes come every few seconds and say nothing; of storage operations there are thousands.
+        if matches!(
+            self.route.name(),
+            "/healthz" | "/readyz" | "/metrics" | storage_api::PATH
+        ) {
             tracing::debug!(
                 http.response.status_code = status,
                 duration_ms,

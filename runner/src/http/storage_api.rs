@@ -2,9 +2,12 @@
 //! /api/internal/ext-storage/install/{install_id}`.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use alga_model::{ErrorChain, InstallId};
-use alga_storage::{Actor, Asked, BulkError, Caller, Error, Gate, GrantSource, Violation};
+use alga_model::{ErrorChain, InstallId, Silences};
+use alga_storage::{
+    Actor, Asked, BulkError, Caller, Error, ErrorCode, Gate, GrantSource, Violation,
+};
 use axum::Json;
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse as _, Response};
@@ -26,23 +29,28 @@ const SPOKEN: &str = "1";
 pub struct StorageApi {
     gate: Gate,
     grants: Arc<dyn GrantSource>,
+    faults: Arc<Silences<ErrorCode>>,
 }
 
 impl StorageApi {
     /// Serves what `gate` allows; `grants` tells whose an install is.
-    pub const fn new(gate: Gate, grants: Arc<dyn GrantSource>) -> Self {
-        Self { gate, grants }
+    pub fn new(gate: Gate, grants: Arc<dyn GrantSource>) -> Self {
+        Self {
+            gate,
+            grants,
+            faults: Arc::default(),
+        }
     }
 
-    /// Answers a request about an install.
-    pub(super) async fn answer(
+    /// Who asks about which install, before the request itself is read.
+    pub(super) async fn caller(
         &self,
         principal: &Principal,
         install: &str,
         headers: &HeaderMap,
         RequestId(request_id): RequestId,
-        body: &[u8],
-    ) -> Result<Response, ApiError> {
+    ) -> Result<Caller, ApiError> {
+        let service = principal.service()?;
         if headers.get(VERSION).is_some_and(|it| it != SPOKEN) {
             let message = format!("this service speaks version {SPOKEN}");
             return Err(refused(Violation::argument(VERSION.as_str(), message)));
@@ -50,22 +58,45 @@ impl StorageApi {
         let install: InstallId = install
             .parse()
             .map_err(|_| refused(Violation::argument("installId", "it is no UUID")))?;
+        self.ensure_may_act_for(principal, install).await?;
+        let acts_for = auth::acts_for(headers)?;
+        Ok(Caller {
+            install,
+            // Only who runs extensions for everybody is believed to speak of an invocation.
+            actor: match acts_for.and_then(Actor::of_invocation) {
+                Some(invocation) if principal.is_unlimited() => invocation,
+                _ => Actor::of_service(service, acts_for),
+            },
+            request_id,
+            may_use_storage: true,
+            operation_id: None,
+        })
+    }
+
+    /// Answers a request.
+    pub(super) async fn answer(&self, caller: Caller, body: &[u8]) -> Result<Response, ApiError> {
         let Asked {
             request,
             operation_id,
         } = Asked::parse(body).map_err(refused)?;
-        self.ensure_may_act_for(principal, install).await?;
-        let (service, of) = (principal.name(), auth::acts_for(headers)?);
         let caller = Caller {
-            install,
-            actor: Actor::on_behalf(service, of),
-            request_id,
-            may_use_storage: true,
             operation_id,
+            ..caller
         };
         let answer = self.gate.answer(&caller, request).await;
-        let answer = answer.map_err(ApiError::Storage)?;
+        let answer = answer.map_err(|failed| self.failed(failed))?;
         Ok(Json(answer).into_response())
+    }
+
+    /// Says what went wrong in the host, when that begins; whoever asked learns its code alone.
+    fn failed(&self, failed: BulkError) -> ApiError {
+        let code = failed.error.code();
+        if let Error::Unavailable(cause) | Error::Internal(cause) = &failed.error
+            && let Some(unsaid) = self.faults.unsaid(code, Instant::now())
+        {
+            tracing::warn!(error = %ErrorChain(&**cause), error.code = %code, error.blame = "host", unsaid, "the storage failed");
+        }
+        ApiError::Storage(failed)
     }
 
     /// Fails as for an install that there is not.
@@ -89,17 +120,4 @@ impl StorageApi {
 
 fn refused(error: Error) -> ApiError {
     ApiError::Storage(error.into())
-}
-
-/// Says what went wrong in the host; whoever asked learns its code alone.
-pub(super) fn log_fault(failed: &BulkError) {
-    match &failed.error {
-        Error::Unavailable(cause) => {
-            tracing::warn!(error = %ErrorChain(&**cause), error.blame = "host", "the storage is unavailable");
-        }
-        Error::Internal(cause) => {
-            tracing::error!(error = %ErrorChain(&**cause), error.blame = "host", "a storage operation failed");
-        }
-        _ => {}
-    }
 }

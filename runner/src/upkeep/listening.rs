@@ -169,7 +169,11 @@ mod tests {
         }
 
         /// Makes a change, and has the other process hear of it while it is in the middle of looking.
-        async fn change_while_looking(&self, install: &Install, change: impl AsyncFnOnce()) {
+        async fn change_while_looking(
+            &self,
+            install: &Install,
+            change: impl AsyncFnOnce() + Clone,
+        ) {
             const WAITING: &str = "SELECT FROM pg_locks WHERE NOT granted
                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
             let database = self.theirs.database();
@@ -197,7 +201,7 @@ mod tests {
         /// How many rows a statement finds.
         async fn count(&self, sql: &'static str) -> usize {
             let database = self.ours.database();
-            let counting = database.run(async |connection| {
+            let counting = database.read(async |connection| {
                 let found = database.statements().of(sql).fetch_all(connection).await;
                 found.map_err(DriverError::from)
             });

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use alga_model::{Clock, Timestamp};
 use alga_registry::Registry;
-use alga_storage::{Maintenance, OperationId, Removed};
+use alga_storage::{Maintenance, Removed};
 use anyhow::Context as _;
 
 /// Records that are removed at once. Few enough that a write beside it hardly waits.
@@ -70,10 +70,7 @@ async fn sweep_until(
         [
             in_batches(deadline, || storage.remove_expired(BATCH)).await,
             in_batches(deadline, || storage.remove_audit(before, BATCH)).await,
-            in_batches(deadline, || {
-                storage.remove_answers(OperationId::RETENTION, BATCH)
-            })
-            .await,
+            in_batches(deadline, || storage.remove_answers(BATCH)).await,
         ]
     };
     let [expired, audit_of_storage, answers_to_writes] = of_storage.await;

@@ -247,6 +247,12 @@ async fn only_who_may_act_for_an_install_is_answered() {
     let denied = refused(403, "CAPABILITY_DENIED");
     assert_eq!(answered(limited.body(get)).await, denied);
     assert_eq!(answered(api.request(&nowhere, get)).await, denied);
+    let admin = api.http.post(&url).bearer_auth(StorageServer::ADMIN);
+    let forbidden = refused(403, "FORBIDDEN");
+    assert_eq!(answered(admin.body(get)).await, forbidden);
+    let twice = api.request(&id, get).header("x-alga-actor", "invocation:1");
+    let twice = answered(twice.header("x-alga-actor", "invocation:2")).await;
+    assert_eq!(twice, refused(400, "BAD_REQUEST"));
     let no_id = answered(api.request("x", get)).await;
     assert_eq!(no_id, refused(400, "VALIDATION_FAILED"));
     let other = api.request(&id, get).header("x-alga-storage-version", "2");

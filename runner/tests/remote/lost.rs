@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use alga_storage::suite::Stage;
-use alga_storage::{AuditFilter, Error, Guard, RemoteOptions, RemoteService};
+use alga_storage::{AuditFilter, Error, Guard, Limits, RemoteOptions, RemoteService};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -59,15 +59,21 @@ async fn pass_on(mut client: TcpStream, upstream: String) {
     let _ended = tokio::io::copy_bidirectional(&mut client, &mut server).await;
 }
 
-async fn lose(mut client: TcpStream, upstream: String, loses: Loses) {
-    let mut request = vec![0; 64 << 10];
-    let read = client.read(&mut request).await.unwrap();
+async fn lose(client: TcpStream, upstream: String, loses: Loses) {
+    let (mut client, _to_client) = client.into_split();
+    let mut head = [0; 1];
+    client.read_exact(&mut head).await.unwrap();
     if let Loses::Answers = loses {
-        let mut server = TcpStream::connect(upstream).await.unwrap();
-        server.write_all(&request[..read]).await.unwrap();
+        let server = TcpStream::connect(upstream).await.unwrap();
+        let (mut answers, mut server) = server.into_split();
+        server.write_all(&head).await.unwrap();
+        let passing_on = tokio::spawn(async move {
+            let _ended = tokio::io::copy(&mut client, &mut server).await;
+        });
         // It is answered, so it is done.
-        let answered = server.read(&mut request).await.unwrap();
+        let answered = answers.read(&mut head).await.unwrap();
         assert!(answered > 0);
+        passing_on.abort();
     }
 }
 
@@ -111,10 +117,8 @@ async fn a_delete_whose_answer_was_lost_says_that_there_was_something() {
     let stage = over_sqlite().await;
     let server = StorageServer::start(&stage).await;
     let (proxy, client) = behind(&server, Loses::Answers, 1).await;
-    stage.install();
     let install = stage.install();
     install.put("a", "1").await.unwrap();
-    let id = install.caller.install;
     let (tenant, caller) = (install.tenant, install.caller.clone());
     let stage = stage.behind(Arc::new(client));
     let delete = alga_storage::DeleteRequest {
@@ -122,10 +126,45 @@ async fn a_delete_whose_answer_was_lost_says_that_there_was_something() {
         key: alga_storage::Key::parse("a").unwrap(),
         guard: Guard::Exists,
     };
-    assert_eq!(caller.install, id);
     assert!(stage.gate().delete(&caller, delete).await.unwrap());
     assert_eq!(proxy.lost(), 1);
     assert_eq!(changes(&stage, tenant).await, 2);
+}
+
+/// What a repeat is refused for says nothing of the first one.
+#[tokio::test]
+async fn a_repeat_that_meets_a_rate_waits_and_one_that_meets_a_refusal_leaves_it_open() {
+    let stage = over_sqlite().await;
+    let server = StorageServer::start(&stage).await;
+    let (_proxy, client) = behind(&server, Loses::Answers, 1).await;
+    let stage = stage.behind(Arc::new(client));
+    let one = alga_storage::RateLimit {
+        per_second: 1,
+        burst: 1,
+    };
+    let limits = Limits {
+        rates: alga_storage::Rates::new(one, one, 5),
+        ..Limits::default()
+    };
+    let install = stage.install_with(alga_model::TenantId::generate(), limits);
+    let written = install.put_if("a", "1", Guard::Absent).await.unwrap();
+    assert_eq!(written.revision.get(), 1);
+    assert_eq!(changes(&stage, install.tenant).await, 1);
+
+    let stage = over_sqlite().await;
+    let server = StorageServer::start(&stage).await;
+    let (proxy, client) = behind(&server, Loses::Answers, 1).await;
+    let stage = stage.behind(Arc::new(client));
+    let install = stage.install();
+    let revoked = async {
+        while proxy.lost() == 0 || changes(&stage, install.tenant).await == 0 {
+            tokio::task::yield_now().await;
+        }
+        install.grant(None, Stage::roomy(), true);
+    };
+    let (refused, ()) = tokio::join!(install.put("a", "1"), revoked);
+    let refused = refused.unwrap_err();
+    assert!(matches!(refused, Error::Unavailable(_)), "{refused:?}");
 }
 
 #[tokio::test]
@@ -167,6 +206,17 @@ async fn what_nobody_serves_is_unavailable_within_its_time() {
         let refused = gate.usage(&install.caller).await.unwrap_err();
         assert!(matches!(refused, Error::Unavailable(_)), "{refused:?}");
     }
+}
+
+#[tokio::test]
+async fn a_server_without_the_storage_is_no_empty_store() {
+    let stage = over_sqlite().await;
+    let server = StorageServer::start(&stage).await;
+    let wrong_path = format!("{}/somewhere", server.url);
+    let client = RemoteService::new(&super::options(&wrong_path, StorageServer::TOKEN)).unwrap();
+    let stage = stage.behind(Arc::new(client));
+    let refused = stage.install().get("a").await.unwrap_err();
+    assert!(matches!(refused, Error::Unavailable(_)), "{refused:?}");
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ pub(crate) struct StorageServer {
 
 impl StorageServer {
     pub(crate) const TOKEN: &str = "service-token-of-the-tests-0123456789";
+    pub(crate) const ADMIN: &str = "admin-token-of-the-tests-0123456789";
     /// Good for no install that there is.
     pub(crate) const LIMITED: &str = "limited-token-of-the-tests-0123456789";
 
@@ -41,6 +42,7 @@ impl StorageServer {
                 },
             ),
         ];
+        config.auth.admin_tokens = vec![token("admin", Self::ADMIN, TokenScope::default())];
         let mut app = App::build(&config).await.unwrap();
         app.storage = Some(StorageApi::new(stage.gate().clone(), stage.grants()));
         let tokens = Tokens::open(&config).unwrap();

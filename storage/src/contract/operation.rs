@@ -15,6 +15,8 @@ pub struct OperationId(Uuid);
 impl OperationId {
     /// How long an answer is remembered.
     pub const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
+    /// How long one is that holds a value, which no quota counts: far longer than anybody repeats.
+    pub const RETENTION_OF_VALUES: Duration = Duration::from_secs(10 * 60);
 
     /// A new one.
     pub fn generate() -> Self {

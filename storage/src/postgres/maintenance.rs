@@ -1,7 +1,6 @@
 //! What an operator asks of the database.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use alga_model::{InstallId, TenantId, Timestamp};
 use alga_postgres::{Statements, Time};
@@ -57,10 +56,10 @@ impl Maintenance for PostgresBackend {
         Ok(removed)
     }
 
-    async fn remove_answers(&self, age: Duration, limit: u32) -> Result<Removed, Error> {
+    async fn remove_answers(&self, limit: u32) -> Result<Removed, Error> {
         let now = self.now();
         let old = self
-            .read(async |connection, sent| old_answers(connection, sent, (age, now), limit).await)
+            .read(async |connection, sent| old_answers(connection, sent, now, limit).await)
             .await?;
         let found = old.values().map(Vec::len).sum::<usize>();
         let mut removed = Removed {
@@ -241,18 +240,17 @@ async fn remove_audit(
     AUDIT.count(&removing.fetch_one(connection).await?, "records")
 }
 
-/// The oldest answers that were given longer ago than an age, by tenant.
+/// The oldest answers whose time is over, by tenant.
 async fn old_answers(
     connection: &mut PgConnection,
     statements: Statements,
-    (age, now): (Duration, Option<Time>),
+    now: Option<Time>,
     limit: u32,
 ) -> Result<BTreeMap<TenantId, Vec<(Uuid, Uuid)>>, PostgresError> {
     const OLD: &str = "
         SELECT tenant_id, install_id, operation_id FROM ext_storage_idempotency
-        WHERE created_at < coalesce($1, statement_timestamp()) - make_interval(secs => $2)
-        ORDER BY created_at LIMIT $3";
-    let old = statements.of(OLD).bind(now).bind(age.as_secs_f64());
+        WHERE expires_at <= coalesce($1, statement_timestamp()) ORDER BY expires_at LIMIT $2";
+    let old = statements.of(OLD).bind(now);
     let mut by_tenant = BTreeMap::<_, Vec<_>>::new();
     for row in &old.bind(i64::from(limit)).fetch_all(connection).await? {
         let tenant = TenantId::new(ANSWERS.id(row, "tenant_id")?);

@@ -72,12 +72,12 @@ pub(super) async fn put(
         SELECT code, item, revision, expires_at, created_at, updated_at, created_at < updated_at AS replaced,
                detail::text AS detail
         FROM ext_storage_put_one_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                                   $19, p_ordered => $20, p_now => $21, p_operation => $22)";
+                                   $19, p_ordered => $20, p_now => $21, p_operation => $22, p_digest => $23)";
     const PUT: &str = "
         SELECT code, item, revision, expires_at, created_at, updated_at, created_at < updated_at AS replaced,
                detail::text AS detail
         FROM ext_storage_put_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                               $19, p_ordered => $20, p_now => $21, p_operation => $22)";
+                               $19, p_ordered => $20, p_now => $21, p_operation => $22, p_digest => $23)";
     let quotas = &scope.limits.quotas;
     let rows = if let [item] = put.items.as_slice() {
         let statement = in_place(statements.of(PUT_ONE), scope, &put.namespace);
@@ -113,6 +113,7 @@ pub(super) async fn put(
     .bind(ordered)
     .bind(now)
     .bind(operation_id(scope))
+    .bind(scope.operation_id.map(|_| put.digest()))
     .fetch_all(connection)
     .await?;
     let first = rows.first().ok_or_else(|| nonsense("nothing"))?;
@@ -120,7 +121,7 @@ pub(super) async fn put(
     detail.tell_removed();
     let error = match RECORDS.get::<&str>(first, "code")? {
         "written" => return Ok(Called::Decided(Ok(written(scope, put, &rows)?))),
-        "repeated" if rows.len() != put.items.len() => OperationId::taken(),
+        "taken" => OperationId::taken(),
         "repeated" => return Ok(Called::Decided(Ok(answers(put, &rows)?))),
         "again" => return Ok(Called::Again),
         "conflict" => {
@@ -148,7 +149,7 @@ pub(super) async fn delete(
 ) -> Result<Result<bool, Error>, PostgresError> {
     const DELETE: &str = "
         SELECT code, revision, bytes, deleted_at, removed_records, removed_bytes
-        FROM ext_storage_delete_1($1, $2, $3, $4, $5, $6, $7, $8, p_now => $9, p_operation => $10)";
+        FROM ext_storage_delete_1($1, $2, $3, $4, $5, $6, $7, $8, p_now => $9, p_operation => $10, p_digest => $11)";
     let row = statements
         .of(DELETE)
         .bind(scope.tenant.as_uuid())
@@ -161,6 +162,7 @@ pub(super) async fn delete(
         .bind(&*scope.request_id)
         .bind(now)
         .bind(operation_id(scope))
+        .bind(scope.operation_id.map(|_| request.digest()))
         .fetch_one(connection)
         .await?;
     let removed = Removed {
@@ -184,6 +186,7 @@ pub(super) async fn delete(
             Ok(Ok(true))
         }
         "absent" => Ok(Ok(false)),
+        "taken" => Ok(Err(OperationId::taken())),
         "conflict" => {
             let revision = RECORDS.optional_revision(&row, "revision")?;
             Ok(Err(Error::conflict(revision, None)))

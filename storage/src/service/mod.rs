@@ -1,5 +1,6 @@
 //! The storage service behind the gate.
 
+mod digest;
 mod local;
 mod remote;
 
@@ -17,6 +18,7 @@ use crate::contract::{
 use crate::error::{BulkError, Error};
 use crate::gate::Actor;
 
+pub(crate) use digest::WriteDigest;
 pub use local::LocalService;
 pub use remote::{InvalidRemote, RemoteOptions, RemoteService};
 

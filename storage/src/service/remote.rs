@@ -4,17 +4,19 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use alga_model::Secret;
+use alga_model::{ErrorChain, Secret};
 use async_trait::async_trait;
+use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Response, Url};
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::{CheckedList, Put, Scope, StorageClient};
 use crate::contract::{
-    DeleteRequest, GetManyRequest, GetRequest, Namespace, OperationId, Page, Record, Usage, Written,
+    DeleteRequest, GetManyRequest, GetRequest, Key, Namespace, OperationId, Page, Record, Usage,
+    Written,
 };
 use crate::error::{BulkError, Error, ErrorCode, FailedItem};
 use crate::wire::{
@@ -35,9 +37,7 @@ const VERSION: (HeaderName, HeaderValue) = (
 /// How long after a failure of the way there a request is sent again; twice as long after the next one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// How often a request is sent again.
-const RETRIES: u32 = 2;
-/// More than any answer may have: a `getMany` of as many and as large records as can be configured.
-const MOST_OF_ANSWER: usize = 64 << 20;
+const REPEATS: u32 = 2;
 /// How long a connection that nobody uses is kept.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -95,10 +95,14 @@ impl RemoteService {
             // They would get to see the token.
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(options.timeout)
+            // Soon enough that there is time to try again.
+            .connect_timeout(options.timeout / 4)
+            .tcp_user_timeout(options.timeout / 2)
+            .http2_keep_alive_timeout(options.timeout / 2)
+            .http2_keep_alive_interval(IDLE / 2)
+            .http2_keep_alive_while_idle(true)
             .pool_max_idle_per_host(most)
             .pool_idle_timeout(IDLE)
-            .http2_keep_alive_interval(IDLE / 2)
             .tcp_nodelay(true);
         let builder = if options.http2_without_tls && options.url.scheme() == "http" {
             builder.http2_prior_knowledge()
@@ -118,52 +122,63 @@ impl RemoteService {
     async fn ask<T: DeserializeOwned>(
         &self,
         scope: &Scope,
-        namespace: Option<&Namespace>,
-        body: Vec<u8>,
+        asking: Asking,
     ) -> Result<T, BulkError> {
         let deadline = Instant::now() + self.timeout;
-        let asking = async {
-            let place = self.places.acquire().await;
-            let _place = place.map_err(|error| Error::Unavailable(error.into()))?;
-            self.ask_again_and_again(scope, body, deadline).await
-        };
-        let answered = tokio::time::timeout_at(deadline, asking).await;
-        let answered = answered.map_err(|elapsed| Error::Unavailable(elapsed.into()))??;
-        match answered {
-            Answered::Done(body) => Ok(wire::parse(&body)?),
-            Answered::Refused(body) => Err(wire::told(&body, namespace)
-                .unwrap_or_else(|| Error::Internal("an error of no service".into()).into())),
-        }
+        let waiting = timeout_at(deadline, self.places.acquire()).await;
+        let place = waiting.map_err(|_| unavailable(Lost::NoPlace))?;
+        let _place = place.map_err(|closed| Error::Unavailable(closed.into()))?;
+        let _in_flight = InFlight::begin();
+        let answered = timeout_at(deadline, self.answered(scope, &asking, deadline)).await;
+        answered.unwrap_or_else(|_| Err(unavailable(Lost::NoAnswer).into()))
     }
 
-    /// Sends a request until it is answered: what failed on the way may be repeated, as reading twice is
+    /// Sends a request until it is answered: what was lost on the way may be repeated, as reading twice is
     /// nothing and a write is known by its id.
-    async fn ask_again_and_again(
+    async fn answered<T: DeserializeOwned>(
         &self,
         scope: &Scope,
-        body: Vec<u8>,
+        asking: &Asking,
         deadline: Instant,
-    ) -> Result<Answered, Error> {
-        let body = bytes::Bytes::from(body);
+    ) -> Result<T, BulkError> {
         let mut pause = FIRST_PAUSE;
-        let mut left = RETRIES;
+        let mut repeats = 0;
         loop {
-            let failure = match self.ask_once(scope, body.clone()).await {
-                Ok(answered) => return Ok(answered),
-                Err(failure) => failure,
+            let lost = match self.ask_once(scope, asking).await {
+                Ok(answer) => return Ok(answer),
+                Err(Failed::Refused(refused)) if repeats > 0 && asking.writes => {
+                    // What the gate refuses now may have been done before.
+                    match refused.error {
+                        Error::RateLimited { retry_after } => {
+                            tokio::time::sleep(retry_after).await;
+                            continue;
+                        }
+                        Error::CapabilityDenied | Error::NamespaceDenied(_) => {
+                            return Err(unavailable(Lost::NoAnswer).into());
+                        }
+                        _ => return Err(refused),
+                    }
+                }
+                Err(Failed::Refused(refused)) => return Err(refused),
+                Err(Failed::Lost(lost)) => lost,
             };
-            if left == 0 || Instant::now() + pause >= deadline {
-                return Err(Error::Unavailable(failure.into()));
+            let out_of_time = Instant::now() + pause >= deadline;
+            if !lost.may_pass() || repeats == REPEATS || out_of_time {
+                return Err(unavailable(lost).into());
             }
             metrics::counter!("alga_storage_remote_retries_total").increment(1);
-            tracing::debug!(error = %failure, "asking the storage service again");
+            tracing::debug!(error = %ErrorChain(&lost), "asking the storage service again");
             tokio::time::sleep(pause).await;
             pause *= 2;
-            left -= 1;
+            repeats += 1;
         }
     }
 
-    async fn ask_once(&self, scope: &Scope, body: bytes::Bytes) -> Result<Answered, Lost> {
+    async fn ask_once<T: DeserializeOwned>(
+        &self,
+        scope: &Scope,
+        asking: &Asking,
+    ) -> Result<T, Failed> {
         let path = format!(
             "{}/api/internal/ext-storage/install/{}",
             self.url.as_str().trim_end_matches('/'),
@@ -173,20 +188,23 @@ impl RemoteService {
             .http
             .post(path)
             .headers(self.headers(scope))
-            .body(body)
+            .body(asking.body.clone())
             .send();
-        // Its own text would say the URL again.
-        let response = request.await.map_err(reqwest::Error::without_url)?;
+        let response = request.await.map_err(Lost::transport)?;
         let status = response.status();
-        let body = read(response).await?;
+        let body = read(response, most_of_answer(scope)).await?;
         if status.is_success() {
-            return Ok(Answered::Done(body));
+            return wire::parse(&body).map_err(|_| Lost::NoService(status.as_u16()).into());
         }
-        if wire::told(&body, None).is_some() {
-            return Ok(Answered::Refused(body));
+        let told = wire::told((status.as_u16(), &body), asking.namespace.as_ref());
+        match told {
+            // Whatever else answers so to a path that it doesn't know must not look like an empty store.
+            Some(told) if asking.may_find_nothing || !is_nothing(&told) => {
+                Err(Failed::Refused(told))
+            }
+            // Somebody in between answers, or something else than a storage service is there.
+            _ => Err(Lost::NoService(status.as_u16()).into()),
         }
-        // Somebody in between answers, or something else than a storage service is there.
-        Err(Lost::NoService(status.as_u16()))
     }
 
     fn headers(&self, scope: &Scope) -> HeaderMap {
@@ -202,31 +220,112 @@ impl RemoteService {
     }
 }
 
-/// An answer of the service.
-enum Answered {
-    Done(Vec<u8>),
-    Refused(Vec<u8>),
+/// A request.
+struct Asking {
+    body: Bytes,
+    namespace: Option<Namespace>,
+    writes: bool,
+    may_find_nothing: bool,
+}
+
+impl Asking {
+    fn reading(body: Vec<u8>, namespace: Option<&Namespace>) -> Self {
+        Self {
+            body: body.into(),
+            namespace: namespace.cloned(),
+            writes: false,
+            may_find_nothing: false,
+        }
+    }
+
+    fn writing(body: Vec<u8>, namespace: &Namespace) -> Self {
+        Self {
+            writes: true,
+            ..Self::reading(body, Some(namespace))
+        }
+    }
+}
+
+/// A request that is counted as long as this lives.
+struct InFlight(metrics::Gauge);
+
+impl InFlight {
+    fn begin() -> Self {
+        let gauge = metrics::gauge!("alga_storage_remote_in_flight");
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+/// Why there is no answer of the kind that was hoped for.
+enum Failed {
+    /// The service says so.
+    Refused(BulkError),
+    /// It may not even know.
+    Lost(Lost),
+}
+
+impl From<Lost> for Failed {
+    fn from(lost: Lost) -> Self {
+        Self::Lost(lost)
+    }
 }
 
 /// Why a request, or its answer, did not get through.
 #[derive(Debug, thiserror::Error)]
 enum Lost {
     #[error("the storage service can't be reached")]
-    Transport(#[from] reqwest::Error),
+    Transport(#[source] reqwest::Error),
     #[error("what answers with status {0} is no storage service")]
     NoService(u16),
     #[error("the answer of the storage service is too large")]
     TooLarge,
+    #[error("too many requests to the storage service were under way for too long")]
+    NoPlace,
+    #[error("the storage service did not answer in time")]
+    NoAnswer,
 }
 
-async fn read(mut response: Response) -> Result<Vec<u8>, Lost> {
+impl Lost {
+    fn transport(error: reqwest::Error) -> Self {
+        // Its own text would say the URL again.
+        Self::Transport(error.without_url())
+    }
+
+    /// Whether asking again may help.
+    const fn may_pass(&self) -> bool {
+        matches!(self, Self::Transport(_) | Self::NoService(502..=504))
+    }
+}
+
+fn unavailable(lost: Lost) -> Error {
+    Error::Unavailable(lost.into())
+}
+
+const fn is_nothing(told: &BulkError) -> bool {
+    matches!(told.error, Error::NotFound)
+}
+
+/// More than any answer may have that keeps the limits of the install.
+fn most_of_answer(scope: &Scope) -> usize {
+    const BESIDE: u64 = 4 << 10;
+    let limits = scope.request_limits();
+    let record = limits.value_bytes + limits.metadata_bytes + BESIDE;
+    let records = record.saturating_mul(limits.keys as u64);
+    let page = limits.page_bytes + record + u64::from(limits.page_items.0) * BESIDE;
+    usize::try_from(records.max(page)).unwrap_or(usize::MAX)
+}
+
+async fn read(mut response: Response, most: usize) -> Result<Vec<u8>, Lost> {
     let mut body = Vec::new();
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(reqwest::Error::without_url)?
-    {
-        if body.len() + chunk.len() > MOST_OF_ANSWER {
+    while let Some(chunk) = response.chunk().await.map_err(Lost::transport)? {
+        if body.len() + chunk.len() > most {
             return Err(Lost::TooLarge);
         }
         body.extend_from_slice(&chunk);
@@ -257,9 +356,15 @@ fn trusting(options: &RemoteOptions) -> Result<reqwest::ClientBuilder, InvalidRe
 #[async_trait]
 impl StorageClient for RemoteService {
     async fn get(&self, scope: &Scope, request: GetRequest) -> Result<Record, Error> {
-        let body = wire::get_body(&request);
-        let record: RecordBody = alone(self.ask(scope, Some(&request.namespace), body).await)?;
-        record.into_record()
+        let asking = Asking {
+            may_find_nothing: true,
+            ..Asking::reading(wire::get_body(&request), Some(&request.namespace))
+        };
+        let found: RecordBody = alone(self.ask(scope, asking).await)?;
+        ensure_of(&request.namespace, found.namespace.as_deref())?;
+        let record = found.into_record()?;
+        ensure_same([&request.key], [&record.key])?;
+        Ok(record)
     }
 
     async fn get_many(
@@ -267,50 +372,56 @@ impl StorageClient for RemoteService {
         scope: &Scope,
         request: GetManyRequest,
     ) -> Result<Vec<Option<Record>>, Error> {
-        let body = wire::get_many_body(&request);
-        let many: ManyBody = alone(self.ask(scope, Some(&request.namespace), body).await)?;
-        let records = many.into_records()?;
-        ensure_all(records.len(), request.keys.len())?;
-        Ok(records)
+        let body = wire::get_many_body(&request)?;
+        let asking = Asking::reading(body, Some(&request.namespace));
+        let many: ManyBody = alone(self.ask(scope, asking).await)?;
+        let found = many.into_records()?;
+        ensure_same(&request.keys, found.iter().map(|(key, _)| key))?;
+        Ok(found.into_iter().map(|(_, record)| record).collect())
     }
 
     async fn put(&self, scope: &Scope, put: Put) -> Result<Vec<Written>, BulkError> {
         let body = wire::put_body(&put, operation_id(scope))?;
-        let namespace = Some(&put.namespace);
-        let [item] = put.items.as_slice() else {
-            let all: WrittenAllBody = self.ask(scope, namespace, body).await?;
-            let written = all.items.into_iter().map(WrittenBody::into_written);
-            let written = written.collect::<Result<Vec<_>, _>>()?;
-            ensure_all(written.len(), put.items.len())?;
-            return Ok(written);
+        let asking = Asking::writing(body, &put.namespace);
+        let (namespace, written) = if let [item] = put.items.as_slice() {
+            let written: Result<WrittenBody, _> = self.ask(scope, asking).await;
+            let written = written.map_err(|failed| BulkError {
+                // Of one record it is not said which.
+                item: is_of_an_item(failed.error.code()).then(|| FailedItem {
+                    index: 0,
+                    key: item.key.to_string(),
+                }),
+                ..failed
+            })?;
+            (written.namespace.clone(), vec![written])
+        } else {
+            let all: WrittenAllBody = self.ask(scope, asking).await?;
+            (Some(all.namespace), all.items)
         };
-        let written: Result<WrittenBody, _> = self.ask(scope, namespace, body).await;
-        let written = written.map_err(|failed| BulkError {
-            // Of one record it is not said which.
-            item: is_of_an_item(failed.error.code()).then(|| FailedItem {
-                index: 0,
-                key: item.key.to_string(),
-            }),
-            ..failed
-        })?;
-        Ok(vec![written.into_written()?])
+        ensure_of(&put.namespace, namespace.as_deref())?;
+        let written = written.into_iter().map(WrittenBody::into_written);
+        let written = written.collect::<Result<Vec<_>, _>>()?;
+        let keys = put.items.iter().map(|item| &item.key);
+        ensure_same(keys, written.iter().map(|one| &one.key))?;
+        Ok(written)
     }
 
     async fn delete(&self, scope: &Scope, request: DeleteRequest) -> Result<bool, Error> {
         let body = wire::delete_body(&request, operation_id(scope));
-        let deleted: DeletedBody = alone(self.ask(scope, Some(&request.namespace), body).await)?;
+        let asking = Asking::writing(body, &request.namespace);
+        let deleted: DeletedBody = alone(self.ask(scope, asking).await)?;
         Ok(deleted.deleted)
     }
 
     async fn list(&self, scope: &Scope, list: CheckedList) -> Result<Page, Error> {
-        let body = wire::list_body(&list);
-        let namespace = Some(&list.request.namespace);
-        let page: PageBody = alone(self.ask(scope, namespace, body).await)?;
+        let asking = Asking::reading(wire::list_body(&list), Some(&list.request.namespace));
+        let page: PageBody = alone(self.ask(scope, asking).await)?;
         page.into_page()
     }
 
     async fn usage(&self, scope: &Scope) -> Result<Usage, Error> {
-        let usage: UsageBody = alone(self.ask(scope, None, wire::usage_body()).await)?;
+        let asking = Asking::reading(wire::usage_body(), None);
+        let usage: UsageBody = alone(self.ask(scope, asking).await)?;
         usage.into_usage()
     }
 }
@@ -331,12 +442,26 @@ const fn is_of_an_item(code: ErrorCode) -> bool {
     )
 }
 
-fn ensure_all(answered: usize, asked: usize) -> Result<(), Error> {
-    if answered == asked {
+/// Fails where an answer is of other keys than were asked for.
+fn ensure_same<'k>(
+    asked: impl IntoIterator<Item = &'k Key>,
+    answered: impl IntoIterator<Item = &'k Key>,
+) -> Result<(), Error> {
+    if asked.into_iter().eq(answered) {
         return Ok(());
     }
     Err(Error::Internal(
-        format!("{answered} answers to {asked} items").into(),
+        "the storage service answered of other records".into(),
+    ))
+}
+
+/// Fails where an answer says that it is of another namespace.
+fn ensure_of(asked: &Namespace, answered: Option<&str>) -> Result<(), Error> {
+    if answered.is_none_or(|answered| answered == asked.as_str()) {
+        return Ok(());
+    }
+    Err(Error::Internal(
+        "the storage service answered of another namespace".into(),
     ))
 }
 

@@ -14,6 +14,7 @@ use super::writer::{Job, Write};
 use crate::contract::{OperationId, Written};
 use crate::error::Error;
 use crate::maintenance::Removed;
+use crate::service::WriteDigest;
 use crate::wire::WrittenBody;
 
 /// The answers that a group of writes may have to give again, and those that it gives.
@@ -25,19 +26,19 @@ type Id = (TenantId, InstallId, OperationId);
 /// An answer to a write that was done.
 #[derive(Debug)]
 pub(super) struct Answer {
-    pub(super) namespace: String,
-    pub(super) operation: String,
+    /// Of what the write asked for.
+    digest: WriteDigest,
     /// What was written; empty of a delete.
-    pub(super) result: Vec<WrittenBody>,
-    /// Whether this group gives it first.
-    is_new: bool,
+    result: Vec<WrittenBody>,
+    /// How long it is remembered, where this group gives it first.
+    new_for: Option<Duration>,
 }
 
 impl Answers {
     /// What was answered to the writes of a group.
     pub(super) fn load(connection: &Connection, group: &[Job]) -> Result<Self, SqliteError> {
         const ANSWER: &str = "
-            SELECT namespace, operation, result FROM ext_storage_idempotency
+            SELECT digest, result FROM ext_storage_idempotency
             WHERE tenant_id = ? AND install_id = ? AND operation_id = ?";
         let mut answers = Self::default();
         for id in group.iter().filter_map(id_of) {
@@ -59,18 +60,10 @@ impl Answers {
     /// The answer to a write that is a repeat.
     pub(super) fn repeated(&self, job: &Job) -> Option<Outcome> {
         let answer = self.0.get(&id_of(job)?)?;
-        let is_same =
-            answer.operation == job.operation() && answer.namespace == job.namespace().as_str();
+        let is_same = answer.digest == digest_of(job);
         Some(match &job.write {
-            Write::Put(put) => {
-                let answers_it = is_same && answer.result.len() == put.items.len();
-                let written = answers_it.then(|| answer.written());
-                Outcome::Put(
-                    written
-                        .unwrap_or_else(|| Err(OperationId::taken()))
-                        .map_err(Error::into),
-                )
-            }
+            Write::Put(_) if is_same => Outcome::Put(answer.written().map_err(Error::into)),
+            Write::Put(_) => Outcome::Put(Err(OperationId::taken().into())),
             Write::Delete(_) if is_same => Outcome::Delete(Ok(true)),
             Write::Delete(_) => Outcome::Delete(Err(OperationId::taken())),
         })
@@ -96,11 +89,15 @@ impl Answers {
             Outcome::Put(Err(_)) | Outcome::Delete(_) | Outcome::NeedsRoom(_) => return Ok(()),
         };
         if let Entry::Vacant(slot) = self.0.entry(id) {
+            let holds_values = result.iter().any(|one| one.previous.is_some());
             slot.insert(Answer {
-                namespace: job.namespace().to_string(),
-                operation: job.operation().to_owned(),
+                digest: digest_of(job),
                 result,
-                is_new: true,
+                new_for: Some(if holds_values {
+                    OperationId::RETENTION_OF_VALUES
+                } else {
+                    OperationId::RETENTION
+                }),
             });
         }
         Ok(())
@@ -110,18 +107,17 @@ impl Answers {
     pub(super) fn store(&self, connection: &Connection, now: Timestamp) -> Result<(), SqliteError> {
         const INSERT: &str = "
             INSERT INTO ext_storage_idempotency
-                (tenant_id, install_id, operation_id, namespace, operation, created_at, result)
-            VALUES (?, ?, ?, ?, ?, ?, ?)";
+                (tenant_id, install_id, operation_id, digest, expires_at, result)
+            VALUES (?, ?, ?, ?, ?, ?)";
         for ((tenant, install, operation), answer) in &self.0 {
-            if answer.is_new {
+            if let Some(retention) = answer.new_for {
                 let mut insert = connection.prepare_cached(INSERT)?;
                 insert.execute(params![
                     tenant.as_bytes(),
                     install.as_bytes(),
                     operation.as_uuid().as_bytes(),
-                    answer.namespace,
-                    answer.operation,
-                    now.as_millis(),
+                    answer.digest,
+                    now.plus(retention).as_millis(),
                     rows::json(answer.result.iter()),
                 ])?;
             }
@@ -131,16 +127,11 @@ impl Answers {
 }
 
 impl Answer {
-    pub(super) const fn stored(
-        namespace: String,
-        operation: String,
-        result: Vec<WrittenBody>,
-    ) -> Self {
+    pub(super) const fn stored(digest: WriteDigest, result: Vec<WrittenBody>) -> Self {
         Self {
-            namespace,
-            operation,
+            digest,
             result,
-            is_new: false,
+            new_for: None,
         }
     }
 
@@ -150,26 +141,30 @@ impl Answer {
     }
 }
 
-/// Removes at most `limit` answers that were given longer than `age` ago.
+/// Removes at most `limit` answers whose time is over.
 pub(super) fn remove(
     connection: &Connection,
     now: Timestamp,
-    age: Duration,
     limit: u32,
 ) -> Result<Removed, SqliteError> {
     const DELETE: &str = "
         DELETE FROM ext_storage_idempotency WHERE (tenant_id, install_id, operation_id) IN (
             SELECT tenant_id, install_id, operation_id FROM ext_storage_idempotency
-            WHERE created_at < ? ORDER BY created_at LIMIT ?)";
-    let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
-    let before = now.as_millis().saturating_sub(age);
+            WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)";
     let mut delete = connection.prepare_cached(DELETE)?;
-    let removed = delete.execute(params![before, limit])?;
+    let removed = delete.execute(params![now.as_millis(), limit])?;
     Ok(Removed {
         records: removed as u64,
         bytes: 0,
         more: removed == rows::length(limit),
     })
+}
+
+fn digest_of(job: &Job) -> WriteDigest {
+    match &job.write {
+        Write::Put(put) => put.digest(),
+        Write::Delete(request) => request.digest(),
+    }
 }
 
 fn id_of(job: &Job) -> Option<Id> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rusqlite::{Connection, OptionalExtension as _, Row, Statement};
+use rusqlite::{Connection, OptionalExtension as _, Row, Statement, params};
 
 use super::counters::Counted;
 use super::error::SqliteError;
@@ -62,11 +62,60 @@ fn records(
     const RECORD: &str = "
         SELECT revision, bytes, expires_at, created_at FROM ext_storage_records
         WHERE tenant_id = ? AND install_id = ? AND namespace = ? AND key = ?";
+    // Fewer are found faster one by one.
+    const MANY: usize = 8;
+    let left = if keys.len() < MANY {
+        keys.iter().copied().collect()
+    } else {
+        neighbours(connection, place, keys, state)?
+    };
+    if left.is_empty() {
+        return Ok(());
+    }
     let mut record = connection.prepare_cached(RECORD)?;
-    each(&mut record, place, keys, |key, row| {
+    each(&mut record, place, left.into_iter(), |key, row| {
         state.load_record(place, key.clone(), rows::stored(row)?);
         Ok(())
     })
+}
+
+/// Reads the records of keys that lie together, as those of a batch often do, in one go, and tells which
+/// keys it did not get to: of what lies between them it reads no more than there are keys.
+fn neighbours<'g>(
+    connection: &Connection,
+    place: &Place,
+    keys: &BTreeSet<&'g Key>,
+    state: &mut State<'_>,
+) -> Result<Vec<&'g Key>, SqliteError> {
+    const BETWEEN: &str = "
+        SELECT revision, bytes, expires_at, created_at, key FROM ext_storage_records
+        WHERE tenant_id = ? AND install_id = ? AND namespace = ? AND key BETWEEN ? AND ?
+        ORDER BY key LIMIT ?";
+    let (Some(first), Some(last)) = (keys.first(), keys.last()) else {
+        return Ok(Vec::new());
+    };
+    let most = keys.len() * 2;
+    let mut between = connection.prepare_cached(BETWEEN)?;
+    let mut found = between.query(params![
+        place.tenant.as_bytes(),
+        place.install.as_bytes(),
+        place.namespace.as_str(),
+        first.as_str(),
+        last.as_str(),
+        most,
+    ])?;
+    let mut left = keys.iter().copied().peekable();
+    for _ in 0..most {
+        let Some(row) = found.next()? else {
+            return Ok(Vec::new());
+        };
+        let key = rows::key(row)?;
+        while left.next_if(|wanted| wanted.as_str() < key).is_some() {}
+        if let Some(wanted) = left.next_if(|wanted| wanted.as_str() == key) {
+            state.load_record(place, wanted.clone(), rows::stored(row)?);
+        }
+    }
+    Ok(left.collect())
 }
 
 /// Reads what the records say, for the few writes that may have to answer with it.
@@ -80,17 +129,17 @@ fn contents(
         SELECT value, metadata, updated_at FROM ext_storage_records
         WHERE tenant_id = ? AND install_id = ? AND namespace = ? AND key = ?";
     let mut content = connection.prepare_cached(CONTENT)?;
-    each(&mut content, place, keys, |key, row| {
+    each(&mut content, place, keys.iter().copied(), |key, row| {
         state.load_content(place, key, rows::content(row)?);
         Ok(())
     })
 }
 
 /// Finds the row of each key, where there is one. What the keys have in common is bound once.
-fn each(
+fn each<'g>(
     statement: &mut Statement<'_>,
     place: &Place,
-    keys: &BTreeSet<&Key>,
+    keys: impl Iterator<Item = &'g Key>,
     mut found: impl FnMut(&Key, &Row<'_>) -> Result<(), SqliteError>,
 ) -> Result<(), SqliteError> {
     statement.raw_bind_parameter(1, place.tenant.as_bytes())?;

@@ -18,7 +18,6 @@ mod verify;
 mod writer;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use alga_model::{Clock, TenantId, Timestamp};
 use alga_sqlite::{Database, DriverError, Options, Schema};
@@ -222,11 +221,11 @@ impl Maintenance for SqliteBackend {
         Ok(removing.await?)
     }
 
-    async fn remove_answers(&self, age: Duration, limit: u32) -> Result<Removed, Error> {
+    async fn remove_answers(&self, limit: u32) -> Result<Removed, Error> {
         let clock = Arc::clone(&self.clock);
         let removing = self
             .database
-            .write(move |transaction| answers::remove(transaction, clock.now(), age, limit));
+            .write(move |transaction| answers::remove(transaction, clock.now(), limit));
         Ok(removing.await?)
     }
 

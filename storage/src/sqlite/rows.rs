@@ -80,6 +80,12 @@ pub(super) fn stored(row: &Row<'_>) -> Result<Stored<'static>, SqliteError> {
     })
 }
 
+/// The key of a record, behind what judging needs of it.
+pub(super) fn key<'r>(row: &'r Row<'_>) -> Result<&'r str, SqliteError> {
+    let key = row.get_ref(4).ok().and_then(|key| key.as_str().ok());
+    key.ok_or_else(|| RECORDS.inconsistency("key"))
+}
+
 /// What a record says.
 pub(super) fn content(row: &Row<'_>) -> Result<Content<'static>, SqliteError> {
     Ok(Content {
@@ -214,8 +220,7 @@ pub(super) fn audit_records(row: &Row<'_>) -> Result<Vec<AuditRecord>, SqliteErr
 
 pub(super) fn answer(row: &Row<'_>) -> Result<Answer, SqliteError> {
     Ok(Answer::stored(
-        ANSWERS.get(row, "namespace")?,
-        ANSWERS.get(row, "operation")?,
+        ANSWERS.get(row, "digest")?,
         ANSWERS.json(row, "result")?,
     ))
 }

@@ -106,6 +106,7 @@ macro_rules! contract_suite {
                 repeats::repeats_at_once_are_one_write,
                 repeats::an_id_is_that_of_one_write_of_one_install,
                 repeats::answers_are_forgotten_after_their_time,
+                repeats::answers_with_values_are_forgotten_sooner,
                 repeats::answers_are_forgotten_a_batch_at_a_time,
                 storms::exactly_as_many_writers_succeed_as_fit,
                 storms::room_that_expired_records_hold_is_free,

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use alga_model::{Clock as _, InstallId, ManualClock, TenantId, Timestamp};
 use async_trait::async_trait;
@@ -220,7 +219,7 @@ impl Maintenance for PlantedBackend {
         Err(no_maintenance())
     }
 
-    async fn remove_answers(&self, _: Duration, _: u32) -> Result<Removed, Error> {
+    async fn remove_answers(&self, _: u32) -> Result<Removed, Error> {
         Err(no_maintenance())
     }
 

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use super::Stage;
 use super::stage::{Install, item, namespace, revision_of};
-use crate::{AuditFilter, BulkPutRequest, Error, Guard, OperationId, Revision, Written};
+use crate::{AuditFilter, BulkItem, BulkPutRequest, Error, Guard, OperationId, Revision, Written};
 
 impl Install<'_> {
     /// The same install, whose writes are all known by one id.
@@ -116,6 +116,18 @@ pub async fn an_id_is_that_of_one_write_of_one_install(stage: &Stage) {
     };
     let refused = gate.bulk_put(&known.caller, elsewhere).await;
     assert!(is_taken(&refused.unwrap_err().error));
+    // Nor another key, value, guard or time to live.
+    for other in [
+        item("l", "1", Guard::Any),
+        item("k", "2", Guard::Any),
+        item("k", "1", Guard::Exists),
+        BulkItem {
+            ttl_seconds: Some(60),
+            ..item("k", "1", Guard::Any)
+        },
+    ] {
+        assert!(is_taken(&known.put_item(other).await.unwrap_err()));
+    }
     let more = ["k", "l"].map(|key| item(key, "1", Guard::Any)).to_vec();
     assert!(is_taken(&known.bulk_put(more).await.unwrap_err().error));
     // Of another install it may be the id again, of the same tenant or not.
@@ -133,10 +145,11 @@ pub async fn an_id_is_that_of_one_write_of_one_install(stage: &Stage) {
 pub async fn answers_are_forgotten_after_their_time(stage: &Stage) {
     let install = stage.install();
     let known = install.known_by(OperationId::generate());
-    let first = known.put_if("k", "1", Guard::Absent).await.unwrap();
+    let absent = || vec![item("k", "1", Guard::Absent)];
+    let first = known.bulk_put(absent()).await.unwrap();
     let maintenance = stage.maintenance();
     let forget = async || {
-        let removed = maintenance.remove_answers(OperationId::RETENTION, 10).await;
+        let removed = maintenance.remove_answers(10).await;
         removed.unwrap().records
     };
     let second = Duration::from_secs(1);
@@ -144,12 +157,23 @@ pub async fn answers_are_forgotten_after_their_time(stage: &Stage) {
         .clock
         .advance(OperationId::RETENTION.saturating_sub(second));
     assert_eq!(forget().await, 0);
-    let again = known.put_if("k", "1", Guard::Absent).await.unwrap();
+    let again = known.bulk_put(absent()).await.unwrap();
     assert_eq!(again, first);
     stage.clock.advance(second * 2);
     assert_eq!(forget().await, 1);
-    let refused = known.put_if("k", "1", Guard::Absent).await;
-    assert!(matches!(refused, Err(Error::RevisionMismatch(_))));
+    let refused = known.bulk_put(absent()).await.unwrap_err().error;
+    assert!(matches!(refused, Error::RevisionMismatch(_)));
+}
+
+pub async fn answers_with_values_are_forgotten_sooner(stage: &Stage) {
+    let install = stage.install();
+    install.put("k", "1").await.unwrap();
+    let known = install.known_by(OperationId::generate());
+    known.put("k", "2").await.unwrap();
+    let maintenance = stage.maintenance();
+    stage.clock.advance(OperationId::RETENTION_OF_VALUES * 2);
+    let removed = maintenance.remove_answers(10).await.unwrap();
+    assert_eq!(removed.records, 1);
 }
 
 pub async fn answers_are_forgotten_a_batch_at_a_time(stage: &Stage) {
@@ -162,7 +186,7 @@ pub async fn answers_are_forgotten_a_batch_at_a_time(stage: &Stage) {
     let mut removed = Vec::new();
     for _ in 0..2 {
         let batch = stage.maintenance();
-        let batch = batch.remove_answers(OperationId::RETENTION, 2).await;
+        let batch = batch.remove_answers(2).await;
         let batch = batch.unwrap();
         removed.push((batch.records, batch.more));
     }

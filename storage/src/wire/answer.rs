@@ -1,5 +1,7 @@
 //! What is answered.
 
+use std::fmt;
+
 use alga_model::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -30,7 +32,7 @@ pub enum Answer {
 }
 
 /// A record, or as much of it as was asked for.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RecordBody {
     /// Where it is; absent where the request says so.
@@ -100,7 +102,7 @@ pub struct PageBody {
 }
 
 /// Records in the order asked.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub struct ManyBody {
     /// The records, and what is told of keys that have none.
     pub items: Vec<Box<RawValue>>,
@@ -178,6 +180,23 @@ pub struct NamespaceUsageBody {
     pub keys: u64,
     /// Its bytes.
     pub bytes: u64,
+}
+
+/// Shows no value: values never go into logs.
+impl fmt::Debug for RecordBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecordBody")
+            .field("key", &self.key)
+            .field("revision", &self.revision)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Shows no value.
+impl fmt::Debug for ManyBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ManyBody({} items)", self.items.len())
+    }
 }
 
 /// Reads an answer.
@@ -356,11 +375,19 @@ impl ManyBody {
         })
     }
 
-    pub(crate) fn into_records(self) -> Result<Vec<Option<Record>>, Error> {
+    /// Each key and its record, if there is one.
+    pub(crate) fn into_records(self) -> Result<Vec<(Key, Option<Record>)>, Error> {
         let record = |item: Box<RawValue>| {
-            let is_miss = parse::<MissBody>(item.get().as_bytes()).is_ok_and(|miss| !miss.found);
-            let record = (!is_miss).then(|| parse::<RecordBody>(item.get().as_bytes()));
-            record.transpose()?.map(RecordBody::into_record).transpose()
+            let item = item.get().as_bytes();
+            if let Ok(MissBody {
+                key: text,
+                found: false,
+            }) = parse(item)
+            {
+                return Ok((key(text)?, None));
+            }
+            let record = parse::<RecordBody>(item)?.into_record()?;
+            Ok((record.key.clone(), Some(record)))
         };
         self.items.into_iter().map(record).collect()
     }

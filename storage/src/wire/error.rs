@@ -1,5 +1,6 @@
 //! Why something is refused.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::ser::SerializeMap as _;
@@ -18,7 +19,7 @@ pub struct ErrorBody {
 }
 
 /// The members of an error.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ErrorMembers {
     /// What programs branch on.
@@ -31,6 +32,17 @@ pub struct ErrorMembers {
     /// What the request is called in logs.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub request_id: String,
+}
+
+/// Without the details, which may hold a record.
+impl fmt::Debug for ErrorMembers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ErrorMembers")
+            .field("code", &self.code)
+            .field("message", &self.message)
+            .field("request_id", &self.request_id)
+            .finish_non_exhaustive()
+    }
 }
 
 fn no_details() -> Box<RawValue> {
@@ -121,7 +133,7 @@ struct Details {
     violations: Vec<ViolationBody>,
     name: String,
     limit: u64,
-    actual: u64,
+    actual: Option<u64>,
     current_revision: Option<u64>,
     current: Option<RecordBody>,
     quota: String,
@@ -132,9 +144,12 @@ struct Details {
     key: Option<String>,
 }
 
-/// What a service says in `body`, asked about `namespace`; nothing where that is no error of a storage
-/// service.
-pub(crate) fn told(body: &[u8], namespace: Option<&Namespace>) -> Option<BulkError> {
+/// What a service says in `body`, which came with `status`, asked about `namespace`; nothing where that is
+/// no error of a storage service.
+pub(crate) fn told(
+    (status, body): (u16, &[u8]),
+    namespace: Option<&Namespace>,
+) -> Option<BulkError> {
     let ErrorMembers {
         code,
         message,
@@ -144,7 +159,15 @@ pub(crate) fn told(body: &[u8], namespace: Option<&Namespace>) -> Option<BulkErr
     let code = ErrorCode::ALL
         .into_iter()
         .find(|known| known.as_str() == code)?;
-    let details: Details = serde_json::from_str(details.get()).unwrap_or_default();
+    let is_large_body = code == ErrorCode::LimitExceeded && status == 413;
+    if status != code.http_status() && !is_large_body {
+        return None;
+    }
+    let Ok(details) = serde_json::from_str::<Option<Details>>(details.get()) else {
+        let odd = format!("the details of {code} make no sense");
+        return Some(Error::Internal(odd.into()).into());
+    };
+    let details = details.unwrap_or_default();
     let item = details
         .index
         .zip(details.key.clone())
@@ -160,7 +183,8 @@ impl Details {
             ErrorCode::LimitExceeded => Error::LimitExceeded(Limit {
                 name: Limit::known(&self.name),
                 limit: self.limit,
-                actual: self.actual,
+                // It is not said of a body.
+                actual: self.actual.unwrap_or(self.limit.saturating_add(1)),
             }),
             // Not whoever asked, but the credentials of the client itself are wrong.
             ErrorCode::Unauthorized => {

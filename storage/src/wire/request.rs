@@ -1,9 +1,13 @@
 //! What is asked.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer as _, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::even_null;
 use crate::contract::{
@@ -12,6 +16,9 @@ use crate::contract::{
 };
 use crate::error::{Error, Violation};
 use crate::service::{CheckedItem, CheckedList, Put};
+
+/// More than any request may have elements of a list, however it is configured.
+const TOO_MANY: usize = 1_001;
 
 /// A request as it was read.
 #[derive(Debug)]
@@ -111,8 +118,9 @@ members! {
         return_previous: bool,
         return_current: bool,
         #[serde(borrow)]
-        items: Vec<Members<'a>>,
-        keys: Vec<Cow<'a, str>>,
+        items: &'a RawValue,
+        #[serde(borrow)]
+        keys: &'a RawValue,
         limit: u32,
         cursor: Cow<'a, str>,
         key_prefix: Cow<'a, str>,
@@ -125,7 +133,7 @@ members! {
 }
 
 /// Reading: each member that is read is taken, so that what nobody reads is left.
-impl Members<'_> {
+impl<'a> Members<'a> {
     fn put(&mut self) -> Result<PutRequest, Error> {
         Ok(PutRequest {
             namespace: self.namespace()?,
@@ -169,7 +177,7 @@ impl Members<'_> {
     }
 
     fn bulk_put(&mut self) -> Result<BulkPutRequest, Error> {
-        let items = required(&mut self.items, "items")?;
+        let items: Vec<Members<'a>> = list(required(&mut self.items, "items")?, "items")?;
         let items = items.into_iter().map(|mut members| {
             let item = members.item()?;
             members.ensure_all_read("an item")?;
@@ -182,7 +190,7 @@ impl Members<'_> {
     }
 
     fn get_many(&mut self) -> Result<GetManyRequest, Error> {
-        let keys = required(&mut self.keys, "keys")?;
+        let keys: Vec<String> = list(required(&mut self.keys, "keys")?, "keys")?;
         let keys = keys.into_iter().map(Key::parse);
         Ok(GetManyRequest {
             namespace: self.namespace()?,
@@ -225,15 +233,43 @@ impl Members<'_> {
 
     /// Fails where a member is left that `whose` doesn't have.
     fn ensure_all_read(&self, whose: &str) -> Result<(), Error> {
-        let left = serde_json::to_value(self).unwrap_or_default();
-        let member = left.as_object().and_then(|left| left.keys().next());
-        member.map_or(Ok(()), |member| {
+        let left = String::from_utf8(self.written()).unwrap_or_default();
+        let left: BTreeMap<&str, &RawValue> = serde_json::from_str(&left).map_err(nonsense)?;
+        left.keys().next().map_or(Ok(()), |member| {
             Err(Violation::argument(
                 member,
                 format!("{whose} has no such member"),
             ))
         })
     }
+}
+
+/// The elements of a list, or as many of them as tell that they are too many: what is behind those is not
+/// kept in memory.
+fn list<'a, T: Deserialize<'a>>(json: &'a RawValue, name: &str) -> Result<Vec<T>, Error> {
+    struct Elements<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Elements<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+            let mut elements = Vec::new();
+            while elements.len() < TOO_MANY {
+                let Some(element) = list.next_element()? else {
+                    return Ok(elements);
+                };
+                elements.push(element);
+            }
+            while list.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(elements)
+        }
+    }
+    let mut reader = serde_json::Deserializer::from_str(json.get());
+    let elements = reader.deserialize_seq(Elements(PhantomData));
+    elements.map_err(|error| Violation::argument(name, error.to_string()))
 }
 
 fn required<T>(member: &mut Option<T>, name: &str) -> Result<T, Error> {
@@ -261,13 +297,15 @@ pub(crate) fn put_body(put: &Put, id: OperationId) -> Result<Vec<u8>, Error> {
         }
     } else {
         let items = put.items.iter().map(item_members);
-        Members {
+        let items = to_raw_value(&items.collect::<Result<Vec<_>, _>>()?).map_err(nonsense)?;
+        let asked = Members {
             operation: Some("bulkPut".into()),
             operation_id: id,
             namespace,
-            items: Some(items.collect::<Result<_, _>>()?),
+            items: Some(&items),
             ..Members::default()
-        }
+        };
+        return Ok(asked.written());
     };
     Ok(asked.written())
 }
@@ -283,15 +321,16 @@ pub(crate) fn get_body(request: &GetRequest) -> Vec<u8> {
     asked.written()
 }
 
-pub(crate) fn get_many_body(request: &GetManyRequest) -> Vec<u8> {
-    let keys = request.keys.iter().map(|key| key.as_str().into());
+pub(crate) fn get_many_body(request: &GetManyRequest) -> Result<Vec<u8>, Error> {
+    let keys = request.keys.iter().map(Key::as_str);
+    let keys = to_raw_value(&keys.collect::<Vec<_>>()).map_err(nonsense)?;
     let asked = Members {
         operation: Some("getMany".into()),
         namespace: Some(request.namespace.as_str().into()),
-        keys: Some(keys.collect()),
+        keys: Some(&keys),
         ..Members::default()
     };
-    asked.written()
+    Ok(asked.written())
 }
 
 pub(crate) fn delete_body(request: &DeleteRequest, id: OperationId) -> Vec<u8> {
@@ -362,7 +401,11 @@ fn guard_members(guard: Guard) -> Members<'static> {
 
 /// The text as it is, within other JSON.
 fn raw(text: &JsonText) -> Result<&RawValue, Error> {
-    serde_json::from_str(text.as_str()).map_err(|error| Error::Internal(error.into()))
+    serde_json::from_str(text.as_str()).map_err(nonsense)
+}
+
+fn nonsense(error: serde_json::Error) -> Error {
+    Error::Internal(error.into())
 }
 
 impl Members<'_> {
@@ -449,6 +492,39 @@ mod tests {
             format!(r#"{{"operation": "put", "namespace": "notes", "key": "a", "value": {deep}"#);
         assert!(refused(&body).contains("EOF"));
         let items = r#"{"items": ["#.repeat(100_000);
-        assert!(refused(&items).contains("recursion limit"));
+        assert!(refused(&items).contains("EOF"));
+    }
+
+    #[test]
+    fn of_a_list_no_more_is_kept_than_tells_that_it_is_too_long() {
+        let keys = vec!["k"; 100_000];
+        let body = serde_json::json!({"operation": "getMany", "namespace": "notes", "keys": keys});
+        let Request::GetMany(many) = Asked::parse(body.to_string().as_bytes()).unwrap().request
+        else {
+            panic!("it is no getMany");
+        };
+        assert_eq!(many.keys.len(), TOO_MANY);
+        let items = format!(
+            r#"{{"operation": "bulkPut", "namespace": "notes", "items": [{}1]}}"#,
+            r#"{"key": "a", "value": 1},"#.repeat(TOO_MANY)
+        );
+        let Request::BulkPut(bulk) = Asked::parse(items.as_bytes()).unwrap().request else {
+            panic!("it is no bulkPut");
+        };
+        assert_eq!(bulk.items.len(), TOO_MANY);
+        let text = r#"{"operation": "getMany", "namespace": "notes", "keys": "a"}"#;
+        assert!(refused(text).contains("keys: "));
+    }
+
+    #[test]
+    fn a_member_too_much_is_refused_whatever_it_holds() {
+        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        for value in ["1e400", r#""\ud800""#, deep.as_str()] {
+            let body = format!(
+                r#"{{"operation": "get", "namespace": "notes", "key": "a", "value": {value}}}"#
+            );
+            let said = refused(&body);
+            assert!(said.contains("value: get has no such member"), "{said}");
+        }
     }
 }

@@ -62,8 +62,8 @@ async fn fill(database: &TestDatabase) {
                 'put', 'a', 1, 3, '[]'
          FROM generate_series(1, 20000) AS n",
         "INSERT INTO ext_storage_idempotency
-            (tenant_id, install_id, operation_id, namespace, operation, created_at, result)
-         SELECT md5((n % 50)::text)::uuid, md5('i' || n % 100)::uuid, gen_random_uuid(), 'n', 'put', now(), '[]'
+            (tenant_id, install_id, operation_id, digest, expires_at, result)
+         SELECT md5((n % 50)::text)::uuid, md5('i' || n % 100)::uuid, gen_random_uuid(), '', now(), '[]'
          FROM generate_series(1, 5000) AS n",
         "ANALYZE",
     ];
@@ -138,7 +138,7 @@ async fn everything(stage: &Stage, backend: &PostgresBackend) {
     known.caller.operation_id = Some(OperationId::generate());
     known.put("known", "1").await.unwrap();
     known.put("known", "1").await.unwrap();
-    let forgotten = backend.remove_answers(Duration::ZERO, 10).await;
+    let forgotten = backend.remove_answers(10).await;
     assert_eq!(forgotten.unwrap().records, 10);
     backend.tenants(tenant, 10).await.unwrap();
     backend.holdings(install.tenant).await.unwrap();

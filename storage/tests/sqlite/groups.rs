@@ -265,6 +265,34 @@ async fn a_group_of_many_places_is_stored_whole() {
 }
 
 #[tokio::test]
+async fn a_batch_finds_each_of_its_records_however_far_apart_they_lie() {
+    let (stage, _backend) = stage().await;
+    let install = stage.install();
+    let key = |number: usize| format!("k{number:03}");
+    for number in (0..100).filter(|number| number % 10 != 5) {
+        install.put(&key(number), "1").await.unwrap();
+    }
+    // Side by side; with more records between them than are looked at; all of them new; at both ends.
+    for (numbers, old) in [
+        ((20..40).collect::<Vec<_>>(), 18),
+        ((0..100).step_by(5).collect(), 12),
+        ((0..10).map(|nth| nth * 10 + 5).collect(), 10),
+        ((200..220).collect(), 0),
+        ((0..4).chain(90..105).collect(), 14),
+    ] {
+        let before = install.usage().await.unwrap().keys;
+        let items = numbers
+            .iter()
+            .map(|number| item(&key(*number), None, Guard::Any));
+        let written = install.bulk_put(items.collect()).await.unwrap();
+        let replaced = written.iter().filter(|one| one.revision.get() > 1).count();
+        assert_eq!(replaced, old, "{numbers:?}");
+        let added = install.usage().await.unwrap().keys - before;
+        assert_eq!(added, (numbers.len() - old) as u64, "{numbers:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_write_that_nobody_waits_for_is_not_written_late() {
     let (stage, backend) = stage().await;
     let install = stage.install();

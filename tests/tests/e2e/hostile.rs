@@ -85,7 +85,7 @@ const fn end_of(behaviour: Behaviour) -> End {
 #[tokio::test]
 async fn every_guest_ends_as_it_is_said_and_leaves_nothing_behind() {
     let mut deployment = Deployment::new();
-    deployment.set("ALGA_ENGINE_TIMEOUT_MS", "5000");
+    deployment.set("ALGA_ENGINE_TIMEOUT_MS", "8000");
     deployment.set("ALGA_ENGINE_MEMORY_MB", "16");
     deployment.set("ALGA_ENGINE_HOST_CALLS", "12000");
     // What goes beyond is refused at once, so that the calls come to their limit before the time does.

@@ -126,18 +126,18 @@ async fn an_answer_acts_on_nothing_but_itself() {
 #[tokio::test]
 async fn what_is_not_there_is_not_found() {
     let deployment = Deployment::started();
-    for path in [
-        format!("/v1/installs/{}/http/", Uuid::new_v4()),
-        "/v1/installs/acme/http/".to_owned(),
-        "/v1/nothing".to_owned(),
-        "/".to_owned(),
+    for (path, code) in [
+        (
+            format!("/v1/installs/{}/http/", Uuid::new_v4()),
+            "NOT_FOUND",
+        ),
+        ("/v1/installs/acme/http/".to_owned(), "NOT_FOUND"),
+        ("/v1/nothing".to_owned(), "NO_SUCH_PATH"),
+        ("/".to_owned(), "NO_SUCH_PATH"),
     ] {
         let response = deployment.request(Method::GET, &path).send().await.unwrap();
-        assert_eq!(
-            refusal(response).await,
-            (404, "NOT_FOUND".to_owned()),
-            "{path}"
-        );
+        let expected = (404, code.to_owned());
+        assert_eq!(refusal(response).await, expected, "{path}");
     }
     let response = deployment
         .request(Method::GET, "/v1/execute")

@@ -26,15 +26,15 @@ pub(crate) async fn readyz(State(state): State<AppState>) -> Response {
     let stores = &state.app.stores;
     let storage = async {
         match &stores.storage {
-            StoragePlace::Here(storage) => answers(storage.database()).await,
+            StoragePlace::Here(storage) => Some(answers(storage.database()).await),
             // Its outage is no reason to send nothing here: not every call needs it, and where it is gone
             // for one process it is gone for all.
-            StoragePlace::Elsewhere(_) => true,
+            StoragePlace::Elsewhere(_) => None,
         }
     };
     let (storage, registry) = tokio::join!(storage, answers(stores.registry.database()));
     let draining = state.is_draining();
-    let status = if storage && registry && !draining {
+    let status = if storage.unwrap_or(true) && registry && !draining {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
@@ -54,7 +54,7 @@ async fn answers(database: &dyn Database) -> bool {
 
 /// No such path.
 pub(crate) async fn not_found() -> ApiError {
-    ApiError::NotFound("there is no such path")
+    ApiError::NoSuchPath
 }
 
 /// No such method.
