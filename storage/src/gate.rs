@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alga_model::{InstallId, TenantId};
+use foldhash::fast::RandomState;
 
 use crate::contract::{
     BulkItem, BulkPutRequest, DeleteRequest, GetManyRequest, GetRequest, Guard, JsonText,
@@ -327,7 +328,7 @@ fn check_items(
     if items.is_empty() {
         return Err(Violation::argument("items", "at least one item is needed").into());
     }
-    let mut keys = HashSet::new();
+    let mut keys = HashSet::with_capacity_and_hasher(items.len(), RandomState::default());
     let mut bytes = 0;
     let mut checked = Vec::with_capacity(items.len());
     for (index, item) in items.into_iter().enumerate() {

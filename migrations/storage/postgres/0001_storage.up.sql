@@ -600,7 +600,8 @@ BEGIN
     IF v_ordered THEN
         -- Reserves more than is needed while there is plenty, and nothing more near a limit.
         v_more := v_need;
-        IF v_need > 0 THEN
+        -- Also where there would be no room for as much again, or such a namespace would ask every time.
+        IF v_need > 0 OR v_bytes_after + v_sum > v_reserved THEN
             v_more := v_need + greatest(0, least(c_chunk,
                 (p_max_install_bytes - v_install - v_need) / 64, (p_max_tenant_bytes - v_tenant - v_need) / 64));
         END IF;

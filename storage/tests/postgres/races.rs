@@ -176,6 +176,32 @@ async fn two_replicas_never_sweep_a_tenant_at_once() {
     assert_eq!(backend.remove_expired(100).await.unwrap().records, 20);
 }
 
+/// A namespace that lost its reserve, as after a repair, is given another one by the next write, though it
+/// doesn't grow.
+#[tokio::test]
+async fn a_namespace_without_room_asks_once_and_not_every_time() {
+    const TAKE_BACK: &str = "UPDATE ext_storage_usage SET reserved = 3 WHERE tenant_id = $1";
+    const ROOM: &str = "SELECT (reserved - bytes)::bigint FROM ext_storage_usage
+        WHERE tenant_id = $1 AND namespace = 'notes'";
+    let database = TestDatabase::create().await;
+    let (stage, backend) = stage_on(&database).await;
+    let install = stage.install();
+    install.put("k", "1").await.unwrap();
+    let mut session = session(&database).await;
+    let tenant = *install.tenant.as_uuid();
+    let taking = sqlx::query(TAKE_BACK).bind(tenant);
+    taking.execute(&mut session).await.unwrap();
+    install.put("k", "2").await.unwrap();
+    let room: i64 = sqlx::query_scalar(ROOM)
+        .bind(tenant)
+        .fetch_one(&mut session)
+        .await
+        .unwrap();
+    assert!(room > 3, "{room}");
+    let drift = backend.verify_usage(install.tenant, false).await.unwrap();
+    assert_eq!(drift, []);
+}
+
 /// A limit that was raised and lowered again leaves no reserve behind.
 #[tokio::test]
 async fn no_namespace_grows_inside_a_reserve_of_higher_limits() {
