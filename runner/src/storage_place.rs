@@ -15,7 +15,9 @@ pub enum StoragePlace {
 
 /// What is asked can only be done where the records are kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the storage is kept by another process; ask that one, or work on its database")]
+#[error(
+    "the storage is kept by another process, which `storage.api.url` names; ask that one, or work on its database without it"
+)]
 pub struct KeptElsewhere;
 
 impl StoragePlace {

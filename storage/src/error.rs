@@ -18,7 +18,9 @@ pub enum Error {
     #[error("the credentials are missing or wrong")]
     Unauthorized,
     /// The install may not use storage at all, or not in this way.
-    #[error("the install does not grant this use of storage")]
+    #[error(
+        "the install does not grant this use of storage, is disabled, or storage is switched off"
+    )]
     CapabilityDenied,
     /// The install may not use this namespace.
     #[error("the install does not grant the namespace '{0}'")]
@@ -248,12 +250,13 @@ impl fmt::Display for Limit {
             limit,
             actual,
         } = self;
-        let bound = if actual < limit { "least" } else { "most" };
+        let bound = if actual < limit {
+            "must be at least"
+        } else {
+            "may be at most"
+        };
         let setting = self.setting();
-        write!(
-            f,
-            "{name} ({setting}) may be at {bound} {limit}, not {actual}"
-        )
+        write!(f, "{name} ({setting}) {bound} {limit}, not {actual}")
     }
 }
 

@@ -65,6 +65,8 @@ pub(super) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("cannot listen on {}", config.server.listen))?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
+        role = config.role().as_str(),
+        storage_api = config.storage_api.url,
         address = %server.address,
         data_dir = %config.data.dir.display(),
         key_id = state.app.stores.keys.current().id(),

@@ -8,7 +8,7 @@ use super::setting::section;
 section! {
     /// The master key, and the one before it while its products are still around.
     pub struct KeysConfig {
-        /// The master key. Where neither it nor its file is set, one is made in the data folder.
+        /// The master key. Where neither it nor its file is set, one is made in the data folder; with `database.url` one must be set.
         master_key: Option<Secret<[u8; 32]>> = None, "keys.master_key": Optional(Key);
         /// The file of the master key, which others must not be able to read.
         master_key_file: Option<KeyFile> = None, "keys.master_key_file": Optional(FileOfKey);

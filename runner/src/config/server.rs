@@ -18,6 +18,15 @@ pub enum Role {
 }
 
 impl Role {
+    /// Its name in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Runner => "runner",
+            Self::Storage => "storage",
+        }
+    }
+
     /// Whether it runs extensions.
     pub const fn runs_extensions(self) -> bool {
         matches!(self, Self::All | Self::Runner)

@@ -202,6 +202,9 @@ impl RemoteService {
             Some(told) if asking.may_find_nothing || !is_nothing(&told) => {
                 Err(Failed::Refused(told))
             }
+            _ if matches!(status.as_u16(), 401 | 403) => {
+                Err(Lost::NotLetIn(status.as_u16()).into())
+            }
             // Somebody in between answers, or something else than a storage service is there.
             _ => Err(Lost::NoService(status.as_u16()).into()),
         }
@@ -284,6 +287,10 @@ enum Lost {
     Transport(#[source] reqwest::Error),
     #[error("what answers with status {0} is no storage service")]
     NoService(u16),
+    #[error(
+        "the storage service does not let this process in (status {0}); is it a service token?"
+    )]
+    NotLetIn(u16),
     #[error("the answer of the storage service is too large")]
     TooLarge,
     #[error("too many requests to the storage service were under way for too long")]
