@@ -92,7 +92,10 @@ newest_postgres() {
         # Packages of npm hold no links; this makes them.
         node scripts/hydrate-symlinks.js &&
         chmod +x native/bin/*
-    } >&2 || fail "cannot install PostgreSQL $version"
+    } >&2 || {
+      rm -rf "$unpacked"
+      fail "cannot install PostgreSQL $version"
+    }
     chmod 755 "$unpacked"
     # Whoever comes second finds it there.
     mv -T "$unpacked" "$folder" 2>/dev/null || rm -rf "$unpacked"

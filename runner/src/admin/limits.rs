@@ -2,7 +2,7 @@
 
 use alga_model::{InstallId, TenantId};
 use alga_registry::{InstallEdit, TenantEdit};
-use alga_storage::{LimitOverrides, Limits, LimitsOf, Quotas};
+use alga_storage::{LimitOverrides, Limits, LimitsOf, QuotasBody};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -178,19 +178,6 @@ pub(super) fn parse_overrides(
     Ok((!parsed.is_empty()).then_some(json))
 }
 
-/// What may be stored, in the shape of overrides.
-pub(super) fn quotas_json(quotas: &Quotas) -> Value {
-    let [warning_percent, critical_percent] = quotas.alert_percent;
-    json!({
-        "namespaces": quotas.namespaces,
-        "keysPerNamespace": quotas.keys_per_namespace,
-        "bytesPerInstall": quotas.bytes_per_install,
-        "bytesPerTenant": quotas.bytes_per_tenant,
-        "warningPercent": warning_percent,
-        "criticalPercent": critical_percent,
-    })
-}
-
 /// Limits in the shape of overrides.
 fn to_json(limits: &Limits) -> Value {
     let Limits {
@@ -213,7 +200,7 @@ fn to_json(limits: &Limits) -> Value {
             "defaultPageItems": default_page_items,
             "pageBytes": request.page_bytes,
         },
-        "quotas": quotas_json(quotas),
+        "quotas": QuotasBody::from(quotas),
         "rates": {
             "readPerSecond": rates.read.per_second,
             "readBurst": rates.read.burst,
