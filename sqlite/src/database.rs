@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use alga_schema::{DatabaseError, MigrationStatus, Schema};
 use async_trait::async_trait;
+use rusqlite::config::DbConfig;
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
@@ -328,6 +329,9 @@ fn open_file(path: &Path, timeout: Duration) -> rusqlite::Result<Connection> {
 fn prepare(connection: Connection, timeout: Duration) -> rusqlite::Result<Connection> {
     connection.busy_timeout(timeout)?;
     connection.set_prepared_statement_cache_capacity(PREPARED);
+    // A statement's plan never depends on what is bound to it, so that it is made once: with statistics
+    // that SQLite could go by, binding another end of a range has it prepared anew.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     if tracing::enabled!(target: STATEMENTS, tracing::Level::TRACE) {

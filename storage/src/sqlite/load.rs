@@ -142,9 +142,7 @@ fn each<'g>(
     keys: impl Iterator<Item = &'g Key>,
     mut found: impl FnMut(&Key, &Row<'_>) -> Result<(), SqliteError>,
 ) -> Result<(), SqliteError> {
-    statement.raw_bind_parameter(1, place.tenant.as_bytes())?;
-    statement.raw_bind_parameter(2, place.install.as_bytes())?;
-    statement.raw_bind_parameter(3, place.namespace.as_str())?;
+    place.bind(statement)?;
     for key in keys {
         statement.raw_bind_parameter(4, key.as_str())?;
         if let Some(row) = statement.raw_query().next()? {

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use alga_model::{InstallId, TenantId, Timestamp};
+use rusqlite::Statement;
 
 use super::counters::{Counted, Counters, Sheet};
 use crate::contract::{DeleteRequest, JsonText, Key, Namespace, Record, Revision, Written};
@@ -103,12 +104,10 @@ impl<'g> State<'g> {
     /// The records that the group changed, in the order of their table; none where it removed one.
     pub(super) fn changed_records(
         &self,
-    ) -> impl Iterator<Item = (&Place, &Key, Option<&Stored<'g>>)> {
-        self.records.iter().flat_map(|(place, records)| {
-            records
-                .iter()
-                .filter(|(_, entry)| entry.changed)
-                .map(move |(key, entry)| (place, key, entry.row.as_ref()))
+    ) -> impl Iterator<Item = (&Place, impl Iterator<Item = (&Key, Option<&Stored<'g>>)>)> {
+        self.records.iter().map(|(place, records)| {
+            let changed = records.iter().filter(|(_, entry)| entry.changed);
+            (place, changed.map(|(key, entry)| (key, entry.row.as_ref())))
         })
     }
 
@@ -278,6 +277,13 @@ impl Place {
             install: scope.install,
             namespace: namespace.clone(),
         }
+    }
+
+    /// Binds the first three parameters, which records of a place share.
+    pub(super) fn bind(&self, statement: &mut Statement<'_>) -> rusqlite::Result<()> {
+        statement.raw_bind_parameter(1, self.tenant.as_bytes())?;
+        statement.raw_bind_parameter(2, self.install.as_bytes())?;
+        statement.raw_bind_parameter(3, self.namespace.as_str())
     }
 
     /// Tenant, install, namespace and key of the row of a record.

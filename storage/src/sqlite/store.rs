@@ -1,10 +1,11 @@
 //! Stores what came of a group.
 
 use alga_model::Timestamp;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Statement, params};
 
 use super::error::SqliteError;
-use super::state::State;
+use super::state::{Content, State, Stored};
+use crate::contract::Key;
 
 /// Stores every record and counter of `state` that the group changed, in the order of their tables,
 /// where each row lies beside the one before.
@@ -27,31 +28,40 @@ fn records(connection: &Connection, state: &State<'_>) -> Result<(), SqliteError
         WHERE tenant_id = ? AND install_id = ? AND namespace = ? AND key = ?";
     let mut upsert = connection.prepare_cached(UPSERT)?;
     let mut delete = connection.prepare_cached(DELETE)?;
-    for (place, key, stored) in state.changed_records() {
-        let (tenant, install) = (place.tenant.as_bytes(), place.install.as_bytes());
-        let (namespace, key) = (place.namespace.as_str(), key.as_str());
-        let Some(stored) = stored else {
-            delete.execute(params![tenant, install, namespace, key])?;
-            continue;
-        };
-        // What was written has content; what was only loaded did not change.
-        if let Some(content) = &stored.content {
-            upsert.execute(params![
-                tenant,
-                install,
-                namespace,
-                key,
-                stored.revision.get(),
-                stored.bytes,
-                stored.expires_at.map(Timestamp::as_millis),
-                stored.created_at.as_millis(),
-                content.updated_at.as_millis(),
-                content.metadata.as_str(),
-                content.value.as_str(),
-            ])?;
+    for (place, records) in state.changed_records() {
+        place.bind(&mut upsert)?;
+        place.bind(&mut delete)?;
+        for (key, stored) in records {
+            let Some(stored) = stored else {
+                delete.raw_bind_parameter(4, key.as_str())?;
+                delete.raw_execute()?;
+                continue;
+            };
+            // What was written has content; what was only loaded did not change.
+            if let Some(content) = &stored.content {
+                bind(&mut upsert, key, stored, content)?;
+                upsert.raw_execute()?;
+            }
         }
     }
     Ok(())
+}
+
+/// Binds what follows the columns that all records of a place share.
+fn bind(
+    upsert: &mut Statement<'_>,
+    key: &Key,
+    stored: &Stored<'_>,
+    content: &Content<'_>,
+) -> rusqlite::Result<()> {
+    upsert.raw_bind_parameter(4, key.as_str())?;
+    upsert.raw_bind_parameter(5, stored.revision.get())?;
+    upsert.raw_bind_parameter(6, stored.bytes)?;
+    upsert.raw_bind_parameter(7, stored.expires_at.map(Timestamp::as_millis))?;
+    upsert.raw_bind_parameter(8, stored.created_at.as_millis())?;
+    upsert.raw_bind_parameter(9, content.updated_at.as_millis())?;
+    upsert.raw_bind_parameter(10, content.metadata.as_str())?;
+    upsert.raw_bind_parameter(11, content.value.as_str())
 }
 
 fn counters(connection: &Connection, state: &State<'_>) -> Result<(), SqliteError> {
