@@ -5,17 +5,17 @@ use crate::ctx::HostCtx;
 
 impl Host for HostCtx {
     fn get_invocation(&mut self) -> Invocation {
-        let invocation = &self.invocation;
+        let served = &self.invocation.served;
         Invocation {
-            request_id: invocation.request_id.to_string(),
-            tenant_id: invocation.tenant.to_string(),
-            install_id: invocation.install.to_string(),
-            extension: invocation.extension.to_string(),
-            version: invocation.version.to_string(),
+            request_id: self.invocation.request_id.to_string(),
+            tenant_id: served.tenant.to_string(),
+            install_id: served.install.to_string(),
+            extension: served.extension.to_string(),
+            version: served.version.to_string(),
         }
     }
 
     fn get_config(&mut self, name: String) -> Option<String> {
-        self.invocation.config.get(&name).cloned()
+        self.invocation.served.config.get(&name).cloned()
     }
 }

@@ -12,11 +12,18 @@ use crate::bindings::alga::extension::{context, logging};
 use crate::bindings::alga::storage::{records, types};
 use crate::log::InvocationLog;
 
-/// Who is being served.
-#[derive(Clone)]
+/// One call of an install.
+#[derive(Debug, Clone)]
 pub struct Invocation {
     /// The id that joins the logs of caller, host and guest.
     pub request_id: Arc<str>,
+    /// Who is being served.
+    pub served: Arc<Served>,
+}
+
+/// An install, as all its invocations see it.
+#[derive(Clone)]
+pub struct Served {
     /// Whose install it is.
     pub tenant: TenantId,
     /// Which install.
@@ -26,14 +33,13 @@ pub struct Invocation {
     /// Which version of it.
     pub version: Arc<str>,
     /// The settings of the install.
-    pub config: Arc<BTreeMap<String, String>>,
+    pub config: BTreeMap<String, String>,
 }
 
 /// Without the values of settings, some of which are secrets.
-impl fmt::Debug for Invocation {
+impl fmt::Debug for Served {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Invocation")
-            .field("request_id", &self.request_id)
+        f.debug_struct("Served")
             .field("tenant", &self.tenant)
             .field("install", &self.install)
             .field("extension", &self.extension)
@@ -96,15 +102,14 @@ mod tests {
     #[test]
     fn no_value_of_a_setting_is_in_the_text_for_debugging() {
         let config = BTreeMap::from([("token".to_owned(), "hunter2".to_owned())]);
-        let invocation = Invocation {
-            request_id: "req-1".into(),
+        let served = Served {
             tenant: TenantId::generate(),
             install: InstallId::generate(),
             extension: "com.example.notes".parse().unwrap(),
             version: "1.0.0".into(),
-            config: Arc::new(config),
+            config,
         };
-        let text = format!("{invocation:?}");
+        let text = format!("{served:?}");
         assert!(
             text.contains("token") && !text.contains("hunter2"),
             "{text}"

@@ -44,5 +44,5 @@ mod storage;
 
 pub use bindings::exports::alga::extension::handler::{Header, Request, Response};
 pub use bindings::{Extension, ExtensionIndices, ExtensionPre};
-pub use ctx::{HostCtx, HostView, Invocation, add_to_linker};
+pub use ctx::{HostCtx, HostView, Invocation, Served, add_to_linker};
 pub use log::{GuestOutput, InvocationLog, LogLimits, LogLine, LogSink, LogSource, OutputStream};

@@ -168,7 +168,7 @@ mod tests {
 
     use super::*;
     use crate::bindings::alga::storage::types::PutGuard;
-    use crate::ctx::Invocation;
+    use crate::ctx::{Invocation, Served};
     use crate::log::{InvocationLog, LogLimits};
 
     async fn stage() -> Stage {
@@ -181,13 +181,16 @@ mod tests {
 
     /// The context of a guest of `install`.
     fn guest(install: &Install<'_>) -> HostCtx {
-        let invocation = Invocation {
-            request_id: "req-1".into(),
+        let served = Served {
             tenant: install.tenant,
             install: install.caller.install,
             extension: "com.example.suite".parse().unwrap(),
             version: "1.0.0".into(),
-            config: Arc::new(BTreeMap::new()),
+            config: BTreeMap::new(),
+        };
+        let invocation = Invocation {
+            request_id: "req-1".into(),
+            served: Arc::new(served),
         };
         let log = InvocationLog::new(LogLimits::default(), tracing::Span::none(), None);
         HostCtx::new(

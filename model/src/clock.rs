@@ -98,7 +98,14 @@ impl Clock for SystemClock {
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         let ms = i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX);
-        Timestamp::from_millis(self.latest.fetch_max(ms, Ordering::Relaxed).max(ms))
+        // Most calls find the millisecond there: writing it again would take it from the other cores.
+        let latest = self.latest.load(Ordering::Relaxed);
+        let latest = if latest < ms {
+            self.latest.fetch_max(ms, Ordering::Relaxed).max(ms)
+        } else {
+            latest
+        };
+        Timestamp::from_millis(latest)
     }
 }
 

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alga_bundles::{BundleCache, FetchError};
-use alga_host_api::{Invocation, Request, Response};
+use alga_host_api::{Invocation, Request, Response, Served};
 use alga_model::ErrorChain;
 use alga_storage::{Actor, Caller, Gate};
 use metrics::Histogram;
 use tracing::{Instrument as _, Span};
-use uuid::Uuid;
+use uuid::{NoContext, Uuid};
 
 use crate::activity::{Activity, Recording, Subject};
 use crate::admission::{Admission, Permit, Reason, Refusal, Who};
@@ -275,7 +275,7 @@ impl Executor {
         let subject = Subject {
             invocation: begun.id,
             request_id: Arc::clone(&call.request_id),
-            version: Arc::clone(&call.install.version),
+            version: Arc::clone(&call.install.served.version),
         };
         self.activity
             .record(call.install.install.id, subject, begun.at)
@@ -341,11 +341,7 @@ impl Admitted {
             permit,
             invocation: Invocation {
                 request_id: Arc::clone(&call.request_id),
-                tenant: install.tenant,
-                install: install.id,
-                extension: install.extension_name.clone(),
-                version: Arc::clone(&call.install.version),
-                config: config(&call),
+                served: served(&call),
             },
             caller: Caller {
                 install: install.id,
@@ -399,7 +395,7 @@ impl Call {
 impl Begun {
     fn new(call: &Call, now: Instant) -> Self {
         let install = &call.install.install;
-        let id = Uuid::now_v7();
+        let id = new_id();
         let span = tracing::info_span!(
             "engine.invoke",
             request.id = %call.request_id,
@@ -458,6 +454,12 @@ fn duration_of(outcome: &'static str) -> Histogram {
     metrics::histogram!("alga_engine_invocation_duration_seconds", "outcome" => outcome)
 }
 
+/// A new id, which grows with time by the millisecond. Ids of one millisecond have no order: it would
+/// take a counter that all threads share.
+pub(crate) fn new_id() -> Uuid {
+    Uuid::new_v7(uuid::Timestamp::now(NoContext))
+}
+
 /// An id as text, written where it stays.
 pub(crate) fn text(id: Uuid) -> Arc<str> {
     let mut buffer = Uuid::encode_buffer();
@@ -511,16 +513,15 @@ fn report_failure(error: &ExecuteError, duration: Duration) {
     }
 }
 
-/// The settings of the install, with those of the call above them where the install allows it.
-fn config(call: &Call) -> Arc<BTreeMap<String, String>> {
-    match &call.config {
-        Some(ours) if call.install.install.allow_envelope_config => {
-            let mut config = (*call.install.config).clone();
-            config.extend(ours.clone());
-            Arc::new(config)
-        }
-        _ => Arc::clone(&call.install.config),
+/// The install, with the settings of the call above its own where it allows that.
+fn served(call: &Call) -> Arc<Served> {
+    let mut served = Arc::clone(&call.install.served);
+    if let Some(ours) = &call.config
+        && call.install.install.allow_envelope_config
+    {
+        Arc::make_mut(&mut served).config.extend(ours.clone());
     }
+    served
 }
 
 fn may_use_storage(providers: Option<&[String]>) -> bool {

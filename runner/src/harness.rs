@@ -24,7 +24,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use alga_host_api::Invocation;
+use alga_host_api::{Invocation, Served};
 use alga_model::{Clock, ContentHash, InstallId, Secret, SystemClock, TenantId};
 use alga_sqlite::{Options, SqliteError};
 use alga_storage::{
@@ -50,9 +50,7 @@ pub struct Harness {
     extension: Prepared,
     admission: Admission,
     gate: Gate,
-    install: Arc<Snapshot>,
-    id: InstallId,
-    settings: Arc<BTreeMap<String, String>>,
+    served: Arc<Served>,
 }
 
 /// What an extension is given.
@@ -116,8 +114,8 @@ impl Harness {
         let now = Instant::now();
         let deadline = self.engine.deadline(now, None);
         let who = Who {
-            tenant: self.install.tenant,
-            install: self.id,
+            tenant: self.served.tenant,
+            install: self.served.install,
         };
         let permit = self.admission.admit(who, None, now, deadline).await;
         let invocation = Uuid::now_v7();
@@ -130,11 +128,7 @@ impl Harness {
             },
             invocation: Invocation {
                 request_id: Arc::clone(&request_id),
-                tenant: self.install.tenant,
-                install: self.id,
-                extension: self.install.extension.clone(),
-                version: "0.0.0".into(),
-                config: Arc::clone(&self.settings),
+                served: Arc::clone(&self.served),
             },
             caller: self.caller(Actor::Invocation(request_id)),
             log_sink: None,
@@ -181,7 +175,7 @@ impl Harness {
 
     fn caller(&self, actor: Actor) -> Caller {
         Caller {
-            install: self.id,
+            install: self.served.install,
             actor,
             request_id: "test".into(),
             may_use_storage: true,
@@ -252,13 +246,14 @@ impl HarnessBuilder {
             extension: prepare(&engine, component).await?,
             engine,
             admission: all_at_once(places),
-            gate: Gate::new(
-                Arc::new(OneInstall(Arc::clone(&install))),
-                Arc::new(service),
-            ),
-            install,
-            id: InstallId::generate(),
-            settings: Arc::new(self.settings),
+            served: Arc::new(Served {
+                tenant: install.tenant,
+                install: InstallId::generate(),
+                extension: install.extension.clone(),
+                version: "0.0.0".into(),
+                config: self.settings,
+            }),
+            gate: Gate::new(Arc::new(OneInstall(install)), Arc::new(service)),
         })
     }
 }

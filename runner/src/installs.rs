@@ -4,12 +4,12 @@
 
 mod changes;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use alga_host_api::Served;
 use alga_model::{ExtensionName, InstallId, TenantId};
 use alga_registry::{
     Changed, ExtensionKey, Grants, Install, InstallFilter, InstallState, PageRequest, Registry,
@@ -62,10 +62,8 @@ struct Seen {
 pub struct KnownInstall {
     /// The row of the registry, without its grants and limits.
     pub install: Install,
-    /// Its version, shared with every invocation.
-    pub version: Arc<str>,
-    /// Its settings, shared with every invocation.
-    pub config: Arc<BTreeMap<String, String>>,
+    /// What every invocation of it shares.
+    pub served: Arc<Served>,
     storage: Arc<Snapshot>,
     /// Its component, looked up once in all the time that this is known.
     prepared: OnceLock<LastPrepared>,
@@ -318,8 +316,13 @@ impl KnownInstall {
         install.grants = Grants::new();
         install.limits = None;
         Self {
-            version: install.version.as_str().into(),
-            config: Arc::new(install.config.as_map().clone()),
+            served: Arc::new(Served {
+                tenant: install.tenant,
+                install: install.id,
+                extension: install.extension_name.clone(),
+                version: install.version.as_str().into(),
+                config: install.config.as_map().clone(),
+            }),
             storage: Arc::new(storage),
             prepared: OnceLock::new(),
             install,

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use alga_model::{InstallId, Secret, TenantId};
 use base64::Engine as _;
@@ -16,7 +15,7 @@ use crate::config::{Config, DataConfig, SecretFileError, TokenConfig, TokenScope
 /// The tokens that the server accepts. It keeps their digests only.
 #[derive(Debug, Clone, Default)]
 pub struct Tokens {
-    known: Vec<(TokenDigest, Arc<Token>)>,
+    known: Vec<(TokenDigest, Token)>,
     made: Option<TokenFiles>,
 }
 
@@ -102,7 +101,7 @@ impl Tokens {
 
     /// The token that was presented, if it is one that is accepted. How long that takes tells
     /// nothing about the tokens.
-    pub fn authenticate(&self, presented: &str) -> Option<&Arc<Token>> {
+    pub fn authenticate(&self, presented: &str) -> Option<&Token> {
         let presented = TokenDigest::of(presented);
         let mut found = None;
         for (digest, token) in &self.known {
@@ -170,7 +169,7 @@ impl fmt::Debug for TokenDigest {
     }
 }
 
-fn known(tokens: &[TokenConfig], role: Role) -> impl Iterator<Item = (TokenDigest, Arc<Token>)> {
+fn known(tokens: &[TokenConfig], role: Role) -> impl Iterator<Item = (TokenDigest, Token)> {
     tokens.iter().map(move |token| {
         let digest = TokenDigest::of(token.token.expose());
         let token = Token {
@@ -178,11 +177,11 @@ fn known(tokens: &[TokenConfig], role: Role) -> impl Iterator<Item = (TokenDiges
             role,
             scope: token.scope.clone(),
         };
-        (digest, Arc::new(token))
+        (digest, token)
     })
 }
 
-fn embedded(path: &Path, id: &str, role: Role) -> Result<(TokenDigest, Arc<Token>), TokenError> {
+fn embedded(path: &Path, id: &str, role: Role) -> Result<(TokenDigest, Token), TokenError> {
     let text = read_or_create(path, || {
         Ok(Secret::new(
             URL_SAFE_NO_PAD.encode(random()?.expose()) + "\n",
@@ -197,7 +196,7 @@ fn embedded(path: &Path, id: &str, role: Role) -> Result<(TokenDigest, Arc<Token
         role,
         scope: TokenScope::default(),
     };
-    Ok((TokenDigest::of(token), Arc::new(known)))
+    Ok((TokenDigest::of(token), known))
 }
 
 #[cfg(test)]

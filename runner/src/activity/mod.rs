@@ -10,6 +10,7 @@ mod recording;
 mod ring;
 mod tail;
 
+use std::cmp;
 use std::collections::{BTreeMap, HashMap};
 use std::mem::size_of;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use alga_model::{Clock, InstallId, TenantId, Timestamp};
+use crossbeam_utils::CachePadded;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -64,11 +66,11 @@ pub struct Activity(Arc<Shared>);
 struct Shared {
     clock: Arc<dyn Clock>,
     limits: ActivityLimits,
-    /// Bytes that all rings hold, and those of their entries.
-    bytes: AtomicUsize,
     is_closed: AtomicBool,
+    /// Bytes that all rings hold, and those of their entries. Apart from what is only read.
+    bytes: CachePadded<AtomicUsize>,
     /// Locked before any ring, never after.
-    known: Mutex<Known>,
+    known: CachePadded<Mutex<Known>>,
 }
 
 /// The installs that are remembered.
@@ -114,9 +116,9 @@ impl Activity {
         Self(Arc::new(Shared {
             clock,
             limits,
-            bytes: AtomicUsize::new(0),
             is_closed: AtomicBool::new(false),
-            known: Mutex::default(),
+            bytes: CachePadded::new(AtomicUsize::new(0)),
+            known: CachePadded::default(),
         }))
     }
 
@@ -211,11 +213,12 @@ impl Shared {
         let before = ring.bytes();
         change(&mut ring);
         let after = ring.bytes();
-        // While the ring is locked, so that nobody else counts what it held before.
-        if after >= before {
-            self.bytes.fetch_add(after - before, Ordering::Relaxed);
-        } else {
-            self.bytes.fetch_sub(before - after, Ordering::Relaxed);
+        // While the ring is locked, so that nobody else counts what it held before. A full ring mostly
+        // holds as much as before.
+        match after.cmp(&before) {
+            cmp::Ordering::Greater => drop(self.bytes.fetch_add(after - before, Ordering::Relaxed)),
+            cmp::Ordering::Equal => {}
+            cmp::Ordering::Less => drop(self.bytes.fetch_sub(before - after, Ordering::Relaxed)),
         }
         drop(ring);
         if entry.tails.load(Ordering::SeqCst) > 0 {

@@ -218,7 +218,7 @@ impl Engine {
         // Before the store, as it must outlast it: whoever gets the permit next needs its slot.
         let _permit = run.permit;
         let deadline = run.deadline;
-        let place = self.turns.place(run.invocation.tenant);
+        let place = self.turns.place(run.invocation.served.tenant);
         let log = InvocationLog::new(self.options.log, tracing::Span::current(), run.log_sink);
         let host = HostCtx::new(run.invocation, gate.clone(), run.caller, log.clone());
         let state = State::new(

@@ -27,26 +27,24 @@ const ALGA_ACTOR: &str = "x-alga-actor";
 const MAX_ACTOR_BYTES: usize = 128;
 
 /// A caller whose token was accepted.
-#[derive(Debug, Clone)]
-pub(super) enum Principal {
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Principal<'a> {
     /// Known by a token.
-    Token(Arc<Token>),
+    Token(&'a Token),
     /// Anybody: the process runs in the insecure development mode.
     Anybody,
 }
 
-impl Principal {
+impl<'a> Principal<'a> {
     /// Who sends a request with these headers.
-    pub(super) fn of(headers: &HeaderMap, state: &AppState) -> Result<Self, ApiError> {
+    pub(super) fn of(headers: &HeaderMap, state: &'a AppState) -> Result<Self, ApiError> {
         let Some(tokens) = &state.tokens else {
             ensure_local(headers)?;
             return Ok(Self::Anybody);
         };
         let presented = presented(headers).ok_or(ApiError::Unauthorized)?;
         let token = tokens.authenticate(presented);
-        token
-            .map(|token| Self::Token(Arc::clone(token)))
-            .ok_or(ApiError::Unauthorized)
+        token.map(Self::Token).ok_or(ApiError::Unauthorized)
     }
 
     /// Whether the caller may act on an install of a tenant.
@@ -86,14 +84,6 @@ impl Principal {
     }
 }
 
-impl FromRequestParts<AppState> for Principal {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        Self::of(&parts.headers, state)
-    }
-}
-
 /// A caller who may do what administrators do.
 #[derive(Debug, Clone)]
 pub(super) struct Administrator(pub(super) Author);
@@ -102,7 +92,7 @@ impl FromRequestParts<AppState> for Administrator {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        let principal = Principal::from_request_parts(parts, state).await?;
+        let principal = Principal::of(&parts.headers, state)?;
         let request_id = parts.extensions.get::<RequestId>();
         let request_id = request_id.map(|id| Arc::clone(&id.0));
         let (who, scope) = match &principal {

@@ -11,12 +11,14 @@ mod server;
 mod signs;
 mod storage_api;
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
+use crossbeam_utils::CachePadded;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Notify;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -47,7 +49,8 @@ pub struct Shared {
     pub max_body_bytes: usize,
     requests: RequestMetrics,
     draining: AtomicBool,
-    in_progress: AtomicUsize,
+    /// Apart from what is only read: every request changes it, on every core.
+    in_progress: CachePadded<AtomicUsize>,
     /// Told when nothing is in progress.
     idle: Notify,
 }
@@ -67,7 +70,7 @@ impl AppState {
             max_body_bytes,
             requests: RequestMetrics::default(),
             draining: AtomicBool::new(false),
-            in_progress: AtomicUsize::new(0),
+            in_progress: CachePadded::new(AtomicUsize::new(0)),
             idle: Notify::new(),
         }))
     }
@@ -86,9 +89,13 @@ impl AppState {
     }
 
     /// Counts something that the process waits for before it stops, as long as the guard lives.
-    fn begin(&self) -> InProgress {
-        self.in_progress.fetch_add(1, Ordering::SeqCst);
-        InProgress(self.clone())
+    fn begin(&self) -> InProgress<&Self> {
+        InProgress::of(self)
+    }
+
+    /// The same for what outlives the request.
+    fn begin_apart(&self) -> InProgress<Self> {
+        InProgress::of(self.clone())
     }
 
     fn requests_in_progress(&self) -> usize {
@@ -128,12 +135,20 @@ impl std::ops::Deref for AppState {
 }
 
 /// Something that is counted until it is dropped.
-struct InProgress(AppState);
+struct InProgress<S: Borrow<AppState>>(S);
 
-impl Drop for InProgress {
+impl<S: Borrow<AppState>> InProgress<S> {
+    fn of(state: S) -> Self {
+        state.borrow().in_progress.fetch_add(1, Ordering::SeqCst);
+        Self(state)
+    }
+}
+
+impl<S: Borrow<AppState>> Drop for InProgress<S> {
     fn drop(&mut self) {
-        if self.0.in_progress.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.0.idle.notify_waiters();
+        let state = self.0.borrow();
+        if state.in_progress.fetch_sub(1, Ordering::SeqCst) == 1 {
+            state.idle.notify_waiters();
         }
     }
 }

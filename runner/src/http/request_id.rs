@@ -8,13 +8,12 @@ use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 use tracing::Instrument as _;
-use uuid::Uuid;
 
 use super::AppState;
 use super::error::ErrorBody;
 use super::metrics::{self, RouteMetrics};
 use super::storage_api;
-use crate::execute::text;
+use crate::execute::{new_id, text};
 
 /// The header that carries the id, in both directions.
 pub(super) const HEADER: &str = "x-request-id";
@@ -36,7 +35,7 @@ impl RequestId {
         let given = headers.get(HEADER).and_then(|id| id.to_str().ok());
         given
             .and_then(Self::given)
-            .unwrap_or_else(|| Self(text(Uuid::now_v7())))
+            .unwrap_or_else(|| Self(text(new_id())))
     }
 }
 

@@ -88,7 +88,7 @@ async fn audit(
     let query: AuditQuery = Members::parse(query(&uri)?).map_err(refused)?;
     let export = state.app.admin.audit(&author, query).await;
     // A process that stops waits for the end of what it has begun to tell.
-    let told = (export.map_err(refused)?, state.begin());
+    let told = (export.map_err(refused)?, state.begin_apart());
     let lines = stream::try_unfold(told, async |(mut export, telling)| {
         let line = next_line(&mut export).await?;
         Ok::<_, AdminError>(line.map(|line| (line, (export, telling))))

@@ -161,7 +161,7 @@ async fn answer_once(
     // the answer, instead of having it done twice. None begins without a permit; an answer that is
     // being kept has none any more, but waits in the same line for the database as the claims of those
     // who have, so that they can't pile up. The process waits for it before it stops.
-    let going_on = state.begin();
+    let going_on = state.begin_apart();
     let extensions = Arc::clone(extensions);
     let answering = async move {
         let _going_on = going_on;
@@ -331,7 +331,7 @@ impl OneOrMany {
 /// agree with it.
 async fn find_install(
     state: &AppState,
-    principal: &Principal,
+    principal: &Principal<'_>,
     context: &ContextParams,
 ) -> Result<Arc<KnownInstall>, ApiError> {
     let tenant: TenantId = parse("context.tenant_id", &context.tenant_id)?;
@@ -370,7 +370,7 @@ async fn find_install(
 
 async fn only_install(
     state: &AppState,
-    principal: &Principal,
+    principal: &Principal<'_>,
     tenant: TenantId,
     extension: ExtensionKey,
 ) -> Result<Arc<KnownInstall>, ApiError> {

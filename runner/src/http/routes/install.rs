@@ -55,7 +55,7 @@ pub(super) const NO_INSTALL: &str = "there is no such install";
 /// The install with this id, if there is one and the caller may know of it.
 pub(super) async fn known_install(
     state: &AppState,
-    principal: &Principal,
+    principal: &Principal<'_>,
     id: InstallId,
 ) -> Result<Arc<KnownInstall>, ApiError> {
     let install = state

@@ -1,6 +1,7 @@
 //! `GET /metrics`: what the process measured, and which quotas are nearly used up, for Prometheus.
 
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 
@@ -12,9 +13,9 @@ const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 pub(crate) async fn metrics(
     State(state): State<AppState>,
-    principal: Principal,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    principal.ensure_operator()?;
+    Principal::of(&headers, &state)?.ensure_operator()?;
     let handle = state
         .metrics
         .as_ref()

@@ -19,12 +19,12 @@ pub(crate) fn router() -> Router<AppState> {
 
 async fn operate(
     State(state): State<AppState>,
-    principal: Principal,
     Extension(request_id): Extension<RequestId>,
     Path(install): Path<String>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
+    let principal = Principal::of(&headers, &state)?;
     let storage = state.app.storage.as_ref().ok_or(ApiError::Misdirected(
         "this process keeps no storage; it has the role `runner`",
     ))?;
