@@ -28,6 +28,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use alga_postgres::PostgresError;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
@@ -190,11 +191,18 @@ fn hint(error: &anyhow::Error) {
     }
 }
 
-/// What scripts branch on; every failure but that of a command on records is the same.
+/// What scripts branch on; every failure but that of a command on records, or of a database that is
+/// away, is the same.
 fn exit_code(error: &anyhow::Error) -> ExitCode {
-    error
-        .downcast_ref()
-        .map_or(ExitCode::FAILURE, storage::Refusal::exit_code)
+    if let Some(refusal) = error.downcast_ref::<storage::Refusal>() {
+        return refusal.exit_code();
+    }
+    match error.downcast_ref() {
+        Some(PostgresError::Driver { source, .. }) if source.is_passing() => {
+            storage::TRY_AGAIN.into()
+        }
+        _ => ExitCode::FAILURE,
+    }
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {

@@ -96,3 +96,18 @@ async fn processes_that_share_a_database_must_be_given_their_key() {
     assert!(refused.contains("database.url"), "{refused}");
     assert!(!refused.contains("hunter2"), "{refused}");
 }
+
+#[test]
+fn a_script_is_told_to_try_again_while_the_database_is_away() {
+    let mut deployment = Deployment::new();
+    deployment.set("DATABASE_URL", "postgres://alga@127.0.0.1:1/alga");
+    deployment.set("ALGA_KEYS_MASTER_KEY", MASTER_KEY);
+    let install = "01890000-0000-7000-8000-000000000000";
+    for command in [
+        &["storage", "get", install, "notes", "a"][..],
+        &["install", "list"],
+    ] {
+        let away = deployment.run(command);
+        assert_eq!(away.status.code(), Some(6), "{away:?}");
+    }
+}

@@ -21,7 +21,7 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use uuid::Uuid;
 
-pub(super) use refusal::Refusal;
+pub(super) use refusal::{Refusal, TRY_AGAIN};
 
 use super::bundle::ACTOR;
 use super::install::find;

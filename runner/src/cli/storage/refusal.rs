@@ -4,6 +4,9 @@ use std::process::ExitCode;
 
 use alga_storage::{Cause, Error, ErrorCode};
 
+/// What the process answers where the same may succeed later.
+pub(in crate::cli) const TRY_AGAIN: u8 = 6;
+
 /// An operation that did not happen: the contract's code, and what can be done about it.
 #[derive(Debug, thiserror::Error)]
 #[error("{code}: {message}")]
@@ -59,7 +62,7 @@ impl Refusal {
             | ErrorCode::CapabilityDenied
             | ErrorCode::NamespaceDenied
             | ErrorCode::QuotaExceeded => 5,
-            ErrorCode::RateLimited | ErrorCode::Unavailable => 6,
+            ErrorCode::RateLimited | ErrorCode::Unavailable => TRY_AGAIN,
         }
     }
 }
