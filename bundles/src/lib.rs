@@ -50,5 +50,7 @@ pub use publish::{
 #[cfg(feature = "suite")]
 pub use store::suite;
 pub use store::{
-    Body, BundleStore, Content, Created, LocalStore, ObjectKey, StoreError, StoredObject,
+    Body, BundleStore, Content, Created, Cursor, ETag, Listed, Listing, LocalStore, ObjectKey,
+    Page, ParseKeyError, StagedUpload, StagingKey, Stat, StoreError, StoredObject, Target,
+    Unfinished, Verified,
 };

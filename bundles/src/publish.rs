@@ -248,11 +248,15 @@ impl PublishError {
             Self::Manifest(_) => "INVALID_MANIFEST",
             Self::Component(_) => "INVALID_COMPONENT",
             Self::Check(_) => "COMPILER_UNAVAILABLE",
-            Self::Store(StoreError::WrongContent { .. }) => "HASH_MISMATCH",
+            Self::Store(StoreError::WrongContent { .. } | StoreError::Changed { .. }) => {
+                "HASH_MISMATCH"
+            }
             Self::Store(StoreError::Unavailable { .. }) => "STORE_UNAVAILABLE",
             Self::Store(
                 StoreError::NotFound { .. }
+                | StoreError::Exists { .. }
                 | StoreError::TooLarge { .. }
+                | StoreError::WrongSize { .. }
                 | StoreError::Failed { .. },
             )
             | Self::StoreDamaged { .. } => "STORE_FAILED",

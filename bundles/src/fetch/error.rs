@@ -83,7 +83,10 @@ impl FetchError {
                 Some(hash) => Self::NotFound { hash },
                 None => Self::Store(Arc::new(error)),
             },
-            StoreError::TooLarge { .. }
+            StoreError::Exists { .. }
+            | StoreError::Changed { .. }
+            | StoreError::TooLarge { .. }
+            | StoreError::WrongSize { .. }
             | StoreError::WrongContent { .. }
             | StoreError::Unavailable { .. }
             | StoreError::Failed { .. } => Self::Store(Arc::new(error)),

@@ -198,8 +198,9 @@ impl Shared {
     async fn download(&self, hash: ContentHash) -> Result<NamedTempFile, FetchError> {
         let key = ObjectKey::Bundle(hash);
         let limit = self.options.limits.compressed_bytes;
-        let StoredObject { size, body } =
+        let StoredObject { stat, body } =
             self.store.open(key).await.map_err(FetchError::from_store)?;
+        let size = stat.size;
         if size > limit {
             return Err(FetchError::from_store(StoreError::TooLarge {
                 key,
@@ -231,10 +232,7 @@ impl Shared {
                 .map_err(|error| self.cannot_use(error))?;
         }
         if received != size {
-            let cut_off = io::ErrorKind::UnexpectedEof.into();
-            return Err(FetchError::from_store(StoreError::unavailable(
-                key, cut_off,
-            )));
+            return Err(FetchError::from_store(StoreError::cut_off(key)));
         }
         let actual = hasher.finish();
         if actual == hash {

@@ -1,96 +1,40 @@
 //! Where bundles are kept: objects that are written once and then never change.
+//!
+//! An upload is staged under a name of its own, read and judged there, and then promoted to the name
+//! that is its hash. Stores differ in which conditions they honour, so nothing rests on one: the only
+//! writer of a canonical object has verified the bytes, and writing the same bytes twice is harmless.
 
+mod error;
+mod key;
 mod local;
+mod object;
 #[cfg(feature = "suite")]
 pub mod suite;
 
-use std::error::Error;
 use std::fmt;
-use std::path::Path;
-use std::pin::Pin;
+use std::time::SystemTime;
 
-use alga_model::ContentHash;
 use async_trait::async_trait;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use bytes::Bytes;
+use tokio::io::AsyncReadExt;
 
+pub use error::{StoreError, Target};
+pub use key::{ObjectKey, ParseKeyError, StagingKey};
 pub use local::LocalStore;
-
-/// The name of an object, spelled as in the bucket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ObjectKey {
-    /// A published bundle.
-    Bundle(ContentHash),
-    /// The copy of its manifest beside it.
-    Manifest(ContentHash),
-}
-
-impl ObjectKey {
-    /// The hash the object's bytes must have, where its name promises one.
-    pub const fn promised_hash(&self) -> Option<ContentHash> {
-        match self {
-            Self::Bundle(hash) => Some(*hash),
-            Self::Manifest(_) => None,
-        }
-    }
-}
-
-impl fmt::Display for ObjectKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Bundle(hash) => write!(f, "sha256/{}/bundle.tar.zst", hash.to_hex()),
-            Self::Manifest(hash) => write!(f, "sha256/{}/manifest.json", hash.to_hex()),
-        }
-    }
-}
-
-/// The bytes of an object, as they come in.
-pub type Body = Pin<Box<dyn AsyncRead + Send>>;
-
-/// An object that is being read.
-pub struct StoredObject {
-    /// The bytes it has.
-    pub size: u64,
-    /// Its bytes; an end before `size` is a failure of the store.
-    pub body: Body,
-}
-
-impl fmt::Debug for StoredObject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoredObject")
-            .field("size", &self.size)
-            .finish_non_exhaustive()
-    }
-}
-
-/// The bytes of an object to be written, from a source that can be read again.
-#[derive(Debug, Clone, Copy)]
-pub enum Content<'a> {
-    /// Those of a file.
-    File(&'a Path),
-    /// These.
-    Bytes(&'a [u8]),
-}
-
-/// How an object came to be there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Created {
-    /// This call wrote it.
-    Written,
-    /// It was there already and was left alone.
-    Existing {
-        /// The bytes it has.
-        size: u64,
-    },
-}
+pub use object::{
+    Body, Content, Created, Cursor, ETag, Listed, Listing, Page, Stat, StoredObject, Unfinished,
+    Verified,
+};
 
 /// A store of bundles.
 ///
-/// An object is visible whole or not at all, and nothing ever changes one that is. Every
+/// An object is visible whole or not at all, and durable when the call that wrote it returns. Nothing
+/// changes one that is visible, except [`replace`](Self::replace) and [`remove`](Self::remove). Every
 /// implementation passes the functions of the `suite` module.
 #[async_trait]
 pub trait BundleStore: fmt::Debug + Send + Sync + 'static {
-    /// The bytes an object has, or `None` when there is no such object.
-    async fn size(&self, key: ObjectKey) -> Result<Option<u64>, StoreError>;
+    /// What is known of an object, or `None` when there is no such object.
+    async fn stat(&self, key: ObjectKey) -> Result<Option<Stat>, StoreError>;
 
     /// Opens an object for reading from its start.
     ///
@@ -109,82 +53,104 @@ pub trait BundleStore: fmt::Debug + Send + Sync + 'static {
     /// has no more since it was checked; nothing is visible then.
     async fn create(&self, key: ObjectKey, content: Content<'_>) -> Result<Created, StoreError>;
 
+    /// Begins an upload of exactly `size` bytes. Nothing is visible before it is finished.
+    ///
+    /// What is no content type of a header is taken for `application/octet-stream`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Exists`], here or when it is finished, where the key is taken.
+    async fn stage(
+        &self,
+        key: StagingKey,
+        content_type: &str,
+        size: u64,
+    ) -> Result<Box<dyn StagedUpload>, StoreError>;
+
+    /// Publishes a staged upload under its hash unless that is there. The upload stays.
+    ///
+    /// An object that is there with another size is left alone too, and told by that size.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Changed`] when the upload is not in the state that was verified,
+    /// [`StoreError::NotFound`] when it is gone; nothing is published then.
+    async fn promote(&self, upload: &Verified) -> Result<Created, StoreError>;
+
+    /// Publishes a staged upload under its hash, over whatever is there: mends a damaged object.
+    ///
+    /// # Errors
+    ///
+    /// As for [`promote`](Self::promote); the object is as it was then.
+    async fn replace(&self, upload: &Verified) -> Result<(), StoreError>;
+
+    /// Removes an object. One that is missing is removed already.
+    async fn remove(&self, key: ObjectKey) -> Result<(), StoreError>;
+
+    /// Up to `limit` objects that follow `after`, at most as many as the store gives at once. What
+    /// has no name of a bundle store is left out.
+    async fn list(
+        &self,
+        listing: Listing,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Page, StoreError>;
+
+    /// Up to `limit` uploads that began before `before` and are neither finished nor aborted, whichever
+    /// process began them. One that is still being written may be among them.
+    async fn unfinished(
+        &self,
+        before: SystemTime,
+        limit: usize,
+    ) -> Result<Vec<Unfinished>, StoreError>;
+
+    /// Aborts such an upload. One that is gone is aborted already.
+    async fn abort_unfinished(&self, upload: &Unfinished) -> Result<(), StoreError>;
+
+    /// Writes, reads and removes a small object, so that a store that is out of reach or refuses is
+    /// known before it is needed. Its error tells an operator what to do.
+    async fn check(&self) -> Result<(), StoreError>;
+
     /// Reads a whole object of at most `limit` bytes.
     async fn read(&self, key: ObjectKey, limit: u64) -> Result<Vec<u8>, StoreError> {
-        let StoredObject { size, body } = self.open(key).await?;
+        let StoredObject { stat, body } = self.open(key).await?;
+        let size = stat.size;
         if size > limit {
             return Err(StoreError::TooLarge { key, size, limit });
         }
         let mut bytes = Vec::new();
-        let read = body.take(size).read_to_end(&mut bytes).await;
-        match read {
+        match body.take(size).read_to_end(&mut bytes).await {
             Ok(_) if bytes.len() as u64 == size => Ok(bytes),
-            Ok(_) => Err(StoreError::unavailable(
-                key,
-                std::io::ErrorKind::UnexpectedEof.into(),
-            )),
+            Ok(_) => Err(StoreError::cut_off(key)),
             Err(error) => Err(StoreError::unavailable(key, error)),
         }
     }
 }
 
-/// What went wrong in a store.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// There is no such object.
-    #[error("there is no {key}")]
-    NotFound {
-        /// The object.
-        key: ObjectKey,
-    },
-    /// The object has more bytes than the reader takes.
-    #[error("{key} has {size} bytes, more than the {limit} allowed")]
-    TooLarge {
-        /// The object.
-        key: ObjectKey,
-        /// What it has.
-        size: u64,
-        /// What the reader takes.
-        limit: u64,
-    },
-    /// The bytes to be written do not have the hash that the key promises.
-    #[error("the content to be written as {key} is {actual}")]
-    WrongContent {
-        /// The object.
-        key: ObjectKey,
-        /// The hash the bytes have.
-        actual: ContentHash,
-    },
-    /// The store cannot be reached or is overloaded; the same call may succeed later.
-    #[error("the bundle store is unavailable for {key}")]
-    Unavailable {
-        /// The object.
-        key: ObjectKey,
-        /// What went wrong.
-        #[source]
-        source: Box<dyn Error + Send + Sync>,
-    },
-    /// The store refuses or is broken; the same call will fail again.
-    #[error("the bundle store failed for {key}")]
-    Failed {
-        /// The object.
-        key: ObjectKey,
-        /// What went wrong.
-        #[source]
-        source: Box<dyn Error + Send + Sync>,
-    },
-}
+/// An upload on its way into a store.
+///
+/// It holds a few parts in memory, whatever its size. One that fails, or is dropped before
+/// [`finish`](Self::finish) has returned, is aborted in the background: no object stays, and no part
+/// of one. Where that fails too, the upload is left to be found by [`BundleStore::unfinished`] or in the
+/// list of staged uploads.
+#[async_trait]
+pub trait StagedUpload: fmt::Debug + Send {
+    /// Takes the next bytes; waits while the store is slower than the writer.
+    ///
+    /// After an error, or when the call itself was dropped, the upload cannot be finished any more.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::WrongSize`] at the first byte too many.
+    async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError>;
 
-impl StoreError {
-    /// Whether the same call may succeed a little later.
-    pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable { .. })
-    }
+    /// Makes the object visible. Durable when it returns.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::WrongSize`] when bytes are missing. Whatever the error, nothing stays.
+    async fn finish(self: Box<Self>) -> Result<Stat, StoreError>;
 
-    pub(crate) fn unavailable(key: ObjectKey, error: std::io::Error) -> Self {
-        Self::Unavailable {
-            key,
-            source: Box::new(error),
-        }
-    }
+    /// Gives the upload up, and returns when nothing of it is left.
+    async fn abort(self: Box<Self>) -> Result<(), StoreError>;
 }

@@ -5,11 +5,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
 
 use alga_bundles::{
-    BundleStore, CheckError, ComponentCheck, Content, Created, InvalidComponent, LocalStore,
-    NewVersion, ObjectKey, RegisterError, RegisteredVersion, StoreError, StoredObject,
-    VersionRegistry,
+    BundleStore, CheckError, ComponentCheck, Content, Created, Cursor, InvalidComponent, Listing,
+    LocalStore, NewVersion, ObjectKey, Page, RegisterError, RegisteredVersion, StagedUpload,
+    StagingKey, Stat, StoreError, StoredObject, Unfinished, Verified, VersionRegistry,
 };
 use alga_model::ContentHash;
 use async_trait::async_trait;
@@ -247,8 +248,8 @@ fn take_one(count: &AtomicUsize) -> bool {
 
 #[async_trait]
 impl BundleStore for TestStore {
-    async fn size(&self, key: ObjectKey) -> Result<Option<u64>, StoreError> {
-        self.inner.size(key).await
+    async fn stat(&self, key: ObjectKey) -> Result<Option<Stat>, StoreError> {
+        self.inner.stat(key).await
     }
 
     async fn open(&self, key: ObjectKey) -> Result<StoredObject, StoreError> {
@@ -256,29 +257,76 @@ impl BundleStore for TestStore {
         self.gate.acquire().await.unwrap().forget();
         if take_one(&self.unavailable) {
             return Err(StoreError::Unavailable {
-                key,
+                target: key.into(),
                 source: "told to fail".into(),
             });
         }
-        let StoredObject { size, body } = self.inner.open(key).await?;
+        let StoredObject { stat, body } = self.inner.open(key).await?;
+        let size = stat.size;
         if take_one(&self.broken_bodies) {
             let broken = cut::Broken;
             return Ok(StoredObject {
-                size,
+                stat,
                 body: Box::pin(body.take(size / 2).chain(broken)),
             });
         }
         if take_one(&self.short_bodies) {
             return Ok(StoredObject {
-                size,
+                stat,
                 body: Box::pin(body.take(size / 2)),
             });
         }
-        Ok(StoredObject { size, body })
+        Ok(StoredObject { stat, body })
     }
 
     async fn create(&self, key: ObjectKey, content: Content<'_>) -> Result<Created, StoreError> {
         self.inner.create(key, content).await
+    }
+
+    async fn stage(
+        &self,
+        key: StagingKey,
+        content_type: &str,
+        size: u64,
+    ) -> Result<Box<dyn StagedUpload>, StoreError> {
+        self.inner.stage(key, content_type, size).await
+    }
+
+    async fn promote(&self, upload: &Verified) -> Result<Created, StoreError> {
+        self.inner.promote(upload).await
+    }
+
+    async fn replace(&self, upload: &Verified) -> Result<(), StoreError> {
+        self.inner.replace(upload).await
+    }
+
+    async fn remove(&self, key: ObjectKey) -> Result<(), StoreError> {
+        self.inner.remove(key).await
+    }
+
+    async fn list(
+        &self,
+        listing: Listing,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        self.inner.list(listing, after, limit).await
+    }
+
+    async fn unfinished(
+        &self,
+        before: SystemTime,
+        limit: usize,
+    ) -> Result<Vec<Unfinished>, StoreError> {
+        self.inner.unfinished(before, limit).await
+    }
+
+    async fn abort_unfinished(&self, upload: &Unfinished) -> Result<(), StoreError> {
+        self.inner.abort_unfinished(upload).await
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        self.inner.check().await
     }
 }
 

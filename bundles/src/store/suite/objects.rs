@@ -1,57 +1,17 @@
-//! The behaviour every [`BundleStore`] owes, as functions that panic where a store falls short.
-//!
-//! A store is finished when one line in its tests is green:
-//!
-//! ```text
-//! alga_bundles::bundle_store_suite!(local, async { TestStore::new() });
-//! ```
-//!
-//! The expression gives, for each test, something that dereferences to a store; each function uses
-//! objects of its own, so that one store may serve them all.
+//! Objects that are written and read.
 
 use std::io::Write;
 
 use alga_model::ContentHash;
 use tokio::io::AsyncReadExt;
 
-use super::{BundleStore, Content, Created, ObjectKey, StoreError};
-
-/// Bytes no other test has, `len` of them.
-fn unique(len: usize) -> Vec<u8> {
-    uuid::Uuid::now_v7()
-        .as_bytes()
-        .iter()
-        .copied()
-        .cycle()
-        .take(len)
-        .collect()
-}
-
-fn bundle_key(bytes: &[u8]) -> ObjectKey {
-    ObjectKey::Bundle(ContentHash::of(bytes))
-}
-
-async fn write(store: &dyn BundleStore, key: ObjectKey, bytes: &[u8]) -> Created {
-    store
-        .create(key, Content::Bytes(bytes))
-        .await
-        .expect("the store takes an object")
-}
-
-async fn read(store: &dyn BundleStore, key: ObjectKey) -> Vec<u8> {
-    store
-        .read(key, u64::MAX)
-        .await
-        .expect("the store has the object")
-}
+use super::{bundle_key, read, size, stat, unique, write};
+use crate::store::{BundleStore, Content, Created, ObjectKey, StoreError};
 
 /// What was never written is not found, and has no size.
 pub async fn a_missing_object_is_not_found(store: &dyn BundleStore) {
     let key = bundle_key(&unique(16));
-    assert_eq!(
-        store.size(key).await.expect("asking for a size works"),
-        None
-    );
+    assert_eq!(size(store, key).await, None);
     assert!(
         matches!(store.open(key).await, Err(StoreError::NotFound { key: named }) if named == key)
     );
@@ -68,10 +28,7 @@ pub async fn an_object_reads_back_as_it_was_written(store: &dyn BundleStore) {
         let key = ObjectKey::Manifest(ContentHash::of(&unique(16)));
         let bytes = unique(len);
         assert_eq!(write(store, key, &bytes).await, Created::Written);
-        assert_eq!(
-            store.size(key).await.expect("asking for a size works"),
-            Some(len as u64)
-        );
+        assert_eq!(size(store, key).await, Some(len as u64));
         assert!(
             read(store, key).await == bytes,
             "{len} bytes came back changed"
@@ -87,7 +44,7 @@ pub async fn an_object_reads_back_as_it_was_written(store: &dyn BundleStore) {
         .expect("the store takes a file");
     assert_eq!(created, Created::Written);
     let mut object = store.open(key).await.expect("the store has the object");
-    assert_eq!(object.size, bytes.len() as u64);
+    assert_eq!(object.stat.size, bytes.len() as u64);
     let mut back = Vec::new();
     object
         .body
@@ -121,10 +78,7 @@ pub async fn a_bundle_and_its_manifest_are_apart(store: &dyn BundleStore) {
     let bytes = unique(32);
     write(store, bundle_key(&bytes), &bytes).await;
     let manifest = ObjectKey::Manifest(ContentHash::of(&bytes));
-    assert_eq!(
-        store.size(manifest).await.expect("asking for a size works"),
-        None
-    );
+    assert_eq!(size(store, manifest).await, None);
     write(store, manifest, b"{}").await;
     assert_eq!(read(store, bundle_key(&bytes)).await, bytes);
     assert_eq!(read(store, manifest).await, b"{}");
@@ -142,10 +96,7 @@ pub async fn content_with_another_hash_is_refused(store: &dyn BundleStore) {
             matches!(refused, Err(StoreError::WrongContent { actual, .. }) if actual == ContentHash::of(&other)),
             "{refused:?}"
         );
-        assert_eq!(
-            store.size(key).await.expect("asking for a size works"),
-            None
-        );
+        assert_eq!(size(store, key).await, None);
         assert_eq!(write(store, key, &bytes).await, Created::Written);
     }
 }
@@ -161,10 +112,7 @@ pub async fn an_unreadable_source_leaves_nothing(store: &dyn BundleStore) {
         matches!(refused, Err(StoreError::Failed { .. })),
         "{refused:?}"
     );
-    assert_eq!(
-        store.size(key).await.expect("asking for a size works"),
-        None
-    );
+    assert_eq!(size(store, key).await, None);
 }
 
 /// A read stops at its limit and not before.
@@ -209,32 +157,39 @@ pub async fn racing_writers_agree(store: &dyn BundleStore) {
     );
 }
 
-/// Runs every function of this module as a test against the store that an expression makes.
-#[macro_export]
-macro_rules! bundle_store_suite {
-    ($name:ident, $store:expr) => {
-        $crate::bundle_store_suite!(
-            @ $name, $store,
-            a_missing_object_is_not_found,
-            an_object_reads_back_as_it_was_written,
-            the_first_write_stays,
-            a_bundle_and_its_manifest_are_apart,
-            content_with_another_hash_is_refused,
-            an_unreadable_source_leaves_nothing,
-            a_read_is_limited,
-            racing_writers_agree,
-        );
-    };
-    (@ $name:ident, $store:expr, $($test:ident),+ $(,)?) => {
-        mod $name {
-            use super::*;
-            $(
-                #[tokio::test]
-                async fn $test() {
-                    let store = $store.await;
-                    $crate::suite::$test(&*store).await;
-                }
-            )+
-        }
-    };
+/// What is known of an object stays the same while nobody writes it, and is the same for all who look.
+pub async fn the_state_of_an_object_is_known_without_reading_it(store: &dyn BundleStore) {
+    let bytes = unique(1234);
+    let key = bundle_key(&bytes);
+    write(store, key, &bytes).await;
+    let known = stat(store, key).await;
+    assert_eq!(known.size, 1234);
+    write(store, key, &bytes).await;
+    assert_eq!(stat(store, key).await, known);
+    let opened = store.open(key).await.expect("the store has the object");
+    assert_eq!(opened.stat.etag, known.etag);
+    let other = unique(1234);
+    write(store, bundle_key(&other), &other).await;
+    assert_ne!(stat(store, bundle_key(&other)).await.etag, known.etag);
+}
+
+/// What is removed is gone, can be removed again, and can be written again.
+pub async fn a_removed_object_is_gone(store: &dyn BundleStore) {
+    let bytes = unique(100);
+    let key = bundle_key(&bytes);
+    store.remove(key).await.expect("nothing to remove");
+    write(store, key, &bytes).await;
+    for _ in 0..2 {
+        store.remove(key).await.expect("removing works");
+        assert_eq!(size(store, key).await, None);
+    }
+    assert_eq!(write(store, key, &bytes).await, Created::Written);
+    assert_eq!(read(store, key).await, bytes);
+}
+
+/// A store that works says so, as often as it is asked, and keeps nothing of it.
+pub async fn a_store_that_works_passes_its_check(store: &dyn BundleStore) {
+    for _ in 0..2 {
+        store.check().await.expect("the store works");
+    }
 }

@@ -1,0 +1,158 @@
+//! An upload into the folder.
+
+use std::{fs, io};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tempfile::TempPath;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
+
+use super::super::{Created, ObjectKey, StagedUpload, StagingKey, Stat, StoreError};
+use super::{LocalStore, UNFINISHED, classify, ignore_missing, make_folder, stat};
+
+/// A file beside the uploads, whose name goes when this is dropped.
+#[derive(Debug)]
+pub(super) struct LocalUpload {
+    store: LocalStore,
+    key: StagingKey,
+    size: u64,
+    written: u64,
+    file: tokio::fs::File,
+    path: TempPath,
+    /// A write is under way or has failed.
+    is_broken: bool,
+}
+
+impl LocalUpload {
+    pub(super) fn begin(store: LocalStore, key: StagingKey, size: u64) -> io::Result<Self> {
+        let folder = store.root.join("sha256/_staging");
+        make_folder(&folder)?;
+        let name = format!("{UNFINISHED}-{}-", key.id());
+        let file = tempfile::Builder::new().prefix(&name).tempfile_in(folder)?;
+        let (file, path) = file.into_parts();
+        Ok(Self {
+            store,
+            key,
+            size,
+            written: 0,
+            file: tokio::fs::File::from_std(file),
+            path,
+            is_broken: false,
+        })
+    }
+
+    /// The upload that the name of a file tells of.
+    pub(super) fn key_of(file: &str) -> Option<StagingKey> {
+        let name = file.strip_prefix(UNFINISHED)?.strip_prefix('-')?;
+        let (id, _) = name.rsplit_once('-')?;
+        Some(StagingKey::new(id.parse().ok()?))
+    }
+
+    fn key(&self) -> ObjectKey {
+        self.key.into()
+    }
+
+    fn wrong_size(&self, actual: u64) -> StoreError {
+        StoreError::WrongSize {
+            key: self.key(),
+            expected: self.size,
+            actual,
+        }
+    }
+
+    async fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes).await?;
+        // Tokio reports the failure of a write only at the next one.
+        self.file.flush().await
+    }
+
+    /// Makes the file the object. Blocking.
+    fn publish(self, file: &fs::File) -> io::Result<Option<Stat>> {
+        file.sync_all()?;
+        let path = self.store.path(self.key);
+        make_folder(path.parent().unwrap_or(&self.store.root))?;
+        match self.store.link(&self.path, &path)? {
+            Created::Written => Ok(Some(stat(&file.metadata()?)?)),
+            Created::Existing { .. } => Ok(None),
+        }
+    }
+}
+
+#[async_trait]
+impl StagedUpload for LocalUpload {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
+        let written = self.written + bytes.len() as u64;
+        if self.is_broken {
+            return Err(StoreError::failed(self.key(), Broken));
+        }
+        self.is_broken = true;
+        if written > self.size {
+            return Err(self.wrong_size(written));
+        }
+        let appended = self.append(&bytes).await;
+        appended.map_err(|error| classify(self.key(), error))?;
+        self.written = written;
+        self.is_broken = false;
+        Ok(())
+    }
+
+    async fn finish(self: Box<Self>) -> Result<Stat, StoreError> {
+        let key = self.key();
+        if self.is_broken {
+            return Err(StoreError::failed(key, Broken));
+        }
+        if self.written != self.size {
+            return Err(self.wrong_size(self.written));
+        }
+        let (told, finished) = oneshot::channel();
+        // Goes on when the caller goes away, and then takes back what it did.
+        tokio::spawn(async move {
+            let store = self.store.clone();
+            let outcome = publish(self).await;
+            let is_new = outcome.is_ok();
+            if told.send(outcome).is_err()
+                && is_new
+                && let Err(error) = super::BundleStore::remove(&store, key).await
+            {
+                tracing::warn!(%key, %error, "cannot remove an upload that nobody waits for");
+            }
+        });
+        finished
+            .await
+            .unwrap_or_else(|_| Err(StoreError::failed(key, Broken)))
+    }
+
+    async fn abort(self: Box<Self>) -> Result<(), StoreError> {
+        let key = self.key();
+        let path = self.path;
+        let removed = spawn_blocking(move || ignore_missing(path.close())).await;
+        removed
+            .map_err(io::Error::from)
+            .flatten()
+            .map_err(|error| classify(key, error))
+    }
+}
+
+async fn publish(upload: Box<LocalUpload>) -> Result<Stat, StoreError> {
+    let key = upload.key();
+    let file = upload
+        .file
+        .try_clone()
+        .await
+        .map_err(|error| classify(key, error))?
+        .into_std()
+        .await;
+    let published = spawn_blocking(move || upload.publish(&file)).await;
+    published
+        .map_err(io::Error::from)
+        .flatten()
+        .map_err(|error| classify(key, error))?
+        .ok_or(StoreError::Exists { key })
+}
+
+/// Why an upload cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[error("an earlier write of this upload failed or was given up")]
+struct Broken;
