@@ -10,7 +10,7 @@ use alga_model::{ContentHash, ContentHasher};
 
 use super::bundle::{Index, Record};
 use super::{FetchError, sync, write_synced};
-use crate::archive::{ArchiveError, Limits, Sink, SinkError, Walk, walk};
+use crate::archive::{ArchiveError, Limits, Rejection, Sink, SinkError, Walk, walk};
 use crate::manifest::{InvalidManifest, Manifest};
 use crate::path::BundlePath;
 
@@ -186,7 +186,12 @@ impl Sink for Unpacker {
         Ok(self.make_folders(path.ancestors().chain([path.as_str()]))?)
     }
 
-    fn file(&mut self, path: &BundlePath, _: u64) -> Result<(), SinkError> {
+    fn file(&mut self, path: &BundlePath, size: u64) -> Result<(), SinkError> {
+        // It is read whole later.
+        let limit = Manifest::MAX_BYTES as u64;
+        if path.as_str() == Manifest::FILE && size > limit {
+            return Err(SinkError::Rejected(Rejection::ManifestTooLarge { limit }));
+        }
         self.make_folders(path.ancestors())?;
         let file = File::create_new(self.root.join(path.as_str()))?;
         self.current = Some(Current {

@@ -8,6 +8,7 @@
 
 mod archive;
 mod fetch;
+mod hostile;
 mod pack;
 mod publish;
 mod store;

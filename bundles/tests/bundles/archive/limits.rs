@@ -22,18 +22,6 @@ fn the_number_of_entries_is_limited() {
 }
 
 #[test]
-fn one_deep_name_cannot_stand_for_countless_folders() {
-    let deep = |n: usize| format!("{n}/{}x", "a/".repeat(240));
-    let tar = (0..50).fold(Tar::new(), |tar, n| {
-        tar.pax(&[("path", &deep(n))]).file("x", b"")
-    });
-    assert_eq!(
-        rejection(&tar.zst(), &Limits::default()),
-        Rejection::TooManyEntries { limit: 10_000 }
-    );
-}
-
-#[test]
 fn the_unpacked_size_is_limited() {
     let bundle = Tar::valid().file("a", &[1; 5000]).zst();
     let unpacked = walk_default(&bundle).unwrap().unpacked;
@@ -106,37 +94,6 @@ fn the_ratio_is_limited_exactly_and_small_archives_are_free() {
         rejection(&bundle, &Limits::default()),
         Rejection::Ratio { limit: 200 }
     );
-}
-
-#[test]
-fn bombs_are_refused_wherever_the_zeros_are() {
-    let header = Header::new(b"bomb", b'0', 2 << 30);
-    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
-    encoder
-        .write_all(&Tar::valid().entry(header, b"").unfinished())
-        .unwrap();
-    io::copy(&mut io::repeat(0).take(64 << 20), &mut encoder).unwrap();
-    let in_a_file = encoder.finish().unwrap();
-    assert_eq!(
-        rejection(&in_a_file, &Limits::default()),
-        Rejection::Ratio { limit: 200 }
-    );
-
-    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
-    encoder.write_all(&Tar::valid().tar()).unwrap();
-    io::copy(&mut io::repeat(0).take(64 << 20), &mut encoder).unwrap();
-    let after_the_end = encoder.finish().unwrap();
-    assert_eq!(
-        rejection(&after_the_end, &Limits::default()),
-        Rejection::Ratio { limit: 200 }
-    );
-
-    let record = pax_records(&[("comment", &"x".repeat(300 << 10))]);
-    let in_a_record = Tar::new().extension(b'x', &record).file("a", b"").zst();
-    assert!(matches!(
-        rejection(&in_a_record, &Limits::default()),
-        Rejection::ExtensionTooLarge { .. }
-    ));
 }
 
 #[test]
