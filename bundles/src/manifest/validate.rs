@@ -1,12 +1,12 @@
-//! The checks of a manifest: the published schema first, then what a schema cannot say.
+//! The checks of a manifest: the published schema, and what a schema cannot say.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Display;
 use std::sync::LazyLock;
 
 use alga_model::ExtensionName;
-use jsonschema::error::ValidationErrorKind;
-use jsonschema::{PatternOptions, ValidationError, Validator};
+use jsonschema::error::{TypeKind, ValidationErrorKind};
+use jsonschema::{JsonType, PatternOptions, ValidationError, Validator};
 use semver::Version;
 use serde_json::{Map, Value};
 
@@ -19,11 +19,16 @@ const SCHEMA: &str = include_str!("../../../docs/manifest.schema.json");
 /// The same as `maxLength` of a capability in the schema.
 const MAX_CAPABILITY_BYTES: usize = 128;
 
+const NOT_A_CAPABILITY: &str = "this is not the name of a capability";
+
+static DOCUMENT: LazyLock<Value> =
+    LazyLock::new(|| serde_json::from_str(SCHEMA).expect("the embedded schema is JSON"));
+
+/// Knows no way to fetch anything: a `$ref` out of the document would be no schema.
 static VALIDATOR: LazyLock<Validator> = LazyLock::new(|| {
-    let schema = serde_json::from_str(SCHEMA).expect("the embedded schema is JSON");
     jsonschema::draft202012::options()
         .with_pattern_options(PatternOptions::regex())
-        .build(&schema)
+        .build(&DOCUMENT)
         .expect("the embedded schema is a schema")
 });
 
@@ -48,11 +53,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, InvalidManifest> {
     for path in repeated {
         issues.add(path, "this member is written twice");
     }
+    // These say best what is wrong with a name, a version or a path.
+    check(&value, &mut issues);
     for error in VALIDATOR.iter_errors(&value) {
         let (path, message) = explain(&error);
         issues.add(path, message);
     }
-    check(&value, &mut issues);
     issues.into_result()?;
 
     let warnings = warnings(&value);
@@ -86,7 +92,7 @@ pub(super) fn schema_references<'v>(name: &str, request: &'v Value) -> Vec<(Stri
         .collect()
 }
 
-/// At most one issue per path: what the schema says about a place makes the later checks of it noise.
+/// At most one issue per path, the first one: what else is found there is noise.
 #[derive(Default)]
 struct Issues(BTreeMap<String, String>);
 
@@ -125,14 +131,48 @@ fn explain(error: &ValidationError<'_>) -> (String, String) {
         ),
         ValidationErrorKind::PropertyNames { error: name } => {
             let name = name.instance().as_str().unwrap_or_default();
-            (
-                json::member(&path, name),
-                "this is not the name of a capability".to_owned(),
-            )
+            (json::member(&path, name), NOT_A_CAPABILITY.to_owned())
         }
         ValidationErrorKind::Enum { options } => (path, format!("must be one of {options}")),
+        ValidationErrorKind::Type { kind } => (path, format!("must be {}", types(kind))),
+        ValidationErrorKind::MinLength { limit: 1 } => (path, "must not be empty".to_owned()),
+        ValidationErrorKind::MaxLength { limit } => {
+            (path, format!("must have at most {limit} characters"))
+        }
+        ValidationErrorKind::MaxItems { limit } => {
+            (path, format!("must have at most {limit} items"))
+        }
+        ValidationErrorKind::MaxProperties { limit } => {
+            (path, format!("must have at most {limit} members"))
+        }
+        ValidationErrorKind::Pattern { pattern } if pattern == "^/" => {
+            (path, "must start with /".to_owned())
+        }
+        ValidationErrorKind::Pattern { .. } if is_capability(&path) => {
+            (path, NOT_A_CAPABILITY.to_owned())
+        }
         _ => (path, error.masked_with("the value").to_string()),
     }
+}
+
+fn types(kind: &TypeKind) -> String {
+    let with_article = |kind: JsonType| match kind {
+        JsonType::Array | JsonType::Integer | JsonType::Object => format!("an {kind}"),
+        JsonType::Null => kind.to_string(),
+        JsonType::Boolean | JsonType::Number | JsonType::String => format!("a {kind}"),
+    };
+    match kind {
+        TypeKind::Single(kind) => with_article(*kind),
+        TypeKind::Multiple(kinds) => {
+            let kinds: Vec<_> = kinds.iter().map(with_article).collect();
+            kinds.join(" or ")
+        }
+    }
+}
+
+/// Whether the place is an item of the older list.
+fn is_capability(path: &str) -> bool {
+    path.starts_with("/capabilities/")
 }
 
 /// What a schema cannot say. A value of the wrong type is the schema's business.
@@ -206,54 +246,33 @@ fn check_endpoints(endpoints: &[Value], issues: &mut Issues) {
 
 /// What is odd but not wrong, sorted by path.
 fn warnings(value: &Value) -> Vec<Issue> {
-    let mut warnings = Vec::new();
-    let mut unknown = |pointer: &str, known: &[&str]| {
-        let Some(Value::Object(members)) = value.pointer(pointer) else {
-            return;
-        };
-        for name in members
-            .keys()
-            .filter(|name| !known.contains(&name.as_str()))
-        {
-            let message = "this field is not known and has no effect".to_owned();
-            warnings.push(Issue {
-                path: json::member(pointer, name),
-                message,
-            });
-        }
-    };
-    unknown(
-        "",
-        &[
-            "$schema",
-            "name",
-            "publisher",
-            "version",
-            "runtime",
-            "capabilities",
-            "entry",
-            "ui",
-            "api",
-            "precompiled",
-            "assets",
-            "sbom",
-        ],
-    );
-    unknown("/ui", &["type", "entry", "hooks"]);
-    unknown("/api", &["endpoints"]);
-    let endpoints = value
-        .pointer("/api/endpoints")
-        .and_then(Value::as_array)
-        .map_or(0, Vec::len);
-    for index in 0..endpoints {
-        unknown(
-            &format!("/api/endpoints/{index}"),
-            &["method", "path", "handler"],
-        );
-    }
-    warnings.extend(repeated_capabilities(value));
+    let mut warnings = repeated_capabilities(value);
+    warn_of_unknown(value, &DOCUMENT, "", &mut warnings);
     warnings.sort();
     warnings
+}
+
+/// Finds the members for which the schema lists the known ones and no rule for others.
+fn warn_of_unknown(value: &Value, schema: &Value, path: &str, warnings: &mut Vec<Issue>) {
+    match (value, schema.get("properties"), schema.get("items")) {
+        (Value::Object(members), Some(known), _) => {
+            for (name, value) in members {
+                let path = json::member(path, name);
+                if let Some(schema) = known.get(name) {
+                    warn_of_unknown(value, schema, &path, warnings);
+                } else if schema.get("additionalProperties").is_none() {
+                    let message = "this field is not known and has no effect".to_owned();
+                    warnings.push(Issue { path, message });
+                }
+            }
+        }
+        (Value::Array(items), _, Some(schema)) => {
+            for (index, item) in items.iter().enumerate() {
+                warn_of_unknown(item, schema, &format!("{path}/{index}"), warnings);
+            }
+        }
+        _ => {}
+    }
 }
 
 fn repeated_capabilities(value: &Value) -> Vec<Issue> {
@@ -275,14 +294,128 @@ fn repeated_capabilities(value: &Value) -> Vec<Issue> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
     use super::*;
 
     #[test]
     fn the_published_schema_is_a_schema_and_describes_every_field() {
-        let schema: Value = serde_json::from_str(SCHEMA).unwrap();
-        assert!(jsonschema::meta::is_valid(&schema));
-        for (name, field) in schema["properties"].as_object().unwrap() {
+        assert!(jsonschema::meta::is_valid(&DOCUMENT));
+        for (name, field) in DOCUMENT["properties"].as_object().unwrap() {
             assert!(field["description"].is_string(), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_published_schema_is_what_manifests_are_checked_with() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/manifest.schema.json");
+        let published: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        assert_eq!(*DOCUMENT, published);
+        let of_schema: BTreeSet<_> = published["properties"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .collect();
+        let of_type = every_field().as_object().unwrap().clone();
+        assert_eq!(of_schema, of_type.keys().collect());
+        let parsed = Manifest::parse(every_field().to_string().as_bytes()).unwrap();
+        assert_eq!(parsed.warnings, []);
+        // Whatever the schema knows, the type knows, but for what is the editor's alone.
+        let unknown: Vec<_> = parsed.manifest.unknown.keys().collect();
+        assert_eq!(unknown, ["$schema"]);
+    }
+
+    fn every_field() -> Value {
+        json!({
+            "$schema": "https://example.com/manifest.schema.json",
+            "name": "com.example.notes",
+            "publisher": "Example Ltd",
+            "version": "1.2.0",
+            "runtime": "wasm-component@1",
+            "capabilities": [],
+            "entry": "dist/main.wasm",
+            "ui": { "type": "iframe", "entry": "ui/index.html", "hooks": { "appMenu": {} } },
+            "api": { "endpoints": [{ "method": "GET", "path": "/", "handler": "list" }] },
+            "precompiled": {},
+            "assets": [],
+            "sbom": "sbom.json",
+        })
+    }
+
+    #[test]
+    fn nothing_the_schema_refers_to_is_elsewhere() {
+        fn references(value: &Value, found: &mut Vec<String>) {
+            match value {
+                Value::Object(members) => {
+                    let reference = members.get("$ref").and_then(Value::as_str);
+                    found.extend(reference.map(str::to_owned));
+                    members.values().for_each(|value| references(value, found));
+                }
+                Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+                _ => {}
+            }
+        }
+        let mut found = Vec::new();
+        references(&DOCUMENT, &mut found);
+        assert!(!found.is_empty());
+        assert!(found.iter().all(|it| it.starts_with("#/")), "{found:?}");
+        // And if one ever were, it is not fetched.
+        for elsewhere in ["https://example.com/x.json", "file:///etc/hostname"] {
+            let schema = json!({ "$ref": elsewhere });
+            assert!(
+                jsonschema::draft202012::new(&schema).is_err(),
+                "{elsewhere}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_message_says_what_to_write() {
+        let text = format!(
+            r#"{{"name": "Notes", "publisher": "", "version": "1.2", "runtime": 2, "entry": "../x",
+            "capabilities": {{"Bad Name": {{}}, "good": 1}}, "assets": [""], "sbom": [],
+            "ui": {{"type": "tab"}}, "precompiled": {{"x": null}},
+            "api": {{"endpoints": [{{"method": "GET", "path": "x", "handler": "{}"}}]}}}}"#,
+            "x".repeat(513)
+        );
+        let issues = Manifest::parse(text.as_bytes()).unwrap_err().issues;
+        let lines: Vec<_> = issues
+            .iter()
+            .map(|it| format!("{} {}", it.path, it.message))
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "/api/endpoints/0/handler must have at most 512 characters",
+                "/api/endpoints/0/path must start with /",
+                "/assets/0 must not be empty",
+                "/capabilities/Bad Name this is not the name of a capability",
+                "/capabilities/good must be an object",
+                "/entry a path must not contain '.' or '..' as a part",
+                "/name an extension name must be a reverse domain of at most 128 characters in \
+                 a-z, 0-9, '-' and '.', such as com.example.notes",
+                "/precompiled/x must be a string",
+                "/publisher must not be empty",
+                "/runtime must be a string",
+                "/sbom must be a string",
+                "/ui/entry this field is required",
+                "/ui/type must be one of [\"iframe\"]",
+                "/version a version must be a semantic version such as 1.2.0",
+            ],
+        );
+        for value in ["7", "[]"] {
+            let issues = Manifest::parse(value.as_bytes()).unwrap_err().issues;
+            assert_eq!(issues[0].message, "must be an object");
+        }
+        for (capabilities, message) in [
+            ("true", "must be an array or an object"),
+            (r#"["A"]"#, NOT_A_CAPABILITY),
+        ] {
+            let text = format!(r#"{{"capabilities": {capabilities}}}"#);
+            let issues = Manifest::parse(text.as_bytes()).unwrap_err().issues;
+            assert_eq!(issues[0].message, message);
         }
     }
 
