@@ -21,6 +21,8 @@
 //! # }
 //! ```
 //!
+//! Whether a bundle is by whom it says is judged by [`SignatureRules`].
+//!
 //! The crate runs no component and knows no database: [`publish`] is handed a [`ComponentCheck`] and
 //! a [`VersionRegistry`]. Machine code in a bundle is never looked at.
 
@@ -31,6 +33,7 @@ mod manifest;
 mod pack;
 mod path;
 mod publish;
+mod signature;
 mod store;
 
 pub use archive::{ArchiveError, Limits, Progress, Rejection, Sink, SinkError, Walk, Walked, walk};
@@ -46,6 +49,10 @@ pub use publish::{
     CapabilityCheck, CheckError, ComponentCheck, InvalidComponent, NewVersion, PublishContext,
     PublishError, PublishRequest, Published, PublishedExtension, PublishedVersion, RegisterError,
     RegisteredVersion, VersionRegistry, publish,
+};
+pub use signature::{
+    KeyId, ParsePublicKeyError, PublicKey, PublisherKeys, Signature, SignatureError,
+    SignatureFault, SignaturePolicy, SignatureRules, Statement,
 };
 #[cfg(feature = "suite")]
 pub use store::suite;

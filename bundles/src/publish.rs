@@ -19,6 +19,7 @@ use crate::archive::{ArchiveError, Limits, Progress};
 use crate::collect::{Collected, Found, collect};
 use crate::manifest::{InvalidManifest, Issue, Manifest, Parsed};
 use crate::path::BundlePath;
+use crate::signature::{SignatureFault, SignatureRules, Statement};
 use crate::store::{BundleStore, Content, Created, ObjectKey, StoreError};
 
 /// Judges the component of a bundle; whoever runs components implements it.
@@ -125,6 +126,8 @@ pub struct PublishContext<'a> {
     pub registry: &'a dyn VersionRegistry,
     /// Judges what it asks for; its findings are issues of the manifest.
     pub capability_check: &'a CapabilityCheck,
+    /// Judges its signature.
+    pub signatures: &'a SignatureRules,
     /// How large it may be.
     pub limits: &'a Limits,
     /// Who publishes, for the audit.
@@ -139,6 +142,8 @@ pub struct PublishRequest<'a> {
     pub declared_hash: Option<ContentHash>,
     /// The manifest of a bundle that has none.
     pub manifest_json: Option<Vec<u8>>,
+    /// The signature of its [`Statement`], as minisign writes one into a file.
+    pub signature: Option<Vec<u8>>,
     /// Who wants to see progress.
     pub progress: Option<Arc<Progress<'static>>>,
 }
@@ -150,6 +155,7 @@ impl<'a> PublishRequest<'a> {
             file,
             declared_hash: None,
             manifest_json: None,
+            signature: None,
             progress: None,
         }
     }
@@ -203,6 +209,9 @@ pub enum PublishError {
     /// The manifest is wrong, or names files that the bundle lacks.
     #[error(transparent)]
     Manifest(#[from] InvalidManifest),
+    /// It is not signed as it must be.
+    #[error(transparent)]
+    Signature(#[from] SignatureFault),
     /// The component cannot be run.
     #[error(transparent)]
     Component(#[from] InvalidComponent),
@@ -246,6 +255,7 @@ impl PublishError {
             },
             Self::ManifestRequired => "MANIFEST_REQUIRED",
             Self::Manifest(_) => "INVALID_MANIFEST",
+            Self::Signature(fault) => fault.code(),
             Self::Component(_) => "INVALID_COMPONENT",
             Self::Check(_) => "COMPILER_UNAVAILABLE",
             Self::Store(StoreError::WrongContent { .. } | StoreError::Changed { .. }) => {
@@ -304,6 +314,7 @@ pub async fn publish(
         file,
         declared_hash,
         manifest_json,
+        signature,
         progress,
     } = request;
     let collected = collect_apart(file, declared_hash, context.limits, progress).await?;
@@ -316,14 +327,20 @@ pub async fn publish(
 
     let Chosen {
         manifest,
-        warnings,
+        mut warnings,
         bytes,
+        is_beside,
     } = choose_manifest(manifest, manifest_json)?;
     let mut issues = manifest.missing_files(|file| files.contains_key(file));
     issues.extend((context.capability_check)(&manifest));
     if !issues.is_empty() {
         return Err(InvalidManifest { issues }.into());
     }
+    // Before the component: what nobody vouches for is not compiled.
+    let statement = Statement::new(walked.hash, is_beside.then_some(&bytes));
+    let publisher = &manifest.publisher;
+    let rules = context.signatures;
+    warnings.extend(rules.check(publisher, &statement, signature.as_deref())?);
     let component = take_component(components, manifest.entry())?;
     context
         .component_check
@@ -380,6 +397,7 @@ struct Chosen {
     manifest: Manifest,
     warnings: Vec<Issue>,
     bytes: Vec<u8>,
+    is_beside: bool,
 }
 
 /// The manifest in the archive counts; the one beside it only where there is none.
@@ -388,6 +406,7 @@ fn choose_manifest(inside: Option<Found>, beside: Option<Vec<u8>>) -> Result<Cho
         .as_ref()
         .zip(beside.as_ref())
         .is_some_and(|(inside, beside)| inside.bytes != *beside);
+    let is_beside = inside.is_none();
     let Found { bytes, parsed } = match (inside, beside) {
         (Some(found), _) => found,
         (None, Some(bytes)) => Found {
@@ -412,6 +431,7 @@ fn choose_manifest(inside: Option<Found>, beside: Option<Vec<u8>>) -> Result<Cho
         manifest,
         warnings,
         bytes,
+        is_beside,
     })
 }
 

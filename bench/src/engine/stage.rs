@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use alga_bundles::{Limits, Manifest, PublishContext, PublishRequest, pack, publish};
+use alga_bundles::{Limits, Manifest, PublishContext, PublishRequest, SignatureRules, pack, publish};
 use alga_host_api::Request;
 use alga_model::{ContentHash, TenantId};
 use alga_registry::{Change, NewInstall, VersionKey};
@@ -83,6 +83,7 @@ async fn publish_file(app: &App, file: &Path) -> anyhow::Result<ContentHash> {
         component_check: &EngineCheck(app.extensions()?.executor.engine()),
         registry: &versions,
         capability_check: &capability_issues,
+        signatures: &SignatureRules::default(),
         limits: &Limits::default(),
         actor: "bench",
     };

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use alga_bundles::{
     ArchiveError, BundleCache, BundlePath, BundlePathError, FetchError, FetchOptions, Limits,
-    ObjectKey, PublishContext, PublishError, PublishRequest, Rejection, Sink, SinkError, Walk,
-    publish, walk,
+    ObjectKey, PublishContext, PublishError, PublishRequest, Rejection, SignatureRules, Sink,
+    SinkError, Walk, publish, walk,
 };
 use alga_model::ContentHash;
 use serde_json::json;
@@ -152,6 +152,7 @@ impl Case {
             component_check: &Verdict::Good,
             registry: &registry,
             capability_check: &|_| Vec::new(),
+            signatures: &SignatureRules::default(),
             limits: &Limits::default(),
             actor: "admin",
         };

@@ -11,5 +11,6 @@ mod fetch;
 mod hostile;
 mod pack;
 mod publish;
+mod signature;
 mod store;
 mod support;

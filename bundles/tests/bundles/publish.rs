@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use alga_bundles::{
     BundleStore, CheckError, ComponentCheck, InvalidComponent, Limits, LocalStore, ObjectKey,
-    PublishContext, PublishError, PublishRequest, Published, RegisterError, publish,
+    PublishContext, PublishError, PublishRequest, Published, RegisterError, SignatureRules,
+    publish,
 };
 use alga_model::ContentHash;
 use async_trait::async_trait;
@@ -14,16 +15,17 @@ use serde_json::{Value, json};
 use crate::support::{COMPONENT, MemoryRegistry, Room, Tar, Verdict, listing, manifest};
 
 /// Everything publishing needs, real but for the component check.
-struct Scene {
-    room: Room,
-    store: LocalStore,
-    registry: MemoryRegistry,
-    verdict: Verdict,
-    limits: Limits,
+pub(crate) struct Scene {
+    pub(crate) room: Room,
+    pub(crate) store: LocalStore,
+    pub(crate) registry: MemoryRegistry,
+    pub(crate) verdict: Verdict,
+    pub(crate) limits: Limits,
+    pub(crate) signatures: SignatureRules,
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let room = Room::new();
         let store = room.store();
         Self {
@@ -32,41 +34,43 @@ impl Scene {
             registry: MemoryRegistry::default(),
             verdict: Verdict::Good,
             limits: Limits::default(),
+            signatures: SignatureRules::default(),
         }
     }
 
-    fn context(&self) -> PublishContext<'_> {
+    pub(crate) fn context(&self) -> PublishContext<'_> {
         PublishContext {
             store: &self.store,
             component_check: &self.verdict,
             registry: &self.registry,
             capability_check: &|_| Vec::new(),
+            signatures: &self.signatures,
             limits: &self.limits,
             actor: "admin",
         }
     }
 
-    fn file(&self, bundle: &[u8]) -> PathBuf {
+    pub(crate) fn file(&self, bundle: &[u8]) -> PathBuf {
         self.room.write(
             &format!("bundle-{}", ContentHash::of(bundle).to_hex()),
             bundle,
         )
     }
 
-    async fn publish(&self, bundle: &[u8]) -> Result<Published, PublishError> {
+    pub(crate) async fn publish(&self, bundle: &[u8]) -> Result<Published, PublishError> {
         publish(PublishRequest::new(&self.file(bundle)), self.context()).await
     }
 
-    async fn code(&self, bundle: &[u8]) -> &'static str {
+    pub(crate) async fn code(&self, bundle: &[u8]) -> &'static str {
         self.publish(bundle).await.unwrap_err().code()
     }
 
-    fn stored(&self) -> Vec<String> {
+    pub(crate) fn stored(&self) -> Vec<String> {
         listing(&self.room.path("store"))
     }
 }
 
-fn with_manifest(manifest: &Value) -> Tar {
+pub(crate) fn with_manifest(manifest: &Value) -> Tar {
     Tar::new()
         .file("manifest.json", manifest.to_string().as_bytes())
         .file("dist/main.wasm", COMPONENT)

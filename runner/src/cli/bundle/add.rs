@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use alga_bundles::{
-    Limits, Manifest, PublishContext, PublishError, PublishRequest, Published, publish,
+    Limits, Manifest, PublishContext, PublishError, PublishRequest, Published, SignatureRules,
+    publish,
 };
 use alga_model::ContentHash;
 use alga_registry::VersionKey;
@@ -78,6 +79,7 @@ pub(in crate::cli) async fn add(
         component_check: &check,
         registry: &versions,
         capability_check: &capability_issues,
+        signatures: &SignatureRules::default(),
         limits: &Limits::default(),
         actor: REGISTRY_ACTOR,
     };
