@@ -188,6 +188,12 @@ impl Manifest {
         validate::parse(bytes)
     }
 
+    /// Whether `publisher` may be the name of a publisher: 1–128 characters, none of them a control
+    /// character, no space around them.
+    pub fn check_publisher(publisher: &str) -> Result<(), &'static str> {
+        validate::check_publisher(publisher)
+    }
+
     /// The component's file.
     pub fn entry(&self) -> &BundlePath {
         self.entry.as_ref().unwrap_or(&DEFAULT_ENTRY)

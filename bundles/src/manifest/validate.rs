@@ -19,6 +19,9 @@ const SCHEMA: &str = include_str!("../../../docs/manifest.schema.json");
 /// The same as `maxLength` of a capability in the schema.
 const MAX_CAPABILITY_BYTES: usize = 128;
 
+/// The same as `maxLength` of a publisher in the schema.
+const MAX_PUBLISHER_CHARS: usize = 128;
+
 const NOT_A_CAPABILITY: &str = "this is not the name of a capability";
 
 static DOCUMENT: LazyLock<Value> =
@@ -203,8 +206,10 @@ fn check(value: &Value, issues: &mut Issues) {
     }
 }
 
-fn check_publisher(publisher: &str) -> Result<(), &'static str> {
-    if publisher.contains(char::is_control) {
+pub(super) fn check_publisher(publisher: &str) -> Result<(), &'static str> {
+    if !(1..=MAX_PUBLISHER_CHARS).contains(&publisher.chars().count()) {
+        Err("a publisher must have 1 to 128 characters")
+    } else if publisher.contains(char::is_control) {
         Err("a publisher must not contain a control character")
     } else if publisher.trim() != publisher {
         // Names belong to publishers: two that look alike must not be two.
@@ -397,7 +402,7 @@ mod tests {
                 "/name an extension name must be a reverse domain of at most 128 characters in \
                  a-z, 0-9, '-' and '.', such as com.example.notes",
                 "/precompiled/x must be a string",
-                "/publisher must not be empty",
+                "/publisher a publisher must have 1 to 128 characters",
                 "/runtime must be a string",
                 "/sbom must be a string",
                 "/ui/entry this field is required",

@@ -67,7 +67,12 @@ impl Invoke {
         let app = App::build(&config).await?;
         let executor = &app.extensions()?.executor;
         let bundle = self.bundle(folder.path()).await?;
-        let published = bundle::add(&app.stores, executor.engine(), &bundle, None).await?;
+        let published = bundle::add(
+            &app.stores,
+            executor.engine(),
+            bundle::Publication::new(&bundle),
+        )
+        .await?;
         let install = self.install(&app, published.content_hash).await?;
         let answer = executor.execute(self.call(install)).await;
         app.stores.close().await;

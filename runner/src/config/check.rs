@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use alga_bundles::SignaturePolicy;
+
 use super::error::{Mistake, Origin, Problem};
 use super::{Config, TokenConfig};
 
@@ -13,6 +15,7 @@ pub(super) fn contradictions(config: &Config) -> Vec<Mistake> {
     };
     checks.insecure_mode();
     checks.tokens();
+    checks.bundles();
     checks.keys();
     checks.database();
     checks.engine();
@@ -60,6 +63,15 @@ impl<'a> Checks<'a> {
                 }
             }
         }
+    }
+
+    fn bundles(&mut self) {
+        let bundles = &self.config.bundles;
+        self.refuse(
+            bundles.signature_policy == SignaturePolicy::Require && bundles.publishers.is_empty(),
+            ["bundles.publishers", "bundles.signatures.policy"],
+            "must name a publisher where signatures are required, or nobody can publish",
+        );
     }
 
     fn keys(&mut self) {

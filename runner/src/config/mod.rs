@@ -10,6 +10,7 @@
 
 mod admission;
 mod auth;
+mod bundles;
 mod check;
 mod client;
 mod data;
@@ -37,6 +38,7 @@ use std::path::{Path, PathBuf};
 pub use admission::AdmissionConfig;
 pub(crate) use auth::own_ids;
 pub use auth::{AuthConfig, TokenConfig, TokenScope};
+pub use bundles::BundlesConfig;
 pub use client::ClientConfig;
 pub use data::DataConfig;
 pub use database::DatabaseConfig;
@@ -68,6 +70,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// Whom commands ask.
     pub client: ClientConfig,
+    /// Who may publish what.
+    pub bundles: BundlesConfig,
     /// The master key.
     pub keys: KeysConfig,
     /// What an invocation may use.
@@ -167,6 +171,7 @@ impl Config {
             server: Section::read(reader),
             auth: Section::read(reader),
             client: Section::read(reader),
+            bundles: Section::read(reader),
             keys: Section::read(reader),
             engine: Section::read(reader),
             admission: Section::read(reader),
@@ -228,6 +233,7 @@ impl Config {
             &self.server,
             &self.auth,
             &self.client,
+            &self.bundles,
             &self.keys,
             &self.engine,
             &self.admission,

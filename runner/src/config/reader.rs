@@ -10,6 +10,9 @@ use super::setting::Setting;
 /// Variables with our prefix that are no settings.
 const OTHER_VARIABLES: [&str; 1] = ["ALGA_CONFIG"];
 
+/// Settings whose value is a table with names that users choose.
+const TABLES: [&str; 1] = ["bundles.publishers"];
+
 /// Where the value of each setting that isn't the default comes from.
 pub(super) type Origins = BTreeMap<&'static str, Origin>;
 
@@ -174,7 +177,9 @@ fn flatten(section: &str, table: toml::Table, into: &mut BTreeMap<String, toml::
             format!("{section}.{name}")
         };
         match value {
-            toml::Value::Table(table) if !table.is_empty() => flatten(&key, table, into),
+            toml::Value::Table(table) if !table.is_empty() && !TABLES.contains(&&*key) => {
+                flatten(&key, table, into);
+            }
             value => {
                 into.insert(key, value);
             }

@@ -135,7 +135,7 @@ pub(crate) fn random() -> io::Result<Secret<[u8; 32]>> {
 }
 
 /// Makes the file at `path`, whole or not at all, and only if there is none.
-fn create(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn create(path: &Path, text: &str) -> io::Result<()> {
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());

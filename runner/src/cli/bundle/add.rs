@@ -5,14 +5,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use alga_bundles::{
-    Limits, Manifest, PublishContext, PublishError, PublishRequest, Published, SignatureRules,
-    publish,
+    Limits, Manifest, PublishContext, PublishError, PublishRequest, Published, SignaturePolicy,
+    SignatureRules, publish,
 };
 use alga_model::ContentHash;
 use alga_registry::VersionKey;
 use anyhow::Context as _;
 use clap::Args;
 
+use super::sign::signature_of;
 use super::{REGISTRY_ACTOR, ensure_archive, ensure_file, lines, warn};
 use crate::app::Stores;
 use crate::cli::output::{self, Progress};
@@ -27,6 +28,29 @@ pub(in crate::cli) struct Add {
     /// Refuse the bundle unless it has this hash
     #[arg(long, value_name = "HASH")]
     declared_hash: Option<ContentHash>,
+    /// The publisher's signature; FILE.minisig if that is there and signatures are looked at
+    #[arg(long, value_name = "FILE")]
+    signature: Option<PathBuf>,
+}
+
+/// What is to be published, and by which rules.
+pub(in crate::cli) struct Publication<'a> {
+    pub file: &'a Path,
+    pub declared_hash: Option<ContentHash>,
+    pub signature: Option<Vec<u8>>,
+    pub signatures: SignatureRules,
+}
+
+impl<'a> Publication<'a> {
+    /// Whatever there is in `file`.
+    pub(in crate::cli) fn new(file: &'a Path) -> Self {
+        Self {
+            file,
+            declared_hash: None,
+            signature: None,
+            signatures: SignatureRules::default(),
+        }
+    }
 }
 
 impl Add {
@@ -34,10 +58,16 @@ impl Add {
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
         ensure_file(&self.file).await?;
         ensure_archive(&self.file)?;
+        let publication = Publication {
+            declared_hash: self.declared_hash,
+            signature: self.signature(config)?,
+            signatures: config.bundles.signature_rules(),
+            ..Publication::new(&self.file)
+        };
         let stores = Stores::open(config).await?;
         let engine = stores.engine(config)?;
         let start = stores.clock.now();
-        let published = add(&stores, &engine, &self.file, self.declared_hash).await?;
+        let published = add(&stores, &engine, publication).await?;
         let key = VersionKey::Id(published.version.id);
         let version = stores.registry.version(&key).await?;
         stores.close().await;
@@ -50,15 +80,29 @@ impl Add {
         output::line(published.content_hash)?;
         Ok(ExitCode::SUCCESS)
     }
+
+    /// One that nobody named is taken along only where it matters.
+    fn signature(&self, config: &Config) -> anyhow::Result<Option<Vec<u8>>> {
+        let named = self.signature.as_deref();
+        if named.is_none() && config.bundles.signature_policy == SignaturePolicy::Off {
+            return Ok(None);
+        }
+        signature_of(&self.file, named)
+    }
 }
 
 /// Publishes a bundle file into `stores`.
 pub(in crate::cli) async fn add(
     stores: &Stores,
     engine: &Engine,
-    file: &Path,
-    declared_hash: Option<ContentHash>,
+    publication: Publication<'_>,
 ) -> anyhow::Result<Published> {
+    let Publication {
+        file,
+        declared_hash,
+        signature,
+        signatures,
+    } = publication;
     let check = EngineCheck(engine);
     let versions = Versions {
         registry: Arc::clone(&stores.registry) as _,
@@ -71,6 +115,7 @@ pub(in crate::cli) async fn add(
     let progress = Progress::new("checking", size);
     let request = PublishRequest {
         declared_hash,
+        signature,
         progress: Some(Arc::new(move |done| progress.show(done))),
         ..PublishRequest::new(file)
     };
@@ -79,7 +124,7 @@ pub(in crate::cli) async fn add(
         component_check: &check,
         registry: &versions,
         capability_check: &capability_issues,
-        signatures: &SignatureRules::default(),
+        signatures: &signatures,
         limits: &Limits::default(),
         actor: REGISTRY_ACTOR,
     };

@@ -4,14 +4,19 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use alga_bundles::{ComponentCheck as _, Inspection, Limits, inspect};
+use alga_bundles::{
+    ComponentCheck as _, Inspection, Limits, Manifest, PublicKey, Signature, SignaturePolicy,
+    Statement, inspect,
+};
+use alga_model::ContentHash;
 use anyhow::Context as _;
 use clap::Args;
 use tokio::task::spawn_blocking;
 
+use super::sign::signature_of;
 use super::{ensure_archive, warn};
 use crate::app::engine_options;
-use crate::cli::output;
+use crate::cli::{input, output};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::publishing::{EngineCheck, capability_issues, capability_warnings};
@@ -45,14 +50,31 @@ impl File {
         warn(&inspection.warnings);
         Ok(verdict(&inspection))
     }
+}
 
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Verify {
+    /// The bundle
+    file: PathBuf,
+    /// The publisher's signature; FILE.minisig if that is there and signatures are looked at
+    #[arg(long, value_name = "FILE")]
+    signature: Option<PathBuf>,
+    /// Take the key in this file for one of the publisher's, and the configured ones for none;
+    /// may be repeated
+    #[arg(long, value_name = "FILE")]
+    public_key: Vec<PathBuf>,
+}
+
+impl Verify {
     /// Prints the hash of a good bundle.
-    pub(super) async fn verify(self, config: &Config) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
         let inspection = look_into(&self.file).await?;
         warn(&inspection.warnings);
-        if !inspection.is_complete() {
-            return Ok(verdict(&inspection));
-        }
+        let manifest = match &inspection.manifest {
+            Some(manifest) if inspection.is_complete() => manifest,
+            _ => return Ok(verdict(&inspection)),
+        };
+        self.verify_signature(config, manifest, inspection.hash)?;
         let component = component(&self.file, &inspection).await?;
         let engine = Engine::new(engine_options(config))?;
         EngineCheck(&engine)
@@ -61,6 +83,50 @@ impl File {
         output::line(inspection.hash)?;
         Ok(ExitCode::SUCCESS)
     }
+
+    /// As publishing would; who names a signature or a key wants to know more than that.
+    fn verify_signature(
+        &self,
+        config: &Config,
+        manifest: &Manifest,
+        hash: ContentHash,
+    ) -> anyhow::Result<()> {
+        let mut rules = config.bundles.signature_rules();
+        let named = self.signature.as_deref();
+        if named.is_some() || !self.public_key.is_empty() {
+            rules.policy = SignaturePolicy::Require;
+        }
+        if rules.policy == SignaturePolicy::Off {
+            return Ok(());
+        }
+        if !self.public_key.is_empty() {
+            let keys = self.public_key.iter().map(|file| read_key(file));
+            let keys = keys.collect::<anyhow::Result<_>>()?;
+            rules.publishers = [(manifest.publisher.clone(), keys)].into();
+        }
+        let bytes = signature_of(&self.file, named)?;
+        let statement = Statement::new(hash, None);
+        match rules.verify(&manifest.publisher, &statement, bytes.as_deref()) {
+            Ok(signature) => output::note(format_args!(
+                "signed by {} with the key {}: {}",
+                manifest.publisher,
+                signature.key_id(),
+                signature.trusted_comment().escape_debug()
+            )),
+            Err(fault) if rules.policy == SignaturePolicy::Require => {
+                let code = fault.code();
+                return Err(anyhow::Error::new(fault).context(code));
+            }
+            Err(fault) => output::note(format_args!("warning: {fault}")),
+        }
+        Ok(())
+    }
+}
+
+fn read_key(file: &Path) -> anyhow::Result<PublicKey> {
+    let text = input::text(file, Signature::MAX_BYTES as u64)?;
+    text.parse()
+        .with_context(|| format!("{} holds no public key", file.display()))
 }
 
 /// The component of a bundle that is in order.

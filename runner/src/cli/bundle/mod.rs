@@ -2,7 +2,9 @@
 
 mod add;
 mod inspect;
+mod keys;
 mod pack;
+mod sign;
 
 use std::fs::File;
 use std::io::Read as _;
@@ -13,7 +15,7 @@ use alga_bundles::Issue;
 use anyhow::{Context as _, bail, ensure};
 use clap::Subcommand;
 
-pub(super) use self::add::add;
+pub(super) use self::add::{Publication, add};
 use super::output;
 use crate::config::{Config, own_ids};
 
@@ -29,7 +31,13 @@ pub(super) enum Command {
     /// Show what is in a bundle
     Inspect(inspect::File),
     /// Check a bundle as publishing would, its component included
-    Verify(inspect::File),
+    Verify(inspect::Verify),
+    /// Make a key pair to sign bundles with
+    Keygen(keys::Keygen),
+    /// Sign a bundle as its publisher
+    Sign(sign::Sign),
+    /// Print what a signature of a bundle signs, for other tools to sign or verify
+    Statement(sign::Content),
     /// Publish a bundle: check it, store it under its hash, register its version
     Add(add::Add),
 }
@@ -39,7 +47,10 @@ impl Command {
         match self {
             Self::Pack(command) => command.run().await,
             Self::Inspect(command) => command.inspect().await,
-            Self::Verify(command) => command.verify(config).await,
+            Self::Verify(command) => command.run(config).await,
+            Self::Keygen(command) => command.run(),
+            Self::Sign(command) => command.run().await,
+            Self::Statement(command) => command.state().await,
             Self::Add(command) => command.run(config).await,
         }
     }

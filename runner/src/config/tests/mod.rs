@@ -1,3 +1,4 @@
+mod bundles;
 mod keys;
 mod rendering;
 mod storage;

@@ -1,0 +1,129 @@
+//! `alga-runner bundle keygen`, and the secret keys it makes.
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use alga_bundles::PublicKey;
+use alga_model::Secret;
+use anyhow::{Context as _, anyhow, bail, ensure};
+use clap::Args;
+use minisign::{KeyPair, SecretKey, SecretKeyBox};
+
+use crate::cli::output;
+use crate::config::secret_file::{self, Readers};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Keygen {
+    /// Where the secret key goes; the public key goes to FILE.pub
+    file: PathBuf,
+    /// Protect the secret key with the password in this file instead of asking for one
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// Leave the secret key without a password; then only the mode of its file protects it
+    #[arg(long, conflicts_with = "password_file")]
+    no_password: bool,
+}
+
+impl Keygen {
+    /// Prints the public key.
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let public_file = with_suffix(&self.file, ".pub");
+        for file in [&self.file, &public_file] {
+            let is_there = file.symlink_metadata().is_ok();
+            ensure!(!is_there, "{} is there already", file.display());
+        }
+        let pair = self.generate()?;
+        let public: PublicKey = pair.pk.to_base64().parse()?;
+        let comment = format!("minisign secret key {}", public.id());
+        let secret = Secret::new(pair.sk.to_box(Some(&comment))?.into_string());
+        let failed = |file: &Path| format!("cannot write {}", file.display());
+        secret_file::create(&self.file, secret.expose()).with_context(|| failed(&self.file))?;
+        let text = format!(
+            "untrusted comment: minisign public key {}\n{public}\n",
+            public.id()
+        );
+        std::fs::write(&public_file, text).with_context(|| failed(&public_file))?;
+        output::note(format_args!(
+            "made the secret key {} and the public key {}",
+            self.file.display(),
+            public_file.display()
+        ));
+        output::line(public)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn generate(&self) -> anyhow::Result<KeyPair> {
+        let pair = if self.no_password {
+            KeyPair::generate_unencrypted_keypair()
+        } else {
+            let password = new_password(self.password_file.as_deref())?;
+            KeyPair::generate_encrypted_keypair(Some(password.expose().clone()))
+        };
+        pair.context("cannot make a key")
+    }
+}
+
+fn new_password(file: Option<&Path>) -> anyhow::Result<Secret<String>> {
+    let password = password(file, "Password of the new key: ")?;
+    ensure!(
+        !password.expose().is_empty(),
+        "the password is empty; --no-password makes a key without one"
+    );
+    if file.is_none() {
+        let again = ask("The same again: ")?;
+        ensure!(
+            again.expose() == password.expose(),
+            "these are two passwords"
+        );
+    }
+    Ok(password)
+}
+
+/// The secret key in a file that only its owner can read.
+pub(super) fn read(file: &Path, password_file: Option<&Path>) -> anyhow::Result<SecretKey> {
+    let text = secret_file::read(file, Readers::Owner)?;
+    let no_key = || anyhow!("{} holds no secret key of minisign", file.display());
+    let boxed = || SecretKeyBox::from_string(text.expose()).map_err(|_| no_key());
+    // The error of the library says neither what is wrong nor for sure that nothing is.
+    if let Ok(key) = boxed()?.into_unencrypted_secret_key() {
+        return Ok(key);
+    }
+    ensure!(is_encrypted(text.expose()), no_key());
+    let password = password(password_file, "Password of the key: ")?;
+    let key = boxed()?.into_secret_key(Some(password.expose().clone()));
+    key.map_err(|_| anyhow!("this is not the password of {}", file.display()))
+}
+
+/// Whether a file is one of a secret key that has a password.
+fn is_encrypted(text: &str) -> bool {
+    use base64::Engine as _;
+    let line = text.lines().nth(1).unwrap_or_default();
+    let bytes = base64::engine::general_purpose::STANDARD.decode(line);
+    // The algorithm of the key, that of the password, that of the checksum.
+    bytes.is_ok_and(|bytes| bytes.starts_with(b"EdScB2"))
+}
+
+fn password(file: Option<&Path>, prompt: &str) -> anyhow::Result<Secret<String>> {
+    let Some(file) = file else {
+        return ask(prompt);
+    };
+    let text = secret_file::read(file, Readers::Group)?;
+    let line = text.expose().trim_end_matches(['\r', '\n']);
+    Ok(Secret::new(line.to_owned()))
+}
+
+fn ask(prompt: &str) -> anyhow::Result<Secret<String>> {
+    if !std::io::stdin().is_terminal() {
+        bail!("there is nobody to ask for the password; --password-file names a file with it");
+    }
+    let password = rpassword::prompt_password(prompt).context("cannot read the password")?;
+    Ok(Secret::new(password))
+}
+
+/// A file's name with more behind it.
+pub(super) fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}

@@ -1,0 +1,112 @@
+//! Settings of publishing.
+
+use alga_bundles::{Manifest, PublicKey, PublisherKeys, SignaturePolicy, SignatureRules};
+
+use super::kind::{Kind, OneOf, Raw, toml_text};
+use super::setting::section;
+
+section! {
+    /// Who may publish what.
+    pub struct BundlesConfig {
+        /// The public keys of publishers, by the name in their manifests. In a file a table
+        /// `[bundles.publishers."Example Ltd"]` with `keys`, a list, for each.
+        publishers: PublisherKeys = PublisherKeys::new(), "bundles.publishers": Publishers;
+        /// What happens to a bundle that its publisher didn't sign: nothing, a warning, or a refusal.
+        signature_policy: SignaturePolicy = SignaturePolicy::Off, "bundles.signatures.policy": OneOf(&[
+            ("off", SignaturePolicy::Off),
+            ("warn", SignaturePolicy::Warn),
+            ("require", SignaturePolicy::Require),
+        ]);
+    }
+}
+
+impl BundlesConfig {
+    /// Who may sign, and whether somebody must.
+    pub fn signature_rules(&self) -> SignatureRules {
+        SignatureRules {
+            policy: self.signature_policy,
+            publishers: self.publishers.clone(),
+        }
+    }
+}
+
+/// The keys of each publisher: a table of tables.
+struct Publishers;
+
+impl Kind for Publishers {
+    type Value = PublisherKeys;
+
+    fn parse(&self, raw: &Raw) -> Result<Self::Value, Vec<String>> {
+        let table = match raw {
+            Raw::Toml(value) => value.as_table().cloned(),
+            Raw::Text(text) => inline_table(text),
+        };
+        let table = table.ok_or_else(|| vec![format!("must be {}", self.expects())])?;
+        let mut publishers = PublisherKeys::new();
+        let mut problems = Vec::new();
+        for (name, entry) in &table {
+            match publisher(name, entry) {
+                Ok(keys) => {
+                    publishers.insert(name.clone(), keys);
+                }
+                Err(problem) => {
+                    problems.push(format!("entry `{}` {problem}", name.escape_debug()));
+                }
+            }
+        }
+        if problems.is_empty() {
+            Ok(publishers)
+        } else {
+            Err(problems)
+        }
+    }
+
+    fn show(&self, value: &Self::Value) -> Option<String> {
+        let entries: Vec<_> = value.iter().map(show_publisher).collect();
+        Some(if entries.is_empty() {
+            "{}".to_owned()
+        } else {
+            format!("{{ {} }}", entries.join(", "))
+        })
+    }
+
+    fn expects(&self) -> String {
+        "a table of tables; in the variable, the same in braces".into()
+    }
+}
+
+/// What a variable says, in the way a file would say it on one line.
+fn inline_table(text: &str) -> Option<toml::Table> {
+    let mut table: toml::Table = format!("publishers = {text}").parse().ok()?;
+    match table.remove("publishers") {
+        Some(toml::Value::Table(publishers)) if table.is_empty() => Some(publishers),
+        _ => None,
+    }
+}
+
+fn publisher(name: &str, entry: &toml::Value) -> Result<Vec<PublicKey>, String> {
+    // A name that no manifest can have would never be asked for.
+    Manifest::check_publisher(name).map_err(|problem| format!("is not a publisher: {problem}"))?;
+    let entry = entry.as_table().ok_or("must be a table")?;
+    if let Some(field) = entry.keys().find(|field| *field != "keys") {
+        return Err(format!("has no field `{}`", field.escape_debug()));
+    }
+    let keys = entry.get("keys").and_then(toml::Value::as_array);
+    let keys = keys.filter(|keys| !keys.is_empty());
+    let keys = keys.ok_or("must have one key or more in `keys`")?;
+    let mut parsed: Vec<PublicKey> = Vec::new();
+    for (index, key) in keys.iter().enumerate() {
+        let key = key.as_str().and_then(|key| key.parse().ok());
+        let key = key.filter(|key| !parsed.contains(key));
+        let number = index + 1;
+        parsed.push(key.ok_or_else(|| {
+            format!("must have a public key of minisign, and each once: key {number} is none")
+        })?);
+    }
+    Ok(parsed)
+}
+
+fn show_publisher((name, keys): (&String, &Vec<PublicKey>)) -> String {
+    let keys: Vec<_> = keys.iter().map(|key| toml_text(&key.to_string())).collect();
+    format!("{} = {{ keys = [{}] }}", toml_text(name), keys.join(", "))
+}
