@@ -57,6 +57,7 @@ macro_rules! registry_suite {
             a_version_is_not_registered_again_with_other_content
             a_manifest_is_not_swapped_under_its_content
             of_two_racing_registrations_one_wins
+            of_publishers_who_race_for_a_name_one_gets_it
             a_refused_registration_leaves_nothing
             a_version_outside_its_bounds_is_refused
             versions_are_paged_from_the_last_one_back

@@ -174,6 +174,43 @@ pub async fn of_two_racing_registrations_one_wins(registry: &dyn Registry) -> Ou
     Ok(())
 }
 
+/// Of publishers who register their first versions of one name at once, one owns the name from then
+/// on, and the others are told who.
+pub async fn of_publishers_who_race_for_a_name_one_gets_it(registry: &dyn Registry) -> Outcome {
+    for round in 0..20_u8 {
+        let by = |publisher: &str, number: u8| NewVersion {
+            publisher: publisher.to_owned(),
+            content_hash: ContentHash::of(&[round, number]),
+            ..version(&format!("notes{round}"), &format!("1.0.{number}"))
+        };
+        let versions = [by("Alice", 0), by("Bob", 1), by("Carol", 2)];
+        let [alice, bob, carol] = &versions;
+        let (alice, bob, carol) = tokio::join!(
+            registry.register_version(alice, at(0)),
+            registry.register_version(bob, at(0)),
+            registry.register_version(carol, at(0))
+        );
+        let mut owners = Vec::new();
+        let mut told = Vec::new();
+        for outcome in [alice, bob, carol] {
+            match outcome {
+                Ok(won) => owners.push(won.extension.publisher),
+                Err(RegistryError::PublisherMismatch { owner }) => told.push(owner),
+                Err(other) => panic!("expected a winner and two who are told, got {other:?}"),
+            }
+        }
+        let [owner] = owners.as_slice() else {
+            panic!("expected one owner, got {owners:?}");
+        };
+        assert_eq!(told, [owner.clone(), owner.clone()]);
+        let extension = registry
+            .extension(&ExtensionKey::Name(name(&format!("notes{round}"))))
+            .await?;
+        assert_eq!(extension.map(|it| it.publisher).as_ref(), Some(owner));
+    }
+    Ok(())
+}
+
 /// A refusal leaves no extension, no version and no record.
 pub async fn a_refused_registration_leaves_nothing(registry: &dyn Registry) -> Outcome {
     let new = version("notes", "1.0.0");

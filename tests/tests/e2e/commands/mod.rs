@@ -3,6 +3,7 @@
 mod audit;
 mod operations;
 mod records;
+mod signatures;
 mod switches;
 
 use std::fmt::Write as _;
