@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use alga_bundles::PublicKey;
 use alga_model::Secret;
 use anyhow::{Context as _, anyhow, bail, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use minisign::{KeyPair, SecretKey, SecretKeyBox};
 
@@ -82,26 +84,26 @@ fn new_password(file: Option<&Path>) -> anyhow::Result<Secret<String>> {
 
 /// The secret key in a file that only its owner can read.
 pub(super) fn read(file: &Path, password_file: Option<&Path>) -> anyhow::Result<SecretKey> {
+    /// Algorithm of the key, of the password, of the checksum.
+    const PLAIN: &[u8] = b"Ed\0\0B2";
+    const ENCRYPTED: &[u8] = b"EdScB2";
+    const BYTES: usize = 158;
+
     let text = secret_file::read(file, Readers::Owner)?;
     let no_key = || anyhow!("{} holds no secret key of minisign", file.display());
-    let boxed = || SecretKeyBox::from_string(text.expose()).map_err(|_| no_key());
-    // The error of the library says neither what is wrong nor for sure that nothing is.
-    if let Ok(key) = boxed()?.into_unencrypted_secret_key() {
-        return Ok(key);
+    let line = text.expose().lines().nth(1).unwrap_or_default();
+    let bytes = Secret::new(STANDARD.decode(line).map_err(|_| no_key())?);
+    ensure!(bytes.expose().len() == BYTES, no_key());
+    if bytes.expose().starts_with(PLAIN) {
+        // The standard tool writes no checksum here. A key that is damaged makes signatures that its
+        // own public half doesn't verify, which signing looks at.
+        return SecretKey::from_bytes(bytes.expose()).map_err(|_| no_key());
     }
-    ensure!(is_encrypted(text.expose()), no_key());
+    ensure!(bytes.expose().starts_with(ENCRYPTED), no_key());
     let password = password(password_file, "Password of the key: ")?;
-    let key = boxed()?.into_secret_key(Some(password.expose().clone()));
+    let boxed = SecretKeyBox::from_string(text.expose()).map_err(|_| no_key())?;
+    let key = boxed.into_secret_key(Some(password.expose().clone()));
     key.map_err(|_| anyhow!("this is not the password of {}", file.display()))
-}
-
-/// Whether a file is one of a secret key that has a password.
-fn is_encrypted(text: &str) -> bool {
-    use base64::Engine as _;
-    let line = text.lines().nth(1).unwrap_or_default();
-    let bytes = base64::engine::general_purpose::STANDARD.decode(line);
-    // The algorithm of the key, that of the password, that of the checksum.
-    bytes.is_ok_and(|bytes| bytes.starts_with(b"EdScB2"))
 }
 
 fn password(file: Option<&Path>, prompt: &str) -> anyhow::Result<Secret<String>> {

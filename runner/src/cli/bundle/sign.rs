@@ -59,9 +59,15 @@ impl Sign {
             );
             let statement = statement.to_string();
             let untrusted = Some("signature of a bundle by alga-runner");
-            let signature =
-                minisign::sign(None, &key, statement.as_bytes(), Some(&comment), untrusted)
-                    .context("cannot sign")?;
+            let public = minisign::PublicKey::from_secret_key(&key).context("cannot sign")?;
+            let signature = minisign::sign(
+                Some(&public),
+                &key,
+                statement.as_bytes(),
+                Some(&comment),
+                untrusted,
+            )
+            .context("cannot sign")?;
             replace(&target, signature.to_string().as_bytes())
                 .with_context(|| format!("cannot write {}", target.display()))?;
             output::line(target.display())?;
