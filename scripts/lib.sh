@@ -45,13 +45,30 @@ need_postgres() {
   fi
   PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null || missing+=(pgbouncer)
   compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || missing+=(libfaketime)
-  [ ${#missing[@]} != 0 ] || return 0
+  install_packages "PostgreSQL 15 or newer, PgBouncer and libfaketime" "${missing[@]}"
+}
+
+# Installs what the tests of buckets start: a server of S3.
+need_s3() {
+  local missing=() program
+  for program in radosgw ceph-mon ceph-osd; do
+    command -v $program >/dev/null || missing+=($program)
+  done
+  command -v ceph >/dev/null || missing+=(ceph-common)
+  install_packages "The RADOS gateway of Ceph" "${missing[@]}"
+}
+
+# Installs packages of Debian, if there are any to install. usage: install_packages WHAT PACKAGE...
+install_packages() {
+  local what=$1
+  shift
+  [ $# != 0 ] || return 0
   if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    fail "PostgreSQL 15 or newer, PgBouncer and libfaketime are needed; install what is missing: ${missing[*]}"
+    fail "$what: needed by tests; install what is missing: $*"
   fi
-  step "Installing ${missing[*]}"
+  step "Installing $*"
   apt-get update -qq
-  without_services env DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends "${missing[@]}"
+  without_services env DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends "$@"
 }
 
 # Runs a command that installs packages, whose services are not started. usage: without_services COMMAND...

@@ -58,6 +58,6 @@ pub use signature::{
 pub use store::suite;
 pub use store::{
     Body, BundleStore, Content, Created, Cursor, ETag, Listed, Listing, LocalStore, ObjectKey,
-    Page, ParseKeyError, StagedUpload, StagingKey, Stat, StoreError, StoredObject, Target,
-    Unfinished, Verified,
+    Page, ParseKeyError, S3Checksums, S3Settings, S3Store, StagedUpload, StagingKey, Stat,
+    StoreError, StoredObject, Target, Unfinished, Verified,
 };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use alga_bundles::{BundleCache, FetchOptions, LocalStore};
+use alga_bundles::{BundleCache, BundleStore, FetchOptions, LocalStore, S3Settings, S3Store};
 use alga_host_api::LogLimits;
 use alga_model::{Clock, SystemClock};
 use alga_registry::{AnswerQuota, AnswerQuotas, Registry, RegistryDatabase};
@@ -37,7 +37,7 @@ pub struct Stores {
     /// Extensions, installs and grants.
     pub registry: Arc<dyn RegistryDatabase>,
     /// Published bundles.
-    pub bundles: Arc<LocalStore>,
+    pub bundles: Arc<dyn BundleStore>,
 }
 
 impl Stores {
@@ -69,9 +69,7 @@ impl Stores {
                 None => StoragePlace::Elsewhere(Arc::new(remote_storage(config)?)),
             },
             registry: databases.registry,
-            bundles: Arc::new(
-                LocalStore::open(data.bundles()).with_context(|| cannot_use(&data.bundles()))?,
-            ),
+            bundles: bundle_store(config)?,
             clock,
         })
     }
@@ -148,7 +146,7 @@ impl Stores {
         activity: Activity,
         gate: Gate,
     ) -> anyhow::Result<Executor> {
-        let store = Arc::clone(&self.bundles) as _;
+        let store = Arc::clone(&self.bundles);
         let bundles = BundleCache::new(config.data.bundle_cache(), store, FetchOptions::default())?;
         let admission = Admission::new(admission_limits(config), config.admission.longest_wait);
         let engine = self.engine(config)?;
@@ -196,6 +194,9 @@ impl App {
     pub async fn build(config: &Config) -> anyhow::Result<Self> {
         let role = config.role();
         let stores = Stores::open(config).await?;
+        if role.runs_extensions() {
+            check_bundles(&*stores.bundles).await?;
+        }
         let (installs, gate) = stores.gate(config);
         installs
             .warm_up()
@@ -244,6 +245,43 @@ impl App {
 
 /// How much longer an operation may take where another process does it.
 const ON_THE_WAY: Duration = Duration::from_millis(500);
+
+/// The bucket of bundles, or their folder.
+fn bundle_store(config: &Config) -> anyhow::Result<Arc<dyn BundleStore>> {
+    let s3 = &config.s3;
+    let Some(bucket) = s3.bundles() else {
+        let folder = config.data.bundles();
+        let store = LocalStore::open(&folder).with_context(|| cannot_use(&folder))?;
+        return Ok(Arc::new(store));
+    };
+    let (Some(access_key), Some(secret_key)) = (
+        s3.access_key.clone(),
+        credentials::token(s3.secret_key.as_ref(), s3.secret_key_file.as_deref())?,
+    ) else {
+        anyhow::bail!("`storage.s3.access_key` and `storage.s3.secret_key` must be set");
+    };
+    Ok(Arc::new(S3Store::new(S3Settings {
+        endpoint: s3.endpoint.clone(),
+        force_path_style: s3.force_path_style,
+        checksums: s3.checksums,
+        connect_timeout: s3.connect_timeout,
+        request_timeout: s3.request_timeout,
+        ..S3Settings::new(&s3.region, bucket, access_key, secret_key)
+    })))
+}
+
+/// Says now what the first upload would run into. A store that is only out of reach for the moment stops
+/// nobody who has bundles in the cache.
+async fn check_bundles(store: &dyn BundleStore) -> anyhow::Result<()> {
+    match store.check().await {
+        Err(error) if error.is_transient() => {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(error, "the bundle store cannot be reached");
+            Ok(())
+        }
+        checked => checked.context("cannot use the bundle store"),
+    }
+}
 
 /// The storage that another process serves, as `config` describes it.
 fn remote_storage(config: &Config) -> anyhow::Result<RemoteService> {

@@ -8,6 +8,7 @@ mod error;
 mod key;
 mod local;
 mod object;
+mod s3;
 #[cfg(feature = "suite")]
 pub mod suite;
 
@@ -25,6 +26,7 @@ pub use object::{
     Body, Content, Created, Cursor, ETag, Listed, Listing, Page, Stat, StoredObject, Unfinished,
     Verified,
 };
+pub use s3::{S3Checksums, S3Settings, S3Store};
 
 /// A store of bundles.
 ///

@@ -12,5 +12,6 @@ mod hostile;
 mod pack;
 mod publish;
 mod signature;
+mod s3;
 mod store;
 mod support;

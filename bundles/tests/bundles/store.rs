@@ -21,10 +21,10 @@ impl Deref for Local {
 
 bundle_store_suite!(local, async {
     let room = Room::new();
-    Local {
+    Some(Local {
         store: room.store(),
         _room: room,
-    }
+    })
 });
 
 #[tokio::test]

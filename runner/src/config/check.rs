@@ -21,6 +21,7 @@ pub(super) fn contradictions(config: &Config) -> Vec<Mistake> {
     checks.engine();
     checks.role();
     checks.storage();
+    checks.s3();
     checks.mistakes
 }
 
@@ -127,6 +128,33 @@ impl<'a> Checks<'a> {
             engine.log_line_bytes > engine.log_bytes && engine.log_bytes > 0,
             ["engine.log_line_bytes", "engine.log_bytes"],
             "must not be more than all lines together may have",
+        );
+    }
+
+    fn s3(&mut self) {
+        let s3 = &self.config.s3;
+        let has_secret = s3.secret_key.is_some() || s3.secret_key_file.is_some();
+        let said = [
+            (s3.endpoint.is_some(), "storage.s3.endpoint"),
+            (s3.access_key.is_some(), "storage.s3.access_key"),
+            (has_secret, "storage.s3.secret_key"),
+        ];
+        for (is_said, key) in said {
+            self.refuse(
+                is_said && s3.bundles().is_none(),
+                ["storage.s3.bucket", key],
+                "must be set where something else of S3 is: without it bundles would be in the data folder",
+            );
+        }
+        self.refuse(
+            s3.bundles().is_some() && s3.access_key.is_none(),
+            ["storage.s3.access_key", "storage.s3.bucket"],
+            "must be set for a bucket",
+        );
+        self.refuse(
+            s3.bundles().is_some() && !has_secret,
+            ["storage.s3.secret_key", "storage.s3.bucket"],
+            "must be set for a bucket, or its file",
         );
     }
 

@@ -23,6 +23,7 @@ mod keys;
 mod kind;
 mod log;
 mod reader;
+mod s3;
 pub(crate) mod secret_file;
 mod server;
 mod setting;
@@ -51,6 +52,7 @@ pub use kind::KeyFile;
 pub(crate) use kind::parse_key;
 pub use log::{LogConfig, LogFormat};
 use reader::{Origins, Reader, SettingsFile};
+pub use s3::S3Config;
 pub use secret_file::SecretFileError;
 pub use server::{Role, ServerConfig};
 use setting::{Section, Shown};
@@ -84,6 +86,8 @@ pub struct Config {
     pub storage: StorageConfig,
     /// Where they are instead, if another process serves them.
     pub storage_api: StorageApiConfig,
+    /// Where bundles are kept.
+    pub s3: S3Config,
     /// What a request to the storage may hold; see [`Config::storage_limits`].
     pub request_limits: RequestLimitsConfig,
     /// What may be stored; see [`Config::storage_limits`].
@@ -178,6 +182,7 @@ impl Config {
             idempotency: Section::read(reader),
             storage: Section::read(reader),
             storage_api: Section::read(reader),
+            s3: Section::read(reader),
             request_limits: Section::read(reader),
             quotas: Section::read(reader),
             rates: Section::read(reader),

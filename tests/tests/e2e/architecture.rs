@@ -107,6 +107,13 @@ fn http_clients_are_only_where_another_process_is_asked() {
 }
 
 #[test]
+fn the_client_of_s3_is_behind_the_store_of_bundles() {
+    for word in ["aws_sdk_s3::", "aws_smithy_http_client::"] {
+        only_in(word, &["bundles/src/store/s3/"]);
+    }
+}
+
+#[test]
 fn the_environment_is_read_by_the_configuration_alone() {
     for word in ["env::var", "env::vars", "env::var_os", "env::vars_os"] {
         for (path, source) in sources() {

@@ -1,6 +1,7 @@
 mod bundles;
 mod keys;
 mod rendering;
+mod s3;
 mod storage;
 mod tokens;
 

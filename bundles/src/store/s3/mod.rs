@@ -1,0 +1,352 @@
+//! A bucket as a store.
+//!
+//! What rests on the server: that an object is visible whole or not at all, that a read after a write sees
+//! it, and that what it confirmed is durable. Nothing rests on conditions of writes and copies, which
+//! servers ignore in part, nor on checksums other than the SHA-256 of each request's signature.
+
+mod bucket;
+mod error;
+mod settings;
+mod upload;
+
+use std::io;
+use std::path::Path;
+use std::time::SystemTime;
+
+use alga_model::ContentHasher;
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::io::AsyncReadExt;
+use uuid::Uuid;
+
+use super::{
+    BundleStore, Content, Created, Cursor, Listed, Listing, ObjectKey, Page, StagedUpload,
+    StagingKey, Stat, StoreError, StoredObject, Target, Unfinished, Verified,
+};
+use bucket::{Bucket, stat, time};
+use upload::S3Upload;
+
+pub use settings::{S3Checksums, S3Settings};
+
+/// Bytes that a file is read by.
+const CHUNK_BYTES: usize = 256 << 10;
+/// Between the keys that begin with a digit or an underscore and those that begin with a letter.
+const AFTER_UNDERSCORES: &str = "sha256/`";
+
+/// Keeps objects in a bucket of S3, or of a server that speaks as S3 does.
+///
+/// Any number of processes may share the bucket. Uploads hold at most three parts of 5 MiB each in memory, and
+/// all uploads of a process together 24 of those that are on their way.
+#[derive(Debug, Clone)]
+pub struct S3Store {
+    bucket: Bucket,
+}
+
+impl S3Store {
+    /// Uses a bucket. Sends nothing yet: [`check`](BundleStore::check) tells whether it works.
+    pub fn new(settings: S3Settings) -> Self {
+        Self {
+            bucket: Bucket::new(settings),
+        }
+    }
+
+    /// Sends content that is not there yet.
+    async fn send(&self, key: ObjectKey, content: Content<'_>) -> Result<(), StoreError> {
+        let mut source = Source::open(key, content).await?;
+        let size = source.size;
+        let mut upload = Box::new(S3Upload::begin(
+            self.bucket.clone(),
+            key,
+            content_type(key),
+            size,
+        ));
+        let mut hasher = ContentHasher::new();
+        let mut written = Ok(());
+        while let Some(chunk) = source.next(key).await? {
+            hasher.update(&chunk);
+            // Of a source that grew meanwhile, the hash is told that it has now.
+            if written.is_ok() {
+                written = upload.write(chunk).await;
+            }
+            if matches!(&written, Err(error) if !matches!(error, StoreError::WrongSize { .. })) {
+                break;
+            }
+        }
+        if !matches!(
+            written,
+            Err(StoreError::Unavailable { .. } | StoreError::Failed { .. })
+        ) {
+            let actual = hasher.finish();
+            if key.promised_hash().is_some_and(|hash| hash != actual) {
+                upload.abort().await.ok();
+                return Err(StoreError::WrongContent { key, actual });
+            }
+        }
+        written?;
+        upload.finish().await.map(drop)
+    }
+
+    async fn copy(&self, upload: &Verified) -> Result<(), StoreError> {
+        let source = ObjectKey::from(upload.key);
+        let target = ObjectKey::Bundle(upload.hash);
+        match self.stat(source).await? {
+            None => return Err(StoreError::NotFound { key: source }),
+            Some(stat) if stat.etag != upload.etag || stat.size != upload.size => {
+                return Err(StoreError::Changed { key: source });
+            }
+            Some(_) => {}
+        }
+        let copied = self.bucket.copy(upload.key, &upload.etag, target).await;
+        copied.map_err(|refusal| {
+            if refusal.is_condition() {
+                StoreError::Changed { key: source }
+            } else if refusal.is_missing() {
+                StoreError::NotFound { key: source }
+            } else {
+                refusal.into_error(target)
+            }
+        })?;
+        match self.stat(target).await? {
+            Some(stat) if stat.size == upload.size => Ok(()),
+            _ => Err(StoreError::failed(
+                target,
+                "the server confirmed a copy and does not have it",
+            )),
+        }
+    }
+
+    /// Writes, reads and lists what `check` removes then.
+    async fn try_out(&self, key: ObjectKey) -> Result<(), StoreError> {
+        let written = Bytes::from(key.to_string());
+        let put = self
+            .bucket
+            .put(key, content_type(key), written.clone())
+            .await;
+        put.map_err(|refusal| refusal.into_error(key))?;
+        if self.read(key, written.len() as u64).await? != written {
+            return Err(StoreError::failed(
+                key,
+                "what was written is not what is read",
+            ));
+        }
+        self.list(Listing::Staging, None, 1).await.map(drop)
+    }
+}
+
+#[async_trait]
+impl BundleStore for S3Store {
+    async fn stat(&self, key: ObjectKey) -> Result<Option<Stat>, StoreError> {
+        let stat = self.bucket.head(key).await;
+        stat.map_err(|refusal| refusal.into_error(key))
+    }
+
+    async fn open(&self, key: ObjectKey) -> Result<StoredObject, StoreError> {
+        match self.bucket.get(key).await {
+            Ok((stat, object)) => Ok(StoredObject {
+                body: Box::pin(object.body.into_async_read().take(stat.size)),
+                stat,
+            }),
+            Err(refusal) if refusal.is_missing() => Err(StoreError::NotFound { key }),
+            Err(refusal) => Err(refusal.into_error(key)),
+        }
+    }
+
+    async fn create(&self, key: ObjectKey, content: Content<'_>) -> Result<Created, StoreError> {
+        if let Some(stat) = self.stat(key).await? {
+            return Ok(Created::Existing { size: stat.size });
+        }
+        match self.send(key, content).await {
+            Ok(()) => Ok(Created::Written),
+            // Somebody else was faster.
+            Err(StoreError::Exists { key }) => match self.stat(key).await? {
+                Some(stat) => Ok(Created::Existing { size: stat.size }),
+                None => Err(StoreError::unavailable(key, "it came and went meanwhile")),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn stage(
+        &self,
+        key: StagingKey,
+        content_type: &str,
+        size: u64,
+    ) -> Result<Box<dyn StagedUpload>, StoreError> {
+        let key = ObjectKey::from(key);
+        if self.stat(key).await?.is_some() {
+            return Err(StoreError::Exists { key });
+        }
+        let is_header = !content_type.is_empty()
+            && content_type.len() <= 255
+            && content_type.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        let content_type = if is_header {
+            content_type
+        } else {
+            "application/octet-stream"
+        };
+        let upload = S3Upload::begin(self.bucket.clone(), key, content_type, size);
+        Ok(Box::new(upload))
+    }
+
+    async fn promote(&self, upload: &Verified) -> Result<Created, StoreError> {
+        if let Some(stat) = self.stat(ObjectKey::Bundle(upload.hash)).await? {
+            return Ok(Created::Existing { size: stat.size });
+        }
+        self.copy(upload).await?;
+        Ok(Created::Written)
+    }
+
+    async fn replace(&self, upload: &Verified) -> Result<(), StoreError> {
+        self.copy(upload).await
+    }
+
+    async fn remove(&self, key: ObjectKey) -> Result<(), StoreError> {
+        let removed = self.bucket.delete(key).await;
+        removed.map_err(|refusal| refusal.into_error(key))
+    }
+
+    async fn list(
+        &self,
+        listing: Listing,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        let prefix = match listing {
+            Listing::Staging => "sha256/_staging/",
+            Listing::Canonical => "sha256/",
+            Listing::Compiled => "compiled/",
+        };
+        let after = after.map(|Cursor(after)| after.clone());
+        let limit = i32::try_from(limit.clamp(1, 1000)).unwrap_or(1000);
+        let page = self.bucket.list(prefix, after, limit).await;
+        let page = page.map_err(|refusal| refusal.into_error(listing))?;
+
+        let mut objects = Vec::new();
+        let mut last = None;
+        for object in page.contents.unwrap_or_default() {
+            let name = object.key.unwrap_or_default();
+            let key = name.parse().ok().filter(|key| listing.contains(key));
+            if let Some(key) = key {
+                let stat = stat(object.size, object.e_tag, object.last_modified);
+                objects.push(Listed { key, stat });
+            }
+            last = Some(name);
+        }
+        let is_aside =
+            |name: &String| listing == Listing::Canonical && name.starts_with("sha256/_");
+        let next = last
+            .filter(|_| page.is_truncated == Some(true))
+            .map(|last| {
+                Cursor(if is_aside(&last) {
+                    AFTER_UNDERSCORES.to_owned()
+                } else {
+                    last
+                })
+            });
+        Ok(Page { objects, next })
+    }
+
+    async fn unfinished(
+        &self,
+        before: SystemTime,
+        limit: usize,
+    ) -> Result<Vec<Unfinished>, StoreError> {
+        let mut found = Vec::new();
+        for prefix in ["sha256/", "compiled/"] {
+            let mut place = (None, None);
+            loop {
+                let page = self.bucket.uploads(prefix, place).await;
+                let page = page.map_err(|refusal| refusal.into_error(Target::Unfinished))?;
+                for upload in page.uploads.unwrap_or_default() {
+                    let name = upload.key.unwrap_or_default();
+                    let started = time(upload.initiated);
+                    let key = name.parse().ok().filter(|_: &ObjectKey| started < before);
+                    if key.is_none() {
+                        continue;
+                    }
+                    if found.len() == limit {
+                        return Ok(found);
+                    }
+                    found.push(Unfinished {
+                        key,
+                        started,
+                        name,
+                        id: upload.upload_id.unwrap_or_default(),
+                    });
+                }
+                if page.is_truncated != Some(true) {
+                    break;
+                }
+                place = (page.next_key_marker, page.next_upload_id_marker);
+            }
+        }
+        Ok(found)
+    }
+
+    async fn abort_unfinished(&self, upload: &Unfinished) -> Result<(), StoreError> {
+        let aborted = self.bucket.abort(&upload.name, &upload.id).await;
+        aborted.map_err(|refusal| refusal.into_error(Target::Unfinished))
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        let key = ObjectKey::Check(Uuid::new_v4());
+        let tried = self.try_out(key).await;
+        let removed = self.remove(key).await;
+        tried.and(removed)
+    }
+}
+
+/// [`Content`] that is being read.
+struct Source {
+    size: u64,
+    rest: Rest,
+}
+
+enum Rest {
+    File(tokio::fs::File),
+    Bytes(Bytes),
+}
+
+impl Source {
+    async fn open(key: ObjectKey, content: Content<'_>) -> Result<Self, StoreError> {
+        let open = async |path: &Path| -> io::Result<Self> {
+            let file = tokio::fs::File::open(path).await?;
+            Ok(Self {
+                size: file.metadata().await?.len(),
+                rest: Rest::File(file),
+            })
+        };
+        match content {
+            Content::File(path) => open(path)
+                .await
+                .map_err(|error| StoreError::failed(key, error)),
+            Content::Bytes(bytes) => Ok(Self {
+                size: bytes.len() as u64,
+                rest: Rest::Bytes(Bytes::copy_from_slice(bytes)),
+            }),
+        }
+    }
+
+    async fn next(&mut self, key: ObjectKey) -> Result<Option<Bytes>, StoreError> {
+        let chunk = match &mut self.rest {
+            Rest::Bytes(bytes) => bytes.split_to(bytes.len().min(CHUNK_BYTES)),
+            Rest::File(file) => {
+                let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+                let read = file.take(CHUNK_BYTES as u64).read_to_end(&mut chunk).await;
+                read.map_err(|error| StoreError::failed(key, error))?;
+                chunk.into()
+            }
+        };
+        Ok(Some(chunk).filter(|chunk| !chunk.is_empty()))
+    }
+}
+
+/// What the object of a key is.
+const fn content_type(key: ObjectKey) -> &'static str {
+    match key {
+        ObjectKey::Bundle(_) | ObjectKey::Staging(_) => "application/zstd",
+        ObjectKey::Manifest(_) => "application/json",
+        ObjectKey::Compiled { .. } => "application/octet-stream",
+        ObjectKey::Check(_) => "text/plain",
+    }
+}

@@ -1,0 +1,336 @@
+//! Buckets of a real server, and a way to it that fails.
+
+use std::time::Duration;
+
+use alga_bundles::{
+    BundleStore, Content, ObjectKey, S3Settings, S3Store, StagingKey, StoreError,
+    bundle_store_suite,
+};
+use alga_model::{ContentHash, Secret};
+use alga_test_s3::{Fault, Proxy, TestBucket};
+use bytes::Bytes;
+use uuid::Uuid;
+
+bundle_store_suite!(radosgw, async {
+    let bucket = TestBucket::create().await;
+    bucket.map(|bucket| Box::new(bucket.store()))
+});
+
+/// A bucket, and a store that reaches it by a way that can be obstructed.
+struct Obstructed {
+    bucket: TestBucket,
+    proxy: Proxy,
+    store: S3Store,
+}
+
+impl Obstructed {
+    async fn new() -> Option<Self> {
+        let bucket = TestBucket::create().await?;
+        let proxy = Proxy::before(&bucket.endpoint).await;
+        let store = S3Store::new(S3Settings {
+            connect_timeout: Duration::from_secs(1),
+            request_timeout: Duration::from_secs(3),
+            ..bucket.at(proxy.url()).settings()
+        });
+        Some(Self {
+            bucket,
+            proxy,
+            store,
+        })
+    }
+
+    async fn upload(&self, len: usize, fault: Fault) -> Result<(), StoreError> {
+        let key = StagingKey::new(Uuid::new_v4());
+        let mut upload = self
+            .store
+            .stage(key, "application/zstd", len as u64)
+            .await?;
+        self.proxy.set(fault);
+        for chunk in vec![7; len].chunks(1 << 20) {
+            upload.write(Bytes::copy_from_slice(chunk)).await?;
+        }
+        upload.finish().await.map(drop)
+    }
+
+    /// Waits until the bucket has nothing, not even an upload that was begun.
+    async fn wait_until_empty(&self) {
+        let mut patience = 300;
+        loop {
+            let (objects, uploads) = self.bucket.contents().await;
+            if objects.is_empty() && uploads.is_empty() {
+                return;
+            }
+            assert!(patience > 0, "{objects:?} and {uploads:?} stay");
+            patience -= 1;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+fn is_unavailable<T>(outcome: &Result<T, StoreError>) -> bool {
+    matches!(outcome, Err(error) if error.is_transient())
+}
+
+#[tokio::test]
+async fn an_upload_that_is_cut_off_is_unavailable_and_leaves_nothing() {
+    let Some(way) = Obstructed::new().await else {
+        return;
+    };
+    for (len, cut) in [
+        (1000, 0),
+        (1000, 500),
+        (12 << 20, 0),
+        (12 << 20, 2 << 20),
+        (12 << 20, 7 << 20),
+        (12 << 20, (12 << 20) + 2000),
+    ] {
+        let outcome = way.upload(len, Fault::CutAsked(cut)).await;
+        assert!(
+            is_unavailable(&outcome),
+            "{len} bytes, cut at {cut}: {outcome:?}"
+        );
+        way.proxy.set(Fault::None);
+        way.wait_until_empty().await;
+    }
+}
+
+#[tokio::test]
+async fn an_upload_whose_answers_are_lost_is_unavailable_and_leaves_nothing() {
+    let Some(way) = Obstructed::new().await else {
+        return;
+    };
+    for len in [1000, 12 << 20] {
+        let outcome = way.upload(len, Fault::AnswersLost).await;
+        assert!(is_unavailable(&outcome), "{len} bytes: {outcome:?}");
+        way.proxy.set(Fault::None);
+        way.wait_until_empty().await;
+    }
+}
+
+#[tokio::test]
+async fn an_upload_over_a_slow_way_arrives() {
+    let Some(way) = Obstructed::new().await else {
+        return;
+    };
+    let slow = Fault::Slow(Duration::from_millis(1));
+    way.upload(12 << 20, slow).await.unwrap();
+    let (objects, uploads) = way.bucket.contents().await;
+    assert_eq!((objects.len(), uploads.len()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_read_that_is_cut_off_is_unavailable_and_never_short() {
+    let Some(way) = Obstructed::new().await else {
+        return;
+    };
+    let bytes = vec![7; 3 << 20];
+    let key = ObjectKey::Bundle(ContentHash::of(&bytes));
+    way.store.create(key, Content::Bytes(&bytes)).await.unwrap();
+    for cut in [0, 100, 1 << 20, 3 << 20] {
+        way.proxy.set(Fault::CutAnswers(cut));
+        let outcome = way.store.read(key, 4 << 20).await;
+        assert!(is_unavailable(&outcome), "cut at {cut}");
+    }
+    way.proxy.set(Fault::None);
+    assert!(way.store.read(key, 4 << 20).await.unwrap() == bytes);
+}
+
+#[tokio::test]
+async fn a_store_out_of_reach_is_unavailable_whatever_it_is_asked() {
+    let Some(way) = Obstructed::new().await else {
+        return;
+    };
+    way.proxy.set(Fault::Refused);
+    let key = ObjectKey::Check(Uuid::new_v4());
+    assert!(is_unavailable(&way.store.stat(key).await));
+    assert!(is_unavailable(&way.store.open(key).await));
+    assert!(is_unavailable(&way.store.remove(key).await));
+    assert!(is_unavailable(&way.store.check().await));
+    let created = way.store.create(key, Content::Bytes(b"check")).await;
+    assert!(is_unavailable(&created));
+}
+
+#[tokio::test]
+async fn a_check_tells_what_is_configured_wrongly_and_no_secret() {
+    let Some(bucket) = TestBucket::create().await else {
+        return;
+    };
+    let settings = bucket.settings();
+    let secret = "a-secret-that-is-wrong";
+    for (wrong, advice) in [
+        (
+            S3Settings {
+                secret_key: Secret::new(secret.to_owned()),
+                ..settings.clone()
+            },
+            "the secret key does not belong to the access key",
+        ),
+        (
+            S3Settings {
+                access_key: Secret::new("nobody".to_owned()),
+                ..settings.clone()
+            },
+            "does not know this access key",
+        ),
+        (
+            S3Settings {
+                bucket: "no-such-bucket".to_owned(),
+                ..settings.clone()
+            },
+            "make the bucket",
+        ),
+    ] {
+        let debug = format!("{wrong:?}");
+        let store = S3Store::new(wrong);
+        let refused = store.check().await.unwrap_err();
+        let StoreError::Failed { source, .. } = &refused else {
+            panic!("{refused:?}");
+        };
+        assert!(source.to_string().contains(advice), "{source}");
+        for shown in [
+            debug,
+            format!("{store:?}"),
+            format!("{refused:?}"),
+            source.to_string(),
+        ] {
+            assert!(!shown.contains(secret) && !shown.contains(&bucket.secret_key));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_check_leaves_nothing() {
+    let Some(bucket) = TestBucket::create().await else {
+        return;
+    };
+    bucket.store().check().await.unwrap();
+    assert_eq!(bucket.contents().await, (Vec::new(), Vec::new()));
+}
+
+#[tokio::test]
+async fn an_upload_keeps_its_content_type_unless_that_is_none() {
+    let Some(bucket) = TestBucket::create().await else {
+        return;
+    };
+    for (len, told, kept) in [
+        (10, "application/x-bundle", "application/x-bundle"),
+        (6 << 20, "application/x-bundle", "application/x-bundle"),
+        (10, "", "application/octet-stream"),
+        (10, "text/plain\r\nx-evil: 1", "application/octet-stream"),
+    ] {
+        let key = StagingKey::new(Uuid::new_v4());
+        let mut upload = bucket.store().stage(key, told, len).await.unwrap();
+        let bytes = vec![7; usize::try_from(len).unwrap()];
+        upload.write(bytes.into()).await.unwrap();
+        upload.finish().await.unwrap();
+        let client = bucket.client();
+        let head = client
+            .head_object()
+            .bucket(&bucket.name)
+            .key(key.to_string());
+        assert_eq!(
+            head.send().await.unwrap().content_type.as_deref(),
+            Some(kept)
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_others_keep_in_the_bucket_is_not_listed_and_does_not_hide_what_is() {
+    let Some(bucket) = TestBucket::create().await else {
+        return;
+    };
+    let (client, store) = (bucket.client(), bucket.store());
+    for name in [
+        "sha256/0-of-others",
+        "sha256/_aside/1",
+        "sha256/_aside/2",
+        "sha256/zzz",
+        "others",
+    ] {
+        let put = client.put_object().bucket(&bucket.name).key(name);
+        put.send().await.unwrap();
+    }
+    let hash = ContentHash::of(b"bundle");
+    let keys = [ObjectKey::Bundle(hash), ObjectKey::Manifest(hash)];
+    for key in keys {
+        store.create(key, Content::Bytes(b"bundle")).await.unwrap();
+    }
+    let mut listed = Vec::new();
+    let mut after = None;
+    loop {
+        let page = store
+            .list(alga_bundles::Listing::Canonical, after.as_ref(), 1)
+            .await
+            .unwrap();
+        listed.extend(page.objects.into_iter().map(|object| object.key));
+        match page.next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    assert_eq!(listed, keys);
+}
+
+/// Bytes of this process that are in memory. The runner of tests gives each test a process of its own.
+fn resident() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let resident: u64 = pages.split(' ').nth(1).unwrap().parse().unwrap();
+    resident * 4096
+}
+
+/// Uploads so many bytes, and gives the most that were in memory meanwhile.
+async fn peak_of_upload(store: S3Store, size: u64) -> u64 {
+    const CHUNK: u64 = 64 << 10;
+    let key = StagingKey::new(Uuid::new_v4());
+    let mut upload = store.stage(key, "application/zstd", size).await.unwrap();
+    let mut peak = 0;
+    for chunk in 0..size / CHUNK {
+        let bytes = vec![chunk.to_le_bytes()[0]; usize::try_from(CHUNK).unwrap()];
+        upload.write(bytes.into()).await.unwrap();
+        peak = peak.max(resident());
+    }
+    upload.finish().await.unwrap();
+    store.remove(key.into()).await.unwrap();
+    peak.max(resident())
+}
+
+#[tokio::test]
+async fn an_upload_takes_little_memory_whatever_its_size() {
+    let Some(way) = Obstructed::new().await else {
+        return;
+    };
+    way.store.check().await.unwrap();
+    for (size, fault) in [
+        (20 << 20, Fault::None),
+        (200 << 20, Fault::None),
+        (40 << 20, Fault::Slow(Duration::from_millis(1))),
+    ] {
+        way.proxy.set(fault);
+        let before = resident();
+        let grown = peak_of_upload(way.store.clone(), size)
+            .await
+            .saturating_sub(before);
+        assert!(
+            grown <= 32 << 20,
+            "{size} bytes took {grown} with {fault:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn many_uploads_share_what_they_may_take() {
+    let Some(bucket) = TestBucket::create().await else {
+        return;
+    };
+    let store = bucket.store();
+    store.check().await.unwrap();
+    let before = resident();
+    let uploads: Vec<_> = (0..16)
+        .map(|_| tokio::spawn(peak_of_upload(store.clone(), 30 << 20)))
+        .collect();
+    for upload in uploads {
+        let grown = upload.await.unwrap().saturating_sub(before);
+        assert!(grown <= 256 << 20, "16 uploads took {grown}");
+    }
+}

@@ -1,0 +1,24 @@
+//! A server of S3 for tests: the RADOS gateway of Ceph, as Debian has it.
+//!
+//! The first test that needs one starts it, all tests that run meanwhile share it, each with a bucket of its
+//! own, and it stops by itself when nobody has used it for a while. Nothing is kept: its objects are in memory.
+//! Where it isn't installed, what needs it is skipped with a line that says so, but fails where `CI` is set.
+//!
+//! A way to the server that can be obstructed is here too.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "what a test runs against is said in the environment"
+)]
+#![expect(
+    clippy::print_stdout,
+    reason = "what is skipped is told with what the tests tell"
+)]
+
+mod bucket;
+mod proxy;
+mod server;
+
+pub use bucket::TestBucket;
+pub use proxy::{Fault, Proxy};
+pub use server::Server;
