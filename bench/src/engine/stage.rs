@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use alga_bundles::{Limits, Manifest, PublishContext, PublishRequest, SignatureRules, pack, publish};
+use alga_bundles::{
+    Limits, Manifest, PublishContext, PublishRequest, SignatureRules, pack, publish,
+};
 use alga_host_api::Request;
 use alga_model::{ContentHash, TenantId};
 use alga_registry::{Change, NewInstall, VersionKey};

@@ -11,7 +11,7 @@ mod fetch;
 mod hostile;
 mod pack;
 mod publish;
-mod signature;
 mod s3;
+mod signature;
 mod store;
 mod support;
