@@ -79,9 +79,11 @@ struct Held {
     was_brief: bool,
 }
 
-/// The right to compute. Its [`Holder`] gives it back.
+/// The right to compute, given back when it is dropped.
 #[derive(Debug)]
 struct Turn {
+    turns: Turns,
+    tenant: TenantId,
     pace: Pace,
     since: Instant,
     /// How long the guest has computed in it, where it is known to have ended.
@@ -159,6 +161,8 @@ impl Turns {
             drop((&mut waiting.granted).await);
         }
         Turn {
+            turns: self.clone(),
+            tenant,
             pace,
             since: Instant::now(),
             computed: None,
@@ -223,7 +227,7 @@ impl Place {
             // While it has the turn: given back at once it would go to somebody who waits already,
             // and whom this worker would run before those who are ready to and have not been run yet.
             tokio::task::yield_now().await;
-            place.0.give_back();
+            place.give_back();
             place.take(place.pace()).await;
         }
     }
@@ -243,8 +247,13 @@ impl Place {
             let Holder { turns, tenant, .. } = &*self.0;
             turns.queue().class(self.pace()).charge(*tenant, computed);
         } else if !takes_its_turn {
-            self.0.give_back();
+            self.give_back();
         }
+    }
+
+    fn give_back(&self) {
+        let turn = self.held().turn.take();
+        drop(turn);
     }
 
     /// Waits for a turn where the guest needs one to go on.
@@ -292,27 +301,7 @@ impl Place {
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
-        self.0.held()
-    }
-}
-
-impl Holder {
-    fn give_back(&self) {
-        let turn = self.held().turn.take();
-        if let Some(turn) = turn {
-            let computed = turn.computed.unwrap_or_else(|| turn.since.elapsed());
-            self.turns.give_back(self.tenant, turn.pace, computed);
-        }
-    }
-
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        self.give_back();
+        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -322,6 +311,13 @@ impl Held {
         if let Some(turn) = &mut self.turn {
             turn.computed = Some(turn.since.elapsed());
         }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let computed = self.computed.unwrap_or_else(|| self.since.elapsed());
+        self.turns.give_back(self.tenant, self.pace, computed);
     }
 }
 

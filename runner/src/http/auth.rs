@@ -48,7 +48,7 @@ impl<'a> Principal<'a> {
     }
 
     /// Whether the caller may act on an install of a tenant.
-    pub(super) fn may_call(&self, tenant: TenantId, install: InstallId) -> bool {
+    pub(super) fn may_call(self, tenant: TenantId, install: InstallId) -> bool {
         match self {
             Self::Token(token) => token.allows(tenant, install),
             Self::Anybody => true,
@@ -56,7 +56,7 @@ impl<'a> Principal<'a> {
     }
 
     /// Whether the caller may act on every install.
-    pub(super) fn is_unlimited(&self) -> bool {
+    pub(super) fn is_unlimited(self) -> bool {
         match self {
             Self::Token(token) => token.is_unlimited(),
             Self::Anybody => true,
@@ -64,7 +64,7 @@ impl<'a> Principal<'a> {
     }
 
     /// What the caller is called in logs and audit, if it is a service.
-    pub(super) fn service(&self) -> Result<&str, ApiError> {
+    pub(super) fn service(self) -> Result<&'a str, ApiError> {
         match self {
             Self::Token(token) if token.role == Role::Service => Ok(&token.id),
             Self::Token(_) => Err(ApiError::Forbidden("this is for service tokens")),
@@ -73,7 +73,7 @@ impl<'a> Principal<'a> {
     }
 
     /// Fails unless the caller may see what concerns the whole process.
-    pub(super) fn ensure_operator(&self) -> Result<(), ApiError> {
+    pub(super) fn ensure_operator(self) -> Result<(), ApiError> {
         if self.is_unlimited() {
             Ok(())
         } else {
@@ -95,7 +95,7 @@ impl FromRequestParts<AppState> for Administrator {
         let principal = Principal::of(&parts.headers, state)?;
         let request_id = parts.extensions.get::<RequestId>();
         let request_id = request_id.map(|id| Arc::clone(&id.0));
-        let (who, scope) = match &principal {
+        let (who, scope) = match principal {
             Principal::Anybody => (own_ids::ANYBODY.to_owned(), TokenScope::default()),
             Principal::Token(token) => (who(token, &parts.headers)?, token.scope().clone()),
         };

@@ -45,7 +45,7 @@ impl StorageApi {
     /// Who asks about which install, before the request itself is read.
     pub(super) async fn caller(
         &self,
-        principal: &Principal<'_>,
+        principal: Principal<'_>,
         install: &str,
         headers: &HeaderMap,
         RequestId(request_id): RequestId,
@@ -102,7 +102,7 @@ impl StorageApi {
     /// Fails as for an install that there is not.
     async fn ensure_may_act_for(
         &self,
-        principal: &Principal<'_>,
+        principal: Principal<'_>,
         install: InstallId,
     ) -> Result<(), ApiError> {
         if principal.is_unlimited() {

@@ -109,7 +109,7 @@ pub(in crate::http) async fn execute(
     let key = idempotency_key(request.headers())?;
     let body = read_body(request.into_body(), state).await?;
     let envelope = ExecuteParams::parse(&body)?;
-    let install = find_install(state, &principal, &envelope.context).await?;
+    let install = find_install(state, principal, &envelope.context).await?;
     let call = envelope.into_call(install, request_id)?;
     if let Some(key) = key {
         return Box::pin(execute_once(state, call, key)).await;
@@ -331,7 +331,7 @@ impl OneOrMany {
 /// agree with it.
 async fn find_install(
     state: &AppState,
-    principal: &Principal<'_>,
+    principal: Principal<'_>,
     context: &ContextParams,
 ) -> Result<Arc<KnownInstall>, ApiError> {
     let tenant: TenantId = parse("context.tenant_id", &context.tenant_id)?;
@@ -370,7 +370,7 @@ async fn find_install(
 
 async fn only_install(
     state: &AppState,
-    principal: &Principal<'_>,
+    principal: Principal<'_>,
     tenant: TenantId,
     extension: ExtensionKey,
 ) -> Result<Arc<KnownInstall>, ApiError> {

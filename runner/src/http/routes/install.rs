@@ -36,7 +36,7 @@ pub(in crate::http) async fn call(
     let install: InstallId = install
         .parse()
         .map_err(|_| ApiError::NotFound(NO_INSTALL))?;
-    let install = known_install(state, &principal, install).await?;
+    let install = known_install(state, principal, install).await?;
     let call = Call {
         install,
         request: to_guest(request, state).await?,
@@ -55,7 +55,7 @@ pub(super) const NO_INSTALL: &str = "there is no such install";
 /// The install with this id, if there is one and the caller may know of it.
 pub(super) async fn known_install(
     state: &AppState,
-    principal: &Principal<'_>,
+    principal: Principal<'_>,
     id: InstallId,
 ) -> Result<Arc<KnownInstall>, ApiError> {
     let install = state

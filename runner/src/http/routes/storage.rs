@@ -28,7 +28,7 @@ async fn operate(
     let storage = state.app.storage.as_ref().ok_or(ApiError::Misdirected(
         "this process keeps no storage; it has the role `runner`",
     ))?;
-    let caller = storage.caller(&principal, &install, &headers, request_id);
+    let caller = storage.caller(principal, &install, &headers, request_id);
     let caller = caller.await?;
     let body = read_body(body, &state).await.map_err(|error| match error {
         ApiError::TooLarge(limit) => ApiError::StorageBodyTooLarge(limit),
