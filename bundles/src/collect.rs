@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
 use alga_model::ContentHash;
 
 use crate::archive::{
-    ArchiveError, Limits, Progress, Rejection, Sink, SinkError, Walk, Walked, walk,
+    self, ArchiveError, Limits, Progress, Rejection, Sink, SinkError, Walk, Walked,
 };
 use crate::manifest::{InvalidManifest, Issue, Manifest, Parsed};
 use crate::path::BundlePath;
@@ -106,8 +106,7 @@ pub(crate) fn collect<'a>(
     progress: Option<&'a Progress<'a>>,
 ) -> Result<Collected, ArchiveError> {
     let (file, size) = open(file).map_err(ArchiveError::Read)?;
-    let mut collector = Collector::new(limits.component_bytes);
-    let walked = walk(
+    collect_from(
         file,
         Walk {
             size,
@@ -115,8 +114,13 @@ pub(crate) fn collect<'a>(
             limits,
             progress,
         },
-        &mut collector,
-    )?;
+    )
+}
+
+/// Walks a bundle and keeps what publishing needs. Blocking.
+pub(crate) fn collect_from(input: impl Read, walk: Walk<'_>) -> Result<Collected, ArchiveError> {
+    let mut collector = Collector::new(walk.limits.component_bytes);
+    let walked = archive::walk(input, walk, &mut collector)?;
     let Collector {
         files,
         manifest,

@@ -29,6 +29,7 @@
 mod archive;
 mod collect;
 mod fetch;
+mod incoming;
 mod manifest;
 mod pack;
 mod path;
@@ -48,7 +49,7 @@ pub use path::{BundlePath, BundlePathError};
 pub use publish::{
     CapabilityCheck, CheckError, ComponentCheck, InvalidComponent, NewVersion, PublishContext,
     PublishError, PublishRequest, Published, PublishedExtension, PublishedVersion, RegisterError,
-    RegisteredVersion, VersionRegistry, publish,
+    RegisteredVersion, Source, VersionRegistry, publish,
 };
 pub use signature::{
     KeyId, ParsePublicKeyError, PublicKey, PublisherKeys, Signature, SignatureError,

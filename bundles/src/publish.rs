@@ -15,12 +15,15 @@ use serde::Serialize;
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
-use crate::archive::{ArchiveError, Limits, Progress};
-use crate::collect::{Collected, Found, collect};
+use crate::archive::{ArchiveError, Limits, Progress, Walk};
+use crate::collect::{Collected, Found, collect, collect_from};
+use crate::incoming::incoming;
 use crate::manifest::{InvalidManifest, Issue, Manifest, Parsed};
 use crate::path::BundlePath;
 use crate::signature::{SignatureFault, SignatureRules, Statement};
-use crate::store::{BundleStore, Content, Created, ObjectKey, StoreError};
+use crate::store::{
+    BundleStore, Content, Created, ETag, ObjectKey, StagingKey, StoreError, StoredObject, Verified,
+};
 
 /// Judges the component of a bundle; whoever runs components implements it.
 #[async_trait]
@@ -134,10 +137,21 @@ pub struct PublishContext<'a> {
     pub actor: &'a str,
 }
 
+/// Where a bundle to be published is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source<'a> {
+    /// In a file.
+    File(&'a Path),
+    /// In the store, as an upload that nobody has accepted yet. Publishing leaves it there.
+    Staged(StagingKey),
+    /// In the store, published already: what is left to do is done, and the answer is the same again.
+    Published(ContentHash),
+}
+
 /// What is to be published.
 pub struct PublishRequest<'a> {
     /// The bundle.
-    pub file: &'a Path,
+    pub source: Source<'a>,
     /// The hash it must have, if the sender named one.
     pub declared_hash: Option<ContentHash>,
     /// The manifest of a bundle that has none.
@@ -151,8 +165,13 @@ pub struct PublishRequest<'a> {
 impl<'a> PublishRequest<'a> {
     /// Publishes `file` by its own manifest, whatever its hash is.
     pub fn new(file: &'a Path) -> Self {
+        Self::of(Source::File(file))
+    }
+
+    /// Publishes a bundle by its own manifest, whatever its hash is.
+    pub fn of(source: Source<'a>) -> Self {
         Self {
-            file,
+            source,
             declared_hash: None,
             manifest_json: None,
             signature: None,
@@ -261,6 +280,9 @@ impl PublishError {
             Self::Store(StoreError::WrongContent { .. } | StoreError::Changed { .. }) => {
                 "HASH_MISMATCH"
             }
+            Self::Store(StoreError::NotFound {
+                key: ObjectKey::Staging(_),
+            }) => "STAGING_NOT_FOUND",
             Self::Store(StoreError::Unavailable { .. }) => "STORE_UNAVAILABLE",
             Self::Store(
                 StoreError::NotFound { .. }
@@ -305,19 +327,25 @@ impl From<RegisterError> for PublishError {
 /// Publishes a bundle: checks it, stores it under its hash and registers its version.
 ///
 /// Nothing is stored before everything was checked. Publishing the same bundle again succeeds with
-/// the same answer, also after a failure or a crash half-way.
+/// the same answer, also after a failure or a crash half-way. A stored object of another size than its
+/// name promises is replaced where the bytes come from a staged upload, and an error where they don't.
 pub async fn publish(
     request: PublishRequest<'_>,
     context: PublishContext<'_>,
 ) -> Result<Published, PublishError> {
     let PublishRequest {
-        file,
+        source,
         declared_hash,
         manifest_json,
         signature,
         progress,
     } = request;
-    let collected = collect_apart(file, declared_hash, context.limits, progress).await?;
+    let reading = Reading {
+        expected: declared_hash,
+        limits: context.limits,
+        progress,
+    };
+    let (collected, checked) = reading.read(source, context.store).await?;
     let Collected {
         walked,
         files,
@@ -348,7 +376,9 @@ pub async fn publish(
         .await?;
 
     let bundle = ObjectKey::Bundle(walked.hash);
-    store_bundle(context.store, bundle, file, walked.size).await?;
+    checked
+        .store(context.store, walked.hash, walked.size)
+        .await?;
     let registered = context.registry.register(NewVersion {
         name: manifest.name.clone(),
         publisher: manifest.publisher.clone(),
@@ -362,6 +392,12 @@ pub async fn publish(
         extension_id,
         version_id,
     } = registered.await?;
+    // An object that was there may have been collected as garbage until now, when somebody needs it.
+    if context.store.stat(bundle).await?.is_none() {
+        checked
+            .store(context.store, walked.hash, walked.size)
+            .await?;
+    }
     // After the registry has decided: a copy left by a refused attempt would stand in the way of the
     // right one for ever.
     store_manifest(context.store, ObjectKey::Manifest(walked.hash), &bytes).await?;
@@ -381,16 +417,169 @@ pub async fn publish(
     })
 }
 
-async fn collect_apart(
-    file: &Path,
-    declared_hash: Option<ContentHash>,
-    limits: &Limits,
+/// How a bundle is read.
+struct Reading<'a> {
+    expected: Option<ContentHash>,
+    limits: &'a Limits,
     progress: Option<Arc<Progress<'static>>>,
-) -> Result<Collected, PublishError> {
-    let (file, limits) = (file.to_owned(), limits.clone());
-    let collected =
-        spawn_blocking(move || collect(&file, declared_hash, &limits, progress.as_deref())).await;
-    Ok(collected.map_err(PublishError::Interrupted)??)
+}
+
+/// Bytes that were found good, where they can be had again.
+enum Checked<'a> {
+    File(&'a Path),
+    Staged(StagingKey, ETag),
+    Published,
+}
+
+impl Reading<'_> {
+    async fn read<'a>(
+        self,
+        source: Source<'a>,
+        store: &dyn BundleStore,
+    ) -> Result<(Collected, Checked<'a>), PublishError> {
+        match source {
+            Source::File(file) => Ok((self.read_file(file).await?, Checked::File(file))),
+            Source::Staged(key) => {
+                let object = store.open(key.into()).await?;
+                let etag = object.stat.etag.clone();
+                let collected = self.read_object(key.into(), object).await?;
+                Ok((collected, Checked::Staged(key, etag)))
+            }
+            Source::Published(hash) => {
+                Ok((self.read_published(hash, store).await?, Checked::Published))
+            }
+        }
+    }
+
+    async fn read_file(self, file: &Path) -> Result<Collected, PublishError> {
+        let Self {
+            expected,
+            limits,
+            progress,
+        } = self;
+        let (file, limits) = (file.to_owned(), limits.clone());
+        let collected =
+            spawn_blocking(move || collect(&file, expected, &limits, progress.as_deref())).await;
+        Ok(collected.map_err(PublishError::Interrupted)??)
+    }
+
+    async fn read_published(
+        self,
+        hash: ContentHash,
+        store: &dyn BundleStore,
+    ) -> Result<Collected, PublishError> {
+        let (key, declared) = (ObjectKey::Bundle(hash), self.expected);
+        if let Some(declared) = declared.filter(|declared| *declared != hash) {
+            return Err(PublishError::Archive(ArchiveError::HashMismatch {
+                expected: declared,
+                actual: hash,
+            }));
+        }
+        let reading = Self {
+            expected: Some(hash),
+            ..self
+        };
+        let read = reading.read_object(key, store.open(key).await?).await;
+        read.map_err(|error| match error {
+            // Nobody sent these bytes: they are the store's.
+            PublishError::Archive(error @ ArchiveError::HashMismatch { .. }) => {
+                PublishError::Store(StoreError::failed(key, error))
+            }
+            error => error,
+        })
+    }
+
+    /// One pass over an object as it comes in, of which no more than a few chunks are ever held.
+    async fn read_object(
+        self,
+        key: ObjectKey,
+        object: StoredObject,
+    ) -> Result<Collected, PublishError> {
+        let Self {
+            expected,
+            limits,
+            progress,
+        } = self;
+        let (limits, size) = (limits.clone(), object.stat.size);
+        let (pump, incoming) = incoming(key, object);
+        let collecting = spawn_blocking(move || {
+            let walk = Walk {
+                size,
+                expected,
+                limits: &limits,
+                progress: progress.as_deref(),
+            };
+            collect_from(incoming, walk)
+        });
+        let pumped = pump.run().await;
+        let collected = collecting.await.map_err(PublishError::Interrupted)?;
+        // The store's failure is why the reader failed.
+        pumped?;
+        Ok(collected?)
+    }
+}
+
+impl Checked<'_> {
+    /// Has these bytes in the store under their hash. The key is the hash: an object of this size is the
+    /// same bytes.
+    async fn store(
+        &self,
+        store: &dyn BundleStore,
+        hash: ContentHash,
+        expected: u64,
+    ) -> Result<(), PublishError> {
+        let key = ObjectKey::Bundle(hash);
+        let created = match self {
+            Self::File(file) => store.create(key, Content::File(file)).await?,
+            Self::Staged(upload, etag) => {
+                let verified = Verified {
+                    key: *upload,
+                    etag: etag.clone(),
+                    hash,
+                    size: expected,
+                };
+                return promote(store, &verified).await;
+            }
+            Self::Published => match store.stat(key).await? {
+                Some(stat) => Created::Existing { size: stat.size },
+                None => return Err(StoreError::NotFound { key }.into()),
+            },
+        };
+        match created {
+            Created::Existing { size } if size != expected => Err(PublishError::StoreDamaged {
+                key,
+                size,
+                expected,
+            }),
+            Created::Existing { .. } | Created::Written => Ok(()),
+        }
+    }
+}
+
+async fn promote(store: &dyn BundleStore, upload: &Verified) -> Result<(), PublishError> {
+    match store.promote(upload).await {
+        // What is there can't be the bundle, and these bytes are.
+        Ok(Created::Existing { size }) if size != upload.size => {
+            tracing::warn!(
+                bundle.hash = %upload.hash,
+                size,
+                expected = upload.size,
+                "a damaged bundle in the store is replaced"
+            );
+            Ok(store.replace(upload).await?)
+        }
+        Ok(Created::Existing { .. } | Created::Written) => Ok(()),
+        // Whoever published the same upload meanwhile has removed it.
+        Err(error @ StoreError::NotFound { .. }) => {
+            let there = store.stat(ObjectKey::Bundle(upload.hash)).await?;
+            if there.is_some_and(|stat| stat.size == upload.size) {
+                Ok(())
+            } else {
+                Err(error.into())
+            }
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 struct Chosen {
@@ -442,23 +631,6 @@ fn take_component(
     components.remove(entry).ok_or_else(|| InvalidComponent {
         message: format!("{entry} is not a WebAssembly binary"),
     })
-}
-
-async fn store_bundle(
-    store: &dyn BundleStore,
-    key: ObjectKey,
-    file: &Path,
-    expected: u64,
-) -> Result<(), PublishError> {
-    match store.create(key, Content::File(file)).await? {
-        Created::Existing { size } if size != expected => Err(PublishError::StoreDamaged {
-            key,
-            size,
-            expected,
-        }),
-        // The key is the hash: an object of this size is the same bytes.
-        Created::Existing { .. } | Created::Written => Ok(()),
-    }
 }
 
 async fn store_manifest(

@@ -13,5 +13,6 @@ mod pack;
 mod publish;
 mod s3;
 mod signature;
+mod staged;
 mod store;
 mod support;
