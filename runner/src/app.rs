@@ -22,8 +22,10 @@ use crate::http::StorageApi;
 use crate::idempotency::{Idempotency, IdempotencyLimits};
 use crate::installs::Installs;
 use crate::keys::{KeyUse, MasterKeys};
+use crate::publishing::Versions;
 use crate::storage_place::StoragePlace;
 use crate::upkeep::{QuotaGauges, Upkeep};
+use crate::uploads::{Intake, IntakeLimits, Publisher, Uploads};
 
 /// What outlives the process, open.
 #[derive(Debug)]
@@ -104,7 +106,21 @@ impl Stores {
                 Arc::clone(&self.clock),
                 ActivityLimits::default(),
             )),
+            uploads: None,
             clock: Arc::clone(&self.clock),
+        }
+    }
+
+    /// What is done with bundles that come over the network, for `extensions` to run.
+    pub fn uploads(&self, extensions: Arc<Extensions>) -> Uploads {
+        let store = || Arc::clone(&self.bundles) as _;
+        let versions = Versions {
+            registry: Arc::clone(&self.registry) as _,
+            clock: Arc::clone(&self.clock),
+        };
+        Uploads {
+            intake: Intake::new(store(), IntakeLimits::default()),
+            publisher: Publisher::new(store(), extensions, versions),
         }
     }
 
@@ -223,8 +239,11 @@ impl App {
                 idempotency,
             }))
         });
+        let extensions = extensions.transpose()?;
+        let uploads = extensions.clone().map(|it| stores.uploads(it));
+        admin.uploads = uploads.map(Arc::new);
         Ok(Self {
-            extensions: extensions.transpose()?,
+            extensions,
             stores,
             installs,
             admin,

@@ -33,3 +33,4 @@ pub mod storage_place;
 pub mod telemetry;
 pub mod tokens;
 pub mod upkeep;
+pub mod uploads;

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use alga_bundles::{
-    CheckError, ComponentCheck, InvalidComponent, Issue, Manifest, NewVersion, RegisterError,
-    RegisteredVersion, VersionRegistry,
+    CheckError, ComponentCheck, InvalidComponent, Issue, Manifest, NewVersion, Published,
+    RegisterError, RegisteredVersion, VersionRegistry,
 };
 use alga_model::{Clock, ContentHash};
-use alga_registry::{Change, Registry, RegistryError};
+use alga_registry::{Change, Registry, RegistryError, VersionKey};
 use alga_storage::{CAPABILITY, InvalidGrant, StorageGrant};
 use async_trait::async_trait;
 
@@ -64,6 +64,21 @@ pub fn capability_warnings(manifest: &Manifest) -> Vec<Issue> {
         .filter(|name| !offered(name))
         .map(warning)
         .collect()
+}
+
+/// Adds to the warnings of a version those of its capabilities, by the manifest it is registered with.
+pub async fn add_capability_warnings(
+    published: &mut Published,
+    registry: &dyn Registry,
+) -> Result<(), RegistryError> {
+    let key = VersionKey::Content(published.content_hash);
+    let version = registry.version(&key).await?;
+    // It may have been removed meanwhile; and what is registered has been parsed before.
+    let parsed = version.and_then(|version| Manifest::parse(version.manifest.as_bytes()).ok());
+    let manifest = parsed.map(|parsed| parsed.manifest);
+    let warnings = manifest.as_ref().map(capability_warnings);
+    published.warnings.extend(warnings.into_iter().flatten());
+    Ok(())
 }
 
 /// The registry, as publishing sees it.

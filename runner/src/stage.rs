@@ -96,6 +96,7 @@ impl Stage {
                 Arc::clone(&self.clock) as _,
                 ActivityLimits::default(),
             )),
+            uploads: None,
             clock: Arc::clone(&self.clock) as _,
         }
     }

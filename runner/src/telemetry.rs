@@ -18,6 +18,7 @@ use tracing_subscriber::{Layer as _, Registry};
 
 use crate::config::{LogConfig, LogFormat};
 use crate::idempotency;
+use crate::uploads::{FINALIZED, UPLOADED};
 
 /// Why log events or metrics have nowhere to go.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +63,11 @@ fn register_counters() {
     for part in ["sweep", "quotas", "listening", "run"] {
         counter!("alga_upkeep_failures_total", "part" => part).absolute(0);
     }
+    for what in [UPLOADED, FINALIZED] {
+        for outcome in what.outcomes {
+            counter!(what.total, "outcome" => *outcome).absolute(0);
+        }
+    }
     for outcome in idempotency::OUTCOMES {
         counter!("alga_idempotency_requests_total", "outcome" => outcome).absolute(0);
     }
@@ -69,6 +75,7 @@ fn register_counters() {
 
 /// What each metric means. Its name ends with its unit.
 fn describe_metrics() {
+    describe_metrics_of_uploads();
     describe_histogram!(
         "alga_http_request_duration_seconds",
         Unit::Seconds,
@@ -161,15 +168,60 @@ fn describe_metrics() {
     );
 }
 
+fn describe_metrics_of_uploads() {
+    describe_counter!(
+        UPLOADED.total,
+        "Uploads of bundles that were received or not, by outcome."
+    );
+    describe_histogram!(
+        UPLOADED.duration,
+        Unit::Seconds,
+        "How long it took to receive uploads, by outcome."
+    );
+    describe_histogram!(
+        UPLOADED.bytes,
+        Unit::Bytes,
+        "How much came of uploads, by outcome."
+    );
+    describe_counter!(
+        FINALIZED.total,
+        "Uploads that were published or not, by outcome."
+    );
+    describe_histogram!(
+        FINALIZED.duration,
+        Unit::Seconds,
+        "How long it took to publish uploads, by outcome."
+    );
+    describe_histogram!(
+        FINALIZED.bytes,
+        Unit::Bytes,
+        "How large the uploads to be published were, by outcome."
+    );
+}
+
 /// From a cached read to the compilation of the largest component, about three to a decade.
 const DURATION_BUCKETS: [f64; 17] = [
     0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
     10.0, 30.0, 60.0,
 ];
 
+/// From a small component to the largest bundle, four times as much from one to the next.
+const SIZE_BUCKETS: [f64; 7] = [
+    65_536.0,
+    262_144.0,
+    1_048_576.0,
+    4_194_304.0,
+    16_777_216.0,
+    67_108_864.0,
+    209_715_200.0,
+];
+
 fn prometheus() -> Result<PrometheusBuilder, BuildError> {
     let durations = Matcher::Suffix("_duration_seconds".to_owned());
-    PrometheusBuilder::new().set_buckets_for_metric(durations, &DURATION_BUCKETS)
+    let sizes = Matcher::Suffix("_size_bytes".to_owned());
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(durations, &DURATION_BUCKETS)?
+        .set_buckets_for_metric(sizes, &SIZE_BUCKETS)
 }
 
 fn subscriber<W>(

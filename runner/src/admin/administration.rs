@@ -2,11 +2,15 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 
+use alga_bundles::Progress;
 use alga_model::InstallId;
 use serde_json::Value;
+use tokio::fs::File;
 
 use super::audit::{AuditQuery, AuditStream};
+use super::bundles::{FinalizeUploadBody, PublishedBody, UploadQuery, UploadedBody};
 use super::client::Client;
 use super::error::AdminError;
 use super::logs::{LogsQuery, RemoteLogs};
@@ -50,6 +54,32 @@ impl Administration {
                 None,
             )),
             Self::There(client) => client.logs(install, query, after).await,
+        }
+    }
+
+    /// Sends a bundle, and tells `progress` how much of it is sent.
+    pub async fn upload(
+        &self,
+        query: &UploadQuery,
+        file: File,
+        progress: Arc<Progress<'static>>,
+    ) -> Result<UploadedBody, Refused> {
+        self.server()?.upload(query, file, progress).await
+    }
+
+    /// Has a staged bundle published, however long the server takes to judge it.
+    pub async fn finalize(&self, body: &FinalizeUploadBody) -> Result<PublishedBody, Refused> {
+        self.server()?.finalize(body).await
+    }
+
+    /// The server that bundles are sent to.
+    fn server(&self) -> Result<&Client, Refused> {
+        match self {
+            Self::Here { .. } => Err(Refused::unanswered(
+                "bundles are sent to a server, and added to a data folder",
+                None,
+            )),
+            Self::There(client) => Ok(client),
         }
     }
 
@@ -129,6 +159,13 @@ impl fmt::Display for Refused {
         for line in texts("mistakes").chain(texts("installs")) {
             write!(f, "\n    {line}")?;
         }
+        let issues = self.details.get("issues").and_then(Value::as_array);
+        for issue in issues.into_iter().flatten() {
+            let part = |name| issue.get(name).and_then(Value::as_str);
+            if let (Some(path), Some(message)) = (part("path"), part("message")) {
+                write!(f, "\n    manifest.json{path}: {message}")?;
+            }
+        }
         let added = self.details.pointer("/difference/added");
         for permission in added.and_then(Value::as_array).into_iter().flatten() {
             let part = |name| permission.get(name).and_then(Value::as_str);
@@ -157,6 +194,7 @@ impl From<AdminError> for Refused {
                 AdminError::Manifest(error) => Some(error.into()),
                 AdminError::Registry(error) => Some(error.into()),
                 AdminError::Storage(error) => Some(error.into()),
+                AdminError::Store(error) => Some(error.into()),
                 _ => None,
             },
         }

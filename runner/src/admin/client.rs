@@ -1,15 +1,28 @@
 //! A server, asked over HTTP.
 
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
+use alga_bundles::Progress;
 use alga_model::{InstallId, Secret};
-use reqwest::header::{ACCEPT, IF_MATCH};
-use reqwest::{Certificate, ClientBuilder, RequestBuilder, Response, Url};
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
+use http_body_util::StreamBody;
+use hyper::body::Frame;
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, IF_MATCH};
+use reqwest::{Body, Certificate, ClientBuilder, RequestBuilder, Response, Url};
 use rustls::crypto::ring;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::fs::File;
+use tokio::io::AsyncReadExt as _;
 
 use super::administration::Refused;
 use super::audit::AuditQuery;
+use super::bundles::{
+    FinalizeUpload, FinalizeUploadBody, PublishedBody, UploadQuery, UploadedBody,
+};
 use super::logs::{LogsQuery, RemoteLogs};
 use super::operation::{Ask, Guard, Operation, Parameters as _, Target as _};
 
@@ -17,6 +30,10 @@ use super::operation::{Ask, Guard, Operation, Parameters as _, Target as _};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a server may be silent while an answer is waited for.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a server may take to judge a bundle: it may compile others first.
+const FINALIZE_TIMEOUT: Duration = Duration::from_mins(15);
+/// How much of a file is sent at once.
+const CHUNK_BYTES: usize = 64 << 10;
 /// The most bytes of a line of the audit; details of a record are far smaller.
 const MAX_LINE_BYTES: usize = 8 << 20;
 
@@ -27,6 +44,8 @@ const LAST_EVENT_ID: &str = "last-event-id";
 #[derive(Debug)]
 pub struct Client {
     http: reqwest::Client,
+    /// For requests that are answered only when a whole file was sent, or judged.
+    patient: reqwest::Client,
     url: Url,
     token: Option<Secret<String>>,
 }
@@ -42,16 +61,60 @@ impl Client {
         let url = Url::parse(url.trim_end_matches('/')).map_err(|error| {
             Refused::unanswered("the address of the server is no URL", Some(error.into()))
         })?;
-        let http = trusting(&url, authorities)?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(SILENCE_TIMEOUT)
-            // It would get to see the token.
-            .no_proxy()
-            // What a server answers elsewhere isn't its own to say; and the token is for it alone.
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|error| unanswered("cannot make an HTTP client", error))?;
-        Ok(Self { http, url, token })
+        let client = |configure: fn(ClientBuilder) -> ClientBuilder| {
+            let builder = trusting(&url, authorities)?
+                .connect_timeout(CONNECT_TIMEOUT)
+                // It would get to see the token.
+                .no_proxy()
+                // What a server answers elsewhere isn't its own to say; and the token is for it alone.
+                .redirect(reqwest::redirect::Policy::none());
+            let client = configure(builder).build();
+            client.map_err(|error| unanswered("cannot make an HTTP client", error))
+        };
+        Ok(Self {
+            http: client(|builder| builder.read_timeout(SILENCE_TIMEOUT))?,
+            patient: client(|builder| builder.tcp_keepalive(SILENCE_TIMEOUT))?,
+            url,
+            token,
+        })
+    }
+
+    /// Sends a bundle, and tells `progress` how much of it is sent.
+    pub(super) async fn upload(
+        &self,
+        query: &UploadQuery,
+        file: File,
+        progress: Arc<Progress<'static>>,
+    ) -> Result<UploadedBody, Refused> {
+        let sent = Sent {
+            file,
+            progress,
+            bytes: 0,
+        };
+        let chunks = stream::try_unfold(sent, async |mut sent| {
+            let chunk = sent.next().await?;
+            Ok::<_, io::Error>(chunk.map(|chunk| (Frame::data(chunk), sent)))
+        });
+        let request = self
+            .request_of(&self.patient, "POST", UploadQuery::PATH)
+            .query(query)
+            .header(CONTENT_LENGTH, query.size)
+            .header(CONTENT_TYPE, "application/zstd")
+            .body(Body::wrap(StreamBody::new(chunks)));
+        decoded(self.answered(request).await?).await
+    }
+
+    /// Has a staged bundle published.
+    pub(super) async fn finalize(
+        &self,
+        body: &FinalizeUploadBody,
+    ) -> Result<PublishedBody, Refused> {
+        let request = self.request_of(&self.patient, "POST", FinalizeUpload::PATH);
+        decoded(
+            self.answered(request.json(body).timeout(FINALIZE_TIMEOUT))
+                .await?,
+        )
+        .await
     }
 
     /// Asks for an operation.
@@ -66,9 +129,7 @@ impl Client {
         if !O::Body::schema().is_null() {
             request = request.json(&ask.body);
         }
-        let response = self.answered(request).await?;
-        let answer = response.json().await;
-        answer.map_err(|error| unanswered("the answer of the server makes no sense", error))
+        decoded(self.answered(request).await?).await
     }
 
     /// Asks for the audit.
@@ -101,9 +162,13 @@ impl Client {
     }
 
     fn request(&self, method: &str, path: &str) -> RequestBuilder {
+        self.request_of(&self.http, method, path)
+    }
+
+    fn request_of(&self, http: &reqwest::Client, method: &str, path: &str) -> RequestBuilder {
         let method = method.parse().unwrap_or_default();
         let base = self.url.as_str().trim_end_matches('/');
-        let request = self.http.request(method, format!("{base}{path}"));
+        let request = http.request(method, format!("{base}{path}"));
         let request = request.header(
             ACCEPT,
             "application/json, application/x-ndjson, text/event-stream",
@@ -133,6 +198,29 @@ impl Client {
             _ => Refused::unanswered(format!("the server answered {status}"), None),
         })
     }
+}
+
+/// A file that is being sent.
+struct Sent {
+    file: File,
+    progress: Arc<Progress<'static>>,
+    bytes: u64,
+}
+
+impl Sent {
+    /// The next bytes; none at the end.
+    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
+        let read = self.file.read_buf(&mut chunk).await?;
+        self.bytes += read as u64;
+        (self.progress)(self.bytes);
+        Ok((read > 0).then(|| chunk.freeze()))
+    }
+}
+
+async fn decoded<T: DeserializeOwned>(response: Response) -> Result<T, Refused> {
+    let answer = response.json().await;
+    answer.map_err(|error| unanswered("the answer of the server makes no sense", error))
 }
 
 /// A client that knows whom to trust with `url`.

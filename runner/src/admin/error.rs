@@ -1,5 +1,6 @@
 //! Why an administrator did not get what was asked for.
 
+use alga_bundles::{ArchiveError, PublishError, RegisterError, StoreError};
 use alga_model::{ExtensionName, InstallId, TenantId};
 use alga_registry::RegistryError;
 use serde_json::{Value, json};
@@ -9,6 +10,7 @@ use super::grants::Difference;
 use super::mistakes::{Mistakes, Name};
 use crate::activity::TailRefused;
 use crate::storage_place::KeptElsewhere;
+use crate::uploads::FinalizeError;
 
 /// A refusal, or a failure.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +61,12 @@ pub enum AdminError {
     /// The logs of an install can't be followed now.
     #[error(transparent)]
     Tail(#[from] TailRefused),
+    /// An upload was not published.
+    #[error(transparent)]
+    Finalize(#[from] FinalizeError),
+    /// The store of bundles failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// What is stored can't be used.
     #[error("cannot use the registered manifest of the version")]
     Manifest(#[source] alga_bundles::InvalidManifest),
@@ -148,6 +156,9 @@ impl AdminError {
             Self::ApprovalNeeded(_) => "APPROVAL_NEEDED",
             Self::NothingToRollBack => "NOTHING_TO_ROLL_BACK",
             Self::Elsewhere(_) | Self::RunsNothing => "MISDIRECTED",
+            Self::Finalize(error) => error.code(),
+            Self::Store(StoreError::Unavailable { .. }) => "STORE_UNAVAILABLE",
+            Self::Store(_) => "STORE_FAILED",
             Self::Tail(TailRefused::Install | TailRefused::Tenant) => "TAILS_LIMITED",
             Self::Tail(TailRefused::Process | TailRefused::Closed) => "OVERLOADED",
             Self::Registry(RegistryError::Unavailable { .. })
@@ -164,8 +175,27 @@ impl AdminError {
             Self::Changed { actual, .. } => json!({ "generation": actual }),
             Self::VersionInUse { installs } => json!({ "installs": installs }),
             Self::ApprovalNeeded(difference) => json!({ "difference": difference }),
+            Self::Finalize(error) => finalize_details(error),
             _ => json!({}),
         }
+    }
+}
+
+fn finalize_details(error: &FinalizeError) -> Value {
+    let FinalizeError::Publish(error) = error else {
+        return json!({});
+    };
+    match error {
+        PublishError::Manifest(invalid) => json!({ "issues": invalid.issues }),
+        PublishError::Archive(ArchiveError::Rejected { entry, .. }) => json!({ "entry": entry }),
+        PublishError::Archive(ArchiveError::TooLarge { limit, .. }) => json!({ "limit": limit }),
+        PublishError::Archive(ArchiveError::HashMismatch { actual, .. }) => {
+            json!({ "contentHash": actual })
+        }
+        PublishError::Registry(RegisterError::DuplicateVersion { existing }) => {
+            json!({ "contentHash": existing })
+        }
+        _ => json!({}),
     }
 }
 

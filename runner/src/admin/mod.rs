@@ -6,6 +6,7 @@
 
 mod administration;
 mod audit;
+mod bundles;
 mod client;
 mod config;
 mod error;
@@ -35,6 +36,11 @@ use tracing::Instrument as _;
 
 pub use self::administration::{Administration, Refused};
 pub use self::audit::{AuditExport, AuditQuery, AuditStream};
+pub use self::bundles::{
+    AbortUpload, AbortUploadBody, FinalizeUpload, FinalizeUploadBody, IssueBody, PublishedBody,
+    PublishedExtensionBody, PublishedVersionBody, UPLOADS, UploadAbortedBody, UploadKeyBody,
+    UploadQuery, UploadedBody,
+};
 pub use self::client::Client;
 pub use self::config::{ConfigBody, ReplaceConfig, ReplaceConfigBody, ShowConfig};
 pub use self::error::{AdminError, Missing};
@@ -75,6 +81,7 @@ use crate::activity::Activity;
 use crate::config::TokenScope;
 use crate::installs::Installs;
 use crate::storage_place::StoragePlace;
+use crate::uploads::Uploads;
 
 /// Visits every operation there is.
 pub fn every_operation(visitor: &mut impl Visitor) {
@@ -105,6 +112,8 @@ pub fn every_operation(visitor: &mut impl Visitor) {
     visitor.visit::<ReplaceTenantSwitches>();
     visitor.visit::<ShowSwitches>();
     visitor.visit::<ReplaceSwitches>();
+    visitor.visit::<FinalizeUpload>();
+    visitor.visit::<AbortUpload>();
 }
 
 /// What operations work on.
@@ -118,6 +127,8 @@ pub struct Admin {
     pub installs: Arc<Installs>,
     /// What installs did a moment ago, in a process that runs them.
     pub activity: Option<Activity>,
+    /// Bundles that come over the network, in a process that runs them.
+    pub uploads: Option<Arc<Uploads>>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
 }
@@ -203,6 +214,12 @@ impl Admin {
     /// What installs did a moment ago.
     fn activity(&self) -> Result<&Activity, AdminError> {
         self.activity.as_ref().ok_or(AdminError::RunsNothing)
+    }
+
+    /// Bundles that come over the network, to somebody who may publish. It concerns every tenant.
+    pub fn uploads(&self, by: &Author) -> Result<&Arc<Uploads>, AdminError> {
+        by.ensure_unlimited()?;
+        self.uploads.as_ref().ok_or(AdminError::RunsNothing)
     }
 
     /// Edits an install that the author may know of.

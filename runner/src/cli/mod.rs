@@ -60,7 +60,7 @@ struct Settings {
     data_dir: Option<String>,
 
     /// Ask the server at this URL instead of working on the data folder: install, extension, tenant,
-    /// switches, usage show and audit
+    /// switches, usage show, audit and bundle push
     #[arg(long, global = true, value_name = "URL")]
     server: Option<String>,
 
@@ -129,6 +129,7 @@ impl Command {
             | Self::Tenant(_)
             | Self::Switches(_)
             | Self::Usage(usage::Command::Show(_))
+            | Self::Bundle(bundle::Command::Push(_))
             | Self::Audit(_) => true,
             Self::Serve(_)
             | Self::Bundle(_)

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::time::Duration;
 
-use alga_bundles::FetchError;
+use alga_bundles::{ArchiveError, FetchError, ObjectKey, PublishError, RegisterError, StoreError};
 use axum::Json;
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
@@ -22,6 +22,7 @@ use crate::admission::{Reason, Refusal};
 use crate::engine::RunError;
 use crate::execute::ExecuteError;
 use crate::idempotency::Crowd;
+use crate::uploads::{FinalizeError, UploadError};
 
 /// A request that was not answered as it wished.
 #[derive(Debug)]
@@ -58,6 +59,8 @@ pub(super) enum ApiError {
     Execute(ExecuteError),
     /// An administrator did not get what was asked for.
     Admin(AdminError),
+    /// An upload was not received.
+    Upload(UploadError),
     /// The storage refused an operation, or failed.
     Storage(BulkError),
     /// A request to the storage is larger than the limit, in bytes.
@@ -91,7 +94,21 @@ impl ApiError {
                 StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
             }
             Self::Misdirected(_) => StatusCode::MISDIRECTED_REQUEST,
+            Self::Upload(error) => match error {
+                UploadError::Invalid(_)
+                | UploadError::Size { .. }
+                | UploadError::Hash { .. }
+                | UploadError::IdTaken
+                | UploadError::Gone
+                | UploadError::Silent(_) => StatusCode::BAD_REQUEST,
+                UploadError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+                UploadError::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+                UploadError::Busy | UploadError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+                UploadError::Store(error) => store_status(error),
+            },
             Self::Admin(error) => match error {
+                AdminError::Finalize(error) => finalize_status(error),
+                AdminError::Store(error) => store_status(error),
                 AdminError::Invalid { .. } => StatusCode::BAD_REQUEST,
                 AdminError::Elsewhere(_) | AdminError::RunsNothing => {
                     StatusCode::MISDIRECTED_REQUEST
@@ -166,6 +183,7 @@ impl ApiError {
             Self::Crowded(_, refusal) => ExecuteError::Refused(*refusal).code(),
             Self::Execute(error) => error.code(),
             Self::Admin(error) => error.code(),
+            Self::Upload(error) => error.code(),
             Self::Storage(failed) => failed.error.code().as_str(),
             Self::StorageBodyTooLarge(_) => ErrorCode::LimitExceeded.as_str(),
             Self::Misdirected(_) => "MISDIRECTED",
@@ -203,6 +221,7 @@ impl ApiError {
             Self::Crowded(crowd, refusal) => crowd.told(refusal.reason).to_owned(),
             Self::Execute(error) => error.to_string(),
             Self::Admin(error) => error.to_string(),
+            Self::Upload(error) => error.to_string(),
         }
     }
 
@@ -223,6 +242,9 @@ impl ApiError {
             }
             Self::Execute(ExecuteError::Run(RunError::OutOfFuel)) => json!({ "limit": "fuel" }),
             Self::Admin(error) => error.details(),
+            Self::Upload(UploadError::TooLarge { limit }) => json!({ "limit": limit }),
+            Self::Upload(UploadError::Hash { actual, .. }) => json!({ "contentHash": actual }),
+            Self::Upload(UploadError::Size { expected, .. }) => json!({ "size": expected }),
             Self::Crowded(_, refusal) | Self::Execute(ExecuteError::Refused(refusal)) => {
                 match refusal.reason {
                     Reason::Install => json!({ "limit": "install" }),
@@ -243,6 +265,7 @@ impl ApiError {
                 error: alga_storage::Error::RateLimited { retry_after },
                 ..
             }) => *retry_after,
+            Self::Upload(UploadError::RateLimited { retry_after }) => *retry_after,
             Self::IdempotencyInProgress => RETRY_UNAVAILABLE,
             Self::Admin(AdminError::Tail(TailRefused::Install | TailRefused::Tenant)) => RETRY_TAIL,
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => RETRY_UNAVAILABLE,
@@ -256,6 +279,59 @@ const fn refused(reason: Reason) -> StatusCode {
     match reason {
         Reason::Install | Reason::Tenant => StatusCode::TOO_MANY_REQUESTS,
         Reason::Process | Reason::Closed => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+const fn store_status(error: &StoreError) -> StatusCode {
+    match error {
+        StoreError::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        StoreError::NotFound { .. }
+        | StoreError::Exists { .. }
+        | StoreError::Changed { .. }
+        | StoreError::TooLarge { .. }
+        | StoreError::WrongSize { .. }
+        | StoreError::WrongContent { .. }
+        | StoreError::Failed { .. } => StatusCode::BAD_GATEWAY,
+    }
+}
+
+const fn finalize_status(error: &FinalizeError) -> StatusCode {
+    let error = match error {
+        FinalizeError::Size { .. } => return StatusCode::BAD_REQUEST,
+        FinalizeError::Busy | FinalizeError::Registry(_) => return StatusCode::SERVICE_UNAVAILABLE,
+        FinalizeError::Publish(error) => error,
+    };
+    match error {
+        PublishError::Archive(error) => match error {
+            ArchiveError::Damaged(_)
+            | ArchiveError::Rejected { .. }
+            | ArchiveError::HashMismatch { .. } => StatusCode::BAD_REQUEST,
+            ArchiveError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            ArchiveError::Read(_) | ArchiveError::Write { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        },
+        PublishError::ManifestRequired
+        | PublishError::Manifest(_)
+        | PublishError::Component(_)
+        // The upload was changed or is gone: whoever did that knows.
+        | PublishError::Store(
+            StoreError::NotFound {
+                key: ObjectKey::Staging(_),
+            }
+            | StoreError::WrongContent { .. }
+            | StoreError::Changed { .. },
+        ) => StatusCode::BAD_REQUEST,
+        PublishError::Check(_) => StatusCode::SERVICE_UNAVAILABLE,
+        PublishError::Store(error) => store_status(error),
+        PublishError::StoreDamaged { .. } => StatusCode::BAD_GATEWAY,
+        PublishError::ManifestConflict => StatusCode::CONFLICT,
+        PublishError::Registry(error) => match error {
+            RegisterError::PublisherMismatch => StatusCode::FORBIDDEN,
+            RegisterError::DuplicateVersion { .. } | RegisterError::ManifestConflict => {
+                StatusCode::CONFLICT
+            }
+            RegisterError::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        },
+        PublishError::Interrupted(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
@@ -286,6 +362,15 @@ pub(super) struct ErrorBody {
 }
 
 impl ErrorBody {
+    /// The same with the code that the interface for bundles has for it, which is older than this program.
+    pub(super) fn of_bundles(&mut self) {
+        self.code = match self.code {
+            "FORBIDDEN" => "RBAC_FORBIDDEN",
+            "INTERNAL" => "INTERNAL_ERROR",
+            code => code,
+        };
+    }
+
     /// The response that carries this body.
     pub(super) fn write(self, response: Response, request_id: &str) -> Response {
         let (mut parts, _) = response.into_parts();
@@ -317,13 +402,14 @@ mod tests {
     use std::fmt::Write as _;
     use std::sync::Arc;
 
-    use alga_bundles::{ArchiveError, InvalidManifest};
+    use alga_bundles::{InvalidComponent, InvalidManifest, Issue, Rejection, StagingKey};
     use alga_model::{ContentHash, InstallId};
 
     use super::*;
     use crate::admin::{Difference, Missing, Mistakes};
     use crate::execute::OUTCOMES;
     use crate::storage_place::KeptElsewhere;
+    use crate::uploads::{FINALIZED, UPLOADED};
 
     /// Every failure there is, once.
     fn all() -> Vec<ApiError> {
@@ -414,9 +500,122 @@ mod tests {
             ]
             .map(ApiError::Admin),
         );
+        all.extend(uploads().map(ApiError::Upload));
+        let finalize = |error| ApiError::Admin(AdminError::Finalize(error));
+        all.extend([
+            finalize(FinalizeError::Size {
+                declared: 1,
+                actual: 2,
+            }),
+            finalize(FinalizeError::Busy),
+        ]);
+        all.extend(publish().into_iter().map(|error| finalize(error.into())));
+        all.extend(stores().map(|error| ApiError::Admin(error.into())));
         all.extend(storage().map(ApiError::Storage));
         all.extend(RunError::each().map(|error| ApiError::Execute(ExecuteError::Run(error))));
         all
+    }
+
+    fn staging() -> ObjectKey {
+        StagingKey::new(uuid::Uuid::nil()).into()
+    }
+
+    /// How a store fails.
+    fn stores() -> [StoreError; 2] {
+        let target = || staging().into();
+        [
+            StoreError::Unavailable {
+                target: target(),
+                source: "inner".into(),
+            },
+            StoreError::Failed {
+                target: target(),
+                source: "inner".into(),
+            },
+        ]
+    }
+
+    /// Every failure of an upload, once.
+    fn uploads() -> [UploadError; 12] {
+        let hash = ContentHash::of(b"");
+        let [unavailable, failed] = stores();
+        [
+            UploadError::Invalid("why".to_owned()),
+            UploadError::TooLarge { limit: 10 },
+            UploadError::Size {
+                expected: 1,
+                actual: 2,
+            },
+            UploadError::Hash {
+                declared: hash,
+                actual: hash,
+            },
+            UploadError::IdTaken,
+            UploadError::Gone,
+            UploadError::Silent(Duration::from_secs(60)),
+            UploadError::RateLimited {
+                retry_after: Duration::from_millis(1_500),
+            },
+            UploadError::Busy,
+            UploadError::Stopping,
+            UploadError::Store(unavailable),
+            UploadError::Store(failed),
+        ]
+    }
+
+    /// Every failure of publishing, once.
+    fn publish() -> Vec<PublishError> {
+        let hash = ContentHash::of(b"");
+        let issue = Issue {
+            path: "/name".to_owned(),
+            message: "why".to_owned(),
+        };
+        let mut all = vec![
+            PublishError::Archive(ArchiveError::Damaged("cut short".to_owned())),
+            PublishError::Archive(ArchiveError::Rejected {
+                entry: "a".to_owned(),
+                reason: Rejection::Duplicate,
+            }),
+            PublishError::Archive(ArchiveError::TooLarge { size: 2, limit: 1 }),
+            PublishError::Archive(ArchiveError::HashMismatch {
+                expected: hash,
+                actual: hash,
+            }),
+            PublishError::Archive(ArchiveError::Read(std::io::ErrorKind::Other.into())),
+            PublishError::ManifestRequired,
+            PublishError::Manifest(InvalidManifest {
+                issues: vec![issue],
+            }),
+            PublishError::Component(InvalidComponent {
+                message: "why".to_owned(),
+            }),
+            PublishError::Check("inner".into()),
+            PublishError::Store(StoreError::NotFound { key: staging() }),
+            PublishError::Store(StoreError::Changed { key: staging() }),
+            PublishError::StoreDamaged {
+                key: ObjectKey::Bundle(hash),
+                size: 1,
+                expected: 2,
+            },
+            PublishError::ManifestConflict,
+            PublishError::Registry(RegisterError::PublisherMismatch),
+            PublishError::Registry(RegisterError::DuplicateVersion { existing: hash }),
+            PublishError::Registry(RegisterError::Unavailable {
+                source: "inner".into(),
+            }),
+        ];
+        all.extend(stores().map(PublishError::Store));
+        all
+    }
+
+    #[test]
+    fn every_failure_of_an_upload_is_an_outcome() {
+        for error in uploads() {
+            assert!(UPLOADED.outcomes.contains(&error.code()), "{error:?}");
+        }
+        for error in publish() {
+            assert!(FINALIZED.outcomes.contains(&error.code()), "{error:?}");
+        }
     }
 
     /// Every failure of the storage, once.

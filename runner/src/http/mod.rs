@@ -14,6 +14,7 @@ mod storage_api;
 use std::borrow::Borrow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -82,9 +83,19 @@ impl AppState {
             extensions.executor.close();
             extensions.idempotency.close();
         }
+        if let Some(uploads) = &self.app.admin.uploads {
+            uploads.intake.close();
+        }
         self.0.draining.store(true, Ordering::Relaxed);
         if let Some(activity) = &self.app.admin.activity {
             activity.close();
+        }
+    }
+
+    /// Ends the uploads that are under way, which have had their time, and sees that nothing of them stays.
+    async fn cut_uploads(&self, patience: Duration) {
+        if let Some(uploads) = &self.app.admin.uploads {
+            uploads.intake.cut(patience).await;
         }
     }
 
@@ -164,6 +175,7 @@ fn router(state: AppState) -> Router {
         // Calls go past the router. This is here for what is said to other methods.
         .route("/v1/execute", post(routes::health::not_found))
         .merge(routes::admin::router())
+        .merge(routes::bundles::router())
         .merge(routes::storage::router())
         .fallback(routes::health::not_found)
         .method_not_allowed_fallback(routes::health::method_not_allowed)

@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 
 use super::storage_api;
 use crate::admin::{
-    Answer as _, AuditQuery, Guard, LogsQuery, Operation, Parameters, Visitor, every_operation,
+    Answer as _, AuditQuery, Guard, LogsQuery, Operation, Parameters, UPLOADS, UploadQuery,
+    UploadedBody, Visitor, every_operation,
 };
 
 /// The document as it is served.
@@ -24,6 +25,13 @@ const EVERYWHERE: [(u16, &str); 4] = [
     (503, "UNAVAILABLE"),
 ];
 
+/// The same where bundles are uploaded, with the codes that this interface has.
+const OF_BUNDLES: [(u16, &str); 3] = [
+    (401, "UNAUTHORIZED"),
+    (403, "RBAC_FORBIDDEN"),
+    (500, "INTERNAL_ERROR"),
+];
+
 fn document() -> Value {
     let mut operations = Operations::default();
     every_operation(&mut operations);
@@ -33,6 +41,7 @@ fn document() -> Value {
     } = operations;
     add(&mut paths, AuditQuery::PATH, "get", audit());
     add(&mut paths, LogsQuery::PATH, "get", logs());
+    add(&mut paths, UploadQuery::PATH, "post", upload());
     add_others(&mut paths);
     schemas.insert("Error".to_owned(), error_schema());
     json!({
@@ -77,7 +86,11 @@ impl Visitor for Operations {
         parameters.extend(query_parameters(&O::Query::schema()));
         parameters.extend(if_match(O::GUARD));
         parameters.extend(on_behalf());
-        let mut refusals = EVERYWHERE.to_vec();
+        let mut refusals = if O::PATH.starts_with(UPLOADS) {
+            OF_BUNDLES.to_vec()
+        } else {
+            EVERYWHERE.to_vec()
+        };
         refusals.extend(O::REFUSALS);
         if O::GUARD != Guard::None {
             refusals.extend([(400, "BAD_REQUEST"), (412, "PRECONDITION_FAILED")]);
@@ -276,6 +289,48 @@ fn logs() -> Value {
         "summary": LogsQuery::SUMMARY,
         "tags": ["administration"],
         "parameters": parameters,
+        "responses": responses,
+    })
+}
+
+fn upload() -> Value {
+    let schema = UploadQuery::schema();
+    let is_required = |name: &Value| {
+        let required = schema.get("required").and_then(Value::as_array);
+        required.is_some_and(|required| required.contains(name))
+    };
+    let mut parameters = query_parameters(&schema);
+    for parameter in &mut parameters {
+        let required = parameter.get("name").is_some_and(is_required);
+        if let Some(parameter) = parameter.as_object_mut() {
+            parameter.insert("required".to_owned(), required.into());
+        }
+    }
+    parameters.extend(on_behalf());
+    let refusals = [
+        (400, "BAD_REQUEST"),
+        (413, "TOO_LARGE"),
+        (421, "MISDIRECTED"),
+        (429, "RATE_LIMIT"),
+        (502, "STORE_FAILED"),
+        (503, "OVERLOADED"),
+        (503, "STORE_UNAVAILABLE"),
+    ];
+    let mut responses = responses([&OF_BUNDLES[..], &refusals].concat());
+    let staged = json!({
+        "description": "Staged",
+        "content": { "application/json": { "schema": UploadedBody::schema() } },
+    });
+    responses.insert("200".to_owned(), staged);
+    json!({
+        "operationId": "uploadBundle",
+        "summary": UploadQuery::SUMMARY,
+        "tags": ["administration"],
+        "parameters": parameters,
+        "requestBody": {
+            "required": true,
+            "content": { "application/octet-stream": {} },
+        },
         "responses": responses,
     })
 }

@@ -39,6 +39,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often that is logged while it lasts.
 const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(60);
+/// How long it may take to remove what was received of uploads that had no more time.
+const CUT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the last answers may take to leave, once they are written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -92,6 +94,7 @@ impl Server {
                 requests_in_progress = state.requests_in_progress(),
                 "requests were still in progress when the time to stop had passed"
             );
+            state.cut_uploads(CUT_TIMEOUT).await;
         }
         upkeep.stop().await;
     }

@@ -24,6 +24,7 @@ fn the_help_of_every_command() {
         vec!["bundle", "keygen"],
         vec!["bundle", "sign"],
         vec!["bundle", "statement"],
+        vec!["bundle", "push"],
         vec!["install"],
         vec!["install", "create"],
         vec!["install", "list"],

@@ -35,3 +35,4 @@ mod postgres;
 mod process;
 mod roles;
 mod tickets;
+mod uploads;

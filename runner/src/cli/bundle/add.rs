@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use alga_bundles::{
-    Limits, Manifest, PublishContext, PublishError, PublishRequest, Published, SignaturePolicy,
+    Limits, PublishContext, PublishError, PublishRequest, Published, SignaturePolicy,
     SignatureRules, publish,
 };
 use alga_model::ContentHash;
@@ -19,7 +19,7 @@ use crate::app::Stores;
 use crate::cli::output::{self, Progress};
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::publishing::{EngineCheck, Versions, capability_issues, capability_warnings};
+use crate::publishing::{EngineCheck, Versions, add_capability_warnings, capability_issues};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Add {
@@ -128,19 +128,15 @@ pub(in crate::cli) async fn add(
         limits: &Limits::default(),
         actor: REGISTRY_ACTOR,
     };
-    let published = publish(request, context)
+    let mut published = publish(request, context)
         .await
         .map_err(|error| {
             let (code, issues) = (error.code(), issues_of(&error));
             anyhow::Error::new(error).context(format!("{code}{issues}"))
         })
         .with_context(|| format!("cannot publish {}", file.display()))?;
+    add_capability_warnings(&mut published, &*stores.registry).await?;
     warn(&published.warnings);
-    let key = VersionKey::Content(published.content_hash);
-    if let Some(version) = stores.registry.version(&key).await? {
-        let manifest = Manifest::parse(version.manifest.as_bytes())?.manifest;
-        warn(&capability_warnings(&manifest));
-    }
     Ok(published)
 }
 

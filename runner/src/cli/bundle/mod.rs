@@ -5,6 +5,7 @@ mod inspect;
 mod keys;
 mod pack;
 mod sign;
+mod push;
 
 use std::fs::File;
 use std::io::Read as _;
@@ -40,6 +41,8 @@ pub(super) enum Command {
     Statement(sign::Content),
     /// Publish a bundle: check it, store it under its hash, register its version
     Add(add::Add),
+    /// Send a bundle to a server, which checks and publishes it
+    Push(push::Push),
 }
 
 impl Command {
@@ -52,6 +55,7 @@ impl Command {
             Self::Sign(command) => command.run().await,
             Self::Statement(command) => command.state().await,
             Self::Add(command) => command.run(config).await,
+            Self::Push(command) => command.run(config).await,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One file a noun.
 
 pub(super) mod admin;
+pub(super) mod bundles;
 pub(super) mod execute;
 pub(super) mod health;
 pub(super) mod install;

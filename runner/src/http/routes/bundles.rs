@@ -1,0 +1,182 @@
+//! `POST /api/ext-bundles/upload-proxy`: a bundle on its way to the store.
+
+use std::time::Duration;
+
+use axum::body::{Body, BodyDataStream};
+use axum::extract::State;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use axum::http::{HeaderMap, Uri};
+use axum::middleware::map_response;
+use axum::response::Response;
+use axum::routing::post;
+use axum::{Json, Router};
+use futures_util::StreamExt as _;
+use tokio::time::timeout;
+
+use super::admin::{query, refused};
+use crate::admin::{AdminError, Members, UploadQuery, UploadedBody};
+use crate::http::AppState;
+use crate::http::auth::Administrator;
+use crate::http::error::{ApiError, ErrorBody};
+use crate::uploads::{NewUpload, UploadError};
+
+/// What a bundle is where its sender doesn't say.
+const DEFAULT_TYPE: &str = "application/octet-stream";
+/// How long a client that is refused may go on sending. One that is cut off while it sends may never get
+/// to see why.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// The route of uploads, which no limit for other bodies applies to.
+pub(crate) fn router() -> Router<AppState> {
+    let upload = post(upload).layer(map_response(with_its_codes));
+    Router::new().route(UploadQuery::PATH, upload)
+}
+
+/// An answer with the codes that the interface for bundles has.
+pub(super) async fn with_its_codes(mut response: Response) -> Response {
+    if let Some(body) = response.extensions_mut().get_mut::<ErrorBody>() {
+        body.of_bundles();
+    }
+    response
+}
+
+async fn upload(
+    State(state): State<AppState>,
+    administrator: Result<Administrator, ApiError>,
+    headers: HeaderMap,
+    uri: Uri,
+    body: Body,
+) -> Result<Json<UploadedBody>, ApiError> {
+    let mut body = body.into_data_stream();
+    let received = receive(&state, administrator, &headers, &uri, &mut body).await;
+    // One that waits to be told to go on has sent nothing yet.
+    if received.is_err() && !headers.contains_key(EXPECT) {
+        let rest = async { while let Some(Ok(_)) = body.next().await {} };
+        let _ = timeout(LINGER, rest).await;
+    }
+    received.map(Json)
+}
+
+async fn receive(
+    state: &AppState,
+    administrator: Result<Administrator, ApiError>,
+    headers: &HeaderMap,
+    uri: &Uri,
+    body: &mut BodyDataStream,
+) -> Result<UploadedBody, ApiError> {
+    let Administrator(author) = administrator?;
+    let intake = &state.app.admin.uploads(&author).map_err(refused)?.intake;
+    let asked = asked(uri);
+    let announced = match &asked {
+        Ok(asked) => announced(asked, headers, intake.most_bytes()),
+        Err(mistakes) => Err(UploadError::Invalid(mistakes.clone())),
+    };
+    let received = intake.receive(&author.actor, announced, body).await;
+    let received = received.map_err(ApiError::Upload)?;
+    let filename = asked.map(|asked| asked.filename).unwrap_or_default();
+    Ok(UploadedBody::of(&received, filename))
+}
+
+/// What the query says, or everything that is wrong with it.
+fn asked(uri: &Uri) -> Result<UploadQuery, String> {
+    let asked = query(uri).and_then(|query| Members::parse(query).map_err(refused));
+    asked.map_err(|error| match error {
+        ApiError::Admin(AdminError::Invalid { mistakes, .. }) => mistakes.texts().join("; "),
+        _ => "the query makes no sense".to_owned(),
+    })
+}
+
+/// What the query says of an upload, if the headers don't say otherwise.
+fn announced(
+    asked: &UploadQuery,
+    headers: &HeaderMap,
+    most_bytes: u64,
+) -> Result<NewUpload, UploadError> {
+    let text = |name| headers.get(name)?.to_str().ok();
+    let length: Option<u64> = text(CONTENT_LENGTH).and_then(|length| length.parse().ok());
+    match length {
+        Some(length) if length == asked.size => {}
+        Some(length) if length > most_bytes => {
+            return Err(UploadError::TooLarge { limit: most_bytes });
+        }
+        Some(length) => {
+            return Err(UploadError::Invalid(format!(
+                "size: it is {}, but the body has {length} bytes",
+                asked.size
+            )));
+        }
+        None => {}
+    }
+    Ok(asked.announced(text(CONTENT_TYPE).unwrap_or(DEFAULT_TYPE)))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn code(
+        query: &str,
+        headers: &[(HeaderName, &'static str)],
+    ) -> Result<NewUpload, &'static str> {
+        let uri = format!("/api/ext-bundles/upload-proxy?{query}");
+        let asked = asked(&uri.parse().unwrap()).map_err(|_| "BAD_REQUEST")?;
+        let headers = headers.iter().cloned();
+        let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
+        announced(&asked, &headers.collect(), 100).map_err(|error| error.code())
+    }
+
+    #[test]
+    fn an_upload_is_announced_by_its_query() {
+        let hash = "0".repeat(64);
+        let query = format!(
+            "filename=a.tar.zst&size=9&declaredHash={hash}&uploadId=0b9a8c3e-5a1f-4c6d-9e2b-7f3a1d5c8e90"
+        );
+        let new = code(&query, &[(CONTENT_TYPE, "application/zstd")]).unwrap();
+        assert_eq!(new.size, 9);
+        assert_eq!(new.declared_hash.map(|it| it.to_hex()), Some(hash));
+        assert!(new.id.is_some());
+        assert_eq!(new.content_type, "application/zstd");
+        let plain = code("filename=a&size=9", &[(CONTENT_LENGTH, "9")]).unwrap();
+        assert_eq!(plain.content_type, DEFAULT_TYPE);
+    }
+
+    #[test]
+    fn a_query_that_makes_no_sense_is_refused() {
+        for query in [
+            "",
+            "size=9",
+            "filename=&size=9",
+            "filename=a",
+            "filename=a&size=",
+            "filename=a&size=-1",
+            "filename=a&size=1e3",
+            "filename=a&size=18446744073709551616",
+            "filename=a&size=9&size=9",
+            "filename=a&size=9&declaredHash=abc",
+            "filename=a&size=9&uploadId=abc",
+            "filename=a&size=9&other=1",
+        ] {
+            assert_eq!(code(query, &[]), Err("BAD_REQUEST"), "{query}");
+        }
+        let long = format!("size=9&filename={}", "a".repeat(256));
+        assert_eq!(code(&long, &[]), Err("BAD_REQUEST"));
+        assert!(code(&long[..long.len() - 1], &[]).is_ok());
+    }
+
+    #[test]
+    fn a_length_that_is_not_the_size_is_refused() {
+        let of = |size: u64, length| {
+            code(
+                &format!("filename=a&size={size}"),
+                &[(CONTENT_LENGTH, length)],
+            )
+            .map(drop)
+        };
+        assert_eq!(of(100, "100"), Ok(()));
+        assert_eq!(of(100, "99"), Err("BAD_REQUEST"));
+        assert_eq!(of(99, "100"), Err("BAD_REQUEST"));
+        assert_eq!(of(100, "101"), Err("TOO_LARGE"));
+    }
+}

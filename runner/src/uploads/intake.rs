@@ -1,0 +1,605 @@
+//! Takes the bytes of an upload as they come, and has nothing left of one that goes wrong.
+
+use std::error::Error;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use alga_bundles::{BundleStore, Limits, StagedUpload, StagingKey, StoreError};
+use alga_model::{ContentHash, ContentHasher, ErrorChain};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::measure::{Measure, UPLOADED};
+use super::rate::Rate;
+
+/// Receives uploads.
+#[derive(Debug)]
+pub struct Intake {
+    store: Arc<dyn BundleStore>,
+    limits: IntakeLimits,
+    rate: Rate,
+    places: Semaphore,
+    phase: watch::Sender<Phase>,
+}
+
+/// What bounds uploads.
+#[derive(Debug, Clone)]
+pub struct IntakeLimits {
+    /// The most bytes of one.
+    pub bytes: u64,
+    /// How many an actor may begin in a minute.
+    pub per_minute: usize,
+    /// How many are received at once. Each holds a few parts.
+    pub at_once: u32,
+    /// How long one waits for its turn.
+    pub longest_wait: Duration,
+    /// How long a client may send nothing.
+    pub silence: Duration,
+}
+
+impl Default for IntakeLimits {
+    fn default() -> Self {
+        Self {
+            bytes: Limits::default().compressed_bytes,
+            per_minute: 30,
+            at_once: 16,
+            longest_wait: Duration::from_secs(10),
+            silence: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What is told of an upload before its bytes come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewUpload {
+    /// What its client calls it, if that chose a name.
+    pub id: Option<Uuid>,
+    /// The bytes it has.
+    pub size: u64,
+    /// The hash it must have, if the client named one.
+    pub declared_hash: Option<ContentHash>,
+    /// What it is, for the store.
+    pub content_type: String,
+}
+
+/// An upload that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// Where it is staged.
+    pub key: StagingKey,
+    /// The bytes it has.
+    pub size: u64,
+    /// The hash of these bytes.
+    pub hash: ContentHash,
+}
+
+/// Why an upload was not received. Nothing of it is left then.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// The request makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// It has more bytes than one may have.
+    #[error("a bundle may have at most {limit} bytes")]
+    TooLarge {
+        /// What it may have.
+        limit: u64,
+    },
+    /// More or fewer bytes came than were announced.
+    #[error("{expected} bytes were announced, but {actual} came")]
+    Size {
+        /// What was announced.
+        expected: u64,
+        /// What came, until there were too many.
+        actual: u64,
+    },
+    /// The bytes are not those that were announced.
+    #[error("the upload is {actual}, not {declared}")]
+    Hash {
+        /// What was announced.
+        declared: ContentHash,
+        /// What came.
+        actual: ContentHash,
+    },
+    /// The id was used before.
+    #[error("there is an upload with this id already; choose another one")]
+    IdTaken,
+    /// The client went away.
+    #[error("the body ended early")]
+    Gone,
+    /// The client sends nothing any more.
+    #[error("nothing came for {} s", .0.as_secs())]
+    Silent(Duration),
+    /// The actor began too many.
+    #[error("there were too many uploads within a minute")]
+    RateLimited {
+        /// How soon it makes sense to try again.
+        retry_after: Duration,
+    },
+    /// Too many are being received.
+    #[error("too many uploads are being received")]
+    Busy,
+    /// The process stops.
+    #[error("the process stops; send the upload again")]
+    Stopping,
+    /// The store failed.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// Whoever comes is served.
+    Open,
+    /// Those that have begun may end.
+    Closed,
+    /// Nobody has any more time.
+    Cut,
+}
+
+impl Intake {
+    /// Receives uploads into `store`.
+    pub fn new(store: Arc<dyn BundleStore>, limits: IntakeLimits) -> Self {
+        Self {
+            store,
+            rate: Rate::per_minute(limits.per_minute),
+            places: Semaphore::new(limits.at_once.try_into().unwrap_or(usize::MAX)),
+            phase: watch::Sender::new(Phase::Open),
+            limits,
+        }
+    }
+
+    /// The most bytes of an upload.
+    pub const fn most_bytes(&self) -> u64 {
+        self.limits.bytes
+    }
+
+    /// Receives an upload of `actor`, unless what was announced of it makes no sense. The bytes are hashed
+    /// while they come, and the client is made to wait where the store is slower.
+    ///
+    /// What goes wrong leaves nothing, also where this is dropped; see [`StagedUpload`].
+    pub async fn receive<E: Error + 'static>(
+        &self,
+        actor: &str,
+        announced: Result<NewUpload, UploadError>,
+        body: impl Stream<Item = Result<Bytes, E>> + Send + Unpin,
+    ) -> Result<Received, UploadError> {
+        let mut measure = Measure::begin(&UPLOADED);
+        let received = self
+            .receive_measured(actor, announced, body, &mut measure)
+            .await;
+        measure.end(received.as_ref().err().map(UploadError::code));
+        match &received {
+            Ok(_) => {}
+            Err(UploadError::Store(error)) => tracing::warn!(
+                actor,
+                error = %ErrorChain(error),
+                error.code = UploadError::code_of(error),
+                error.blame = "host",
+                "the store did not take an upload"
+            ),
+            Err(error) => tracing::info!(
+                actor,
+                error.code = error.code(),
+                reason = %error,
+                "an upload was refused"
+            ),
+        }
+        received
+    }
+
+    async fn receive_measured<E: Error + 'static>(
+        &self,
+        actor: &str,
+        announced: Result<NewUpload, UploadError>,
+        body: impl Stream<Item = Result<Bytes, E>> + Send + Unpin,
+        measure: &mut Measure,
+    ) -> Result<Received, UploadError> {
+        let retry = |retry_after| UploadError::RateLimited { retry_after };
+        self.rate.take(actor, Instant::now()).map_err(retry)?;
+        let new = announced?;
+        self.ensure_possible(new.size)?;
+        let key = StagingKey::new(new.id.unwrap_or_else(Uuid::now_v7));
+        tracing::info!(
+            actor,
+            upload.key = %key,
+            size_bytes = new.size,
+            "an upload was announced"
+        );
+        let _place = self.place().await?;
+        let staged = self.store.stage(key, &new.content_type, new.size).await;
+        let mut upload = staged.map_err(UploadError::of_store)?;
+        tracing::debug!(upload.key = %key, "the store takes an upload");
+        let taken = tokio::select! {
+            taken = self.take(&mut *upload, &new, body, measure) => taken,
+            () = self.reached(Phase::Cut) => Err(UploadError::Stopping),
+        };
+        let hash = match taken {
+            Ok(hash) => hash,
+            Err(error) => {
+                abort(upload, key).await;
+                return Err(error);
+            }
+        };
+        upload.finish().await.map_err(UploadError::of_store)?;
+        tracing::info!(
+            actor,
+            upload.key = %key,
+            bundle.hash = %hash,
+            size_bytes = new.size,
+            duration_ms = u64::try_from(measure.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "an upload is staged"
+        );
+        Ok(Received {
+            key,
+            size: new.size,
+            hash,
+        })
+    }
+
+    fn ensure_possible(&self, size: u64) -> Result<(), UploadError> {
+        let most = self.limits.bytes;
+        if (1..=most).contains(&size) {
+            Ok(())
+        } else {
+            Err(UploadError::Invalid(format!(
+                "size must be 1 to {most} bytes"
+            )))
+        }
+    }
+
+    /// The turn of an upload.
+    async fn place(&self) -> Result<SemaphorePermit<'_>, UploadError> {
+        let place = timeout(self.limits.longest_wait, self.places.acquire());
+        tokio::select! {
+            // Whoever comes while the process stops gets no place, also where there is one.
+            biased;
+            () = self.reached(Phase::Closed) => Err(UploadError::Stopping),
+            place = place => match place {
+                Ok(place) => Ok(place.expect("the semaphore is never closed")),
+                Err(_) => Err(UploadError::Busy),
+            },
+        }
+    }
+
+    async fn take<E: Error + 'static>(
+        &self,
+        upload: &mut dyn StagedUpload,
+        new: &NewUpload,
+        mut body: impl Stream<Item = Result<Bytes, E>> + Send + Unpin,
+        measure: &mut Measure,
+    ) -> Result<ContentHash, UploadError> {
+        let (mut hasher, mut received) = (ContentHasher::new(), 0);
+        let silence = self.limits.silence;
+        while let Some(chunk) = next(Pin::new(&mut body), silence).await? {
+            received += chunk.len() as u64;
+            measure.bytes(received);
+            if received > self.limits.bytes {
+                let limit = self.limits.bytes;
+                return Err(UploadError::TooLarge { limit });
+            }
+            if received > new.size {
+                return Err(new.wrong_size(received));
+            }
+            hasher.update(&chunk);
+            upload.write(chunk).await.map_err(UploadError::of_store)?;
+        }
+        if received < new.size {
+            return Err(new.wrong_size(received));
+        }
+        let actual = hasher.finish();
+        match new.declared_hash {
+            Some(declared) if declared != actual => Err(UploadError::Hash { declared, actual }),
+            _ => Ok(actual),
+        }
+    }
+
+    async fn reached(&self, phase: Phase) {
+        let mut phases = self.phase.subscribe();
+        // The sender lives as long as this.
+        let _ = phases.wait_for(|now| *now >= phase).await;
+    }
+
+    /// From now on whoever comes is refused. Uploads that have begun go on.
+    pub fn close(&self) {
+        self.phase.send_if_modified(|now| {
+            std::mem::replace(now, Phase::Closed.max(*now)) < Phase::Closed
+        });
+    }
+
+    /// Ends the uploads that are under way, and returns once nothing is left of them, or after
+    /// `patience`.
+    pub async fn cut(&self, patience: Duration) {
+        self.phase.send_replace(Phase::Cut);
+        if timeout(patience, self.places.acquire_many(self.limits.at_once))
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "uploads that were cut could not be removed in time; a sweep removes them"
+            );
+        }
+    }
+
+    /// Gives a staged upload up. One that is gone is given up already.
+    pub async fn abort(&self, key: StagingKey) -> Result<(), StoreError> {
+        self.store.remove(key.into()).await
+    }
+}
+
+impl NewUpload {
+    const fn wrong_size(&self, actual: u64) -> UploadError {
+        UploadError::Size {
+            expected: self.size,
+            actual,
+        }
+    }
+}
+
+/// The next bytes; none at the end.
+async fn next<E: Error + 'static>(
+    mut body: Pin<&mut (impl Stream<Item = Result<Bytes, E>> + Send)>,
+    silence: Duration,
+) -> Result<Option<Bytes>, UploadError> {
+    match timeout(silence, body.next()).await {
+        Err(_) => Err(UploadError::Silent(silence)),
+        Ok(None) => Ok(None),
+        Ok(Some(Ok(chunk))) => Ok(Some(chunk)),
+        Ok(Some(Err(error))) => {
+            tracing::debug!(error = %ErrorChain(&error), "a body ended early");
+            Err(UploadError::Gone)
+        }
+    }
+}
+
+async fn abort(upload: Box<dyn StagedUpload>, key: StagingKey) {
+    if let Err(error) = upload.abort().await {
+        tracing::warn!(
+            upload.key = %key,
+            error = %ErrorChain(&error),
+            "cannot remove what was received of an upload; a sweep does"
+        );
+    }
+}
+
+impl UploadError {
+    fn of_store(error: StoreError) -> Self {
+        match error {
+            StoreError::Exists { .. } => Self::IdTaken,
+            StoreError::WrongSize {
+                expected, actual, ..
+            } => Self::Size { expected, actual },
+            error => Self::Store(error),
+        }
+    }
+
+    /// What programs branch on.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Invalid(_)
+            | Self::Size { .. }
+            | Self::Hash { .. }
+            | Self::IdTaken
+            | Self::Gone
+            | Self::Silent(_) => "BAD_REQUEST",
+            Self::TooLarge { .. } => "TOO_LARGE",
+            Self::RateLimited { .. } => "RATE_LIMIT",
+            Self::Busy | Self::Stopping => "OVERLOADED",
+            Self::Store(error) => Self::code_of(error),
+        }
+    }
+
+    const fn code_of(error: &StoreError) -> &'static str {
+        match error {
+            StoreError::Unavailable { .. } => "STORE_UNAVAILABLE",
+            StoreError::NotFound { .. }
+            | StoreError::Exists { .. }
+            | StoreError::Changed { .. }
+            | StoreError::TooLarge { .. }
+            | StoreError::WrongSize { .. }
+            | StoreError::WrongContent { .. }
+            | StoreError::Failed { .. } => "STORE_FAILED",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::time::SystemTime;
+
+    use alga_bundles::{Listing, LocalStore, ObjectKey};
+    use futures_util::stream;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    struct Scene {
+        _folder: TempDir,
+        store: Arc<LocalStore>,
+        intake: Arc<Intake>,
+    }
+
+    impl Scene {
+        fn new(limits: IntakeLimits) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let store = Arc::new(LocalStore::open(folder.path()).unwrap());
+            let intake = Arc::new(Intake::new(Arc::clone(&store) as _, limits));
+            Self {
+                _folder: folder,
+                store,
+                intake,
+            }
+        }
+
+        async fn receive(&self, new: NewUpload, body: &[&str]) -> Result<Received, UploadError> {
+            let body = body.iter().map(|text| Ok(Bytes::from((*text).to_owned())));
+            self.receive_from(new, stream::iter(body)).await
+        }
+
+        async fn receive_from(
+            &self,
+            new: NewUpload,
+            body: impl Stream<Item = io::Result<Bytes>> + Send + Unpin,
+        ) -> Result<Received, UploadError> {
+            self.intake.receive("ann", Ok(new), body).await
+        }
+
+        /// Whatever there is of uploads.
+        async fn left(&self) -> usize {
+            let far = SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40);
+            let unfinished = self.store.unfinished(far, 100).await.unwrap();
+            let staged = self.store.list(Listing::Staging, None, 100).await.unwrap();
+            unfinished.len() + staged.objects.len()
+        }
+    }
+
+    fn small() -> IntakeLimits {
+        IntakeLimits {
+            bytes: 10,
+            ..IntakeLimits::default()
+        }
+    }
+
+    fn of(size: u64) -> NewUpload {
+        NewUpload {
+            id: None,
+            size,
+            declared_hash: None,
+            content_type: "application/zstd".to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_upload_is_staged_as_it_came() {
+        let scene = Scene::new(small());
+        let new = NewUpload {
+            id: Some(Uuid::nil()),
+            declared_hash: Some(ContentHash::of(b"0123456789")),
+            ..of(10)
+        };
+        let received = scene.receive(new, &["0", "", "12345678", "9"]).await;
+        let received = received.unwrap();
+        assert_eq!(received.key, StagingKey::new(Uuid::nil()));
+        assert_eq!(received.hash, ContentHash::of(b"0123456789"));
+        let stored = scene.store.read(ObjectKey::from(received.key), 10).await;
+        assert_eq!(stored.unwrap(), b"0123456789");
+        scene.intake.abort(received.key).await.unwrap();
+        assert_eq!(scene.left().await, 0);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_left_of_an_upload_that_is_not_what_was_announced() {
+        let scene = Scene::new(small());
+        let lying = NewUpload {
+            declared_hash: Some(ContentHash::of(b"other")),
+            ..of(3)
+        };
+        for (new, body, code) in [
+            (of(0), &[][..], "BAD_REQUEST"),
+            (of(11), &["01234567890"], "BAD_REQUEST"),
+            (of(9), &["012345678", "9"], "BAD_REQUEST"),
+            (of(9), &["012345678", "90"], "TOO_LARGE"),
+            (of(3), &["01"], "BAD_REQUEST"),
+            (of(3), &[], "BAD_REQUEST"),
+            (lying, &["012"], "BAD_REQUEST"),
+        ] {
+            let refused = scene.receive(new, body).await.unwrap_err();
+            assert_eq!(refused.code(), code, "{refused}");
+            assert_eq!(scene.left().await, 0, "{refused}");
+        }
+        assert!(scene.receive(of(10), &["0123456789"]).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn an_id_is_good_for_one_upload() {
+        let scene = Scene::new(small());
+        let new = || NewUpload {
+            id: Some(Uuid::nil()),
+            ..of(1)
+        };
+        scene.receive(new(), &["a"]).await.unwrap();
+        let again = scene.receive(new(), &["b"]).await.unwrap_err();
+        assert!(matches!(again, UploadError::IdTaken), "{again:?}");
+        assert_eq!(scene.left().await, 1);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_left_of_an_upload_whose_client_goes_away() {
+        let scene = Scene::new(small());
+        let chunk = Ok(Bytes::from_static(b"a"));
+        let broken = stream::iter([chunk, Err(io::ErrorKind::ConnectionReset.into())]);
+        let gone = scene.receive_from(of(2), broken).await.unwrap_err();
+        assert!(matches!(gone, UploadError::Gone), "{gone:?}");
+        assert_eq!(scene.left().await, 0);
+    }
+
+    fn endless() -> impl Stream<Item = io::Result<Bytes>> + Send + Unpin {
+        stream::iter([Ok(Bytes::from_static(b"a"))]).chain(stream::pending())
+    }
+
+    #[tokio::test]
+    async fn a_client_that_falls_silent_is_not_waited_for() {
+        let silence = Duration::from_millis(20);
+        let scene = Scene::new(IntakeLimits { silence, ..small() });
+        let silent = scene.receive_from(of(2), endless()).await.unwrap_err();
+        assert!(matches!(silent, UploadError::Silent(_)), "{silent:?}");
+        assert_eq!(scene.left().await, 0);
+    }
+
+    #[tokio::test]
+    async fn who_comes_too_often_is_told_when_to_come_again() {
+        let scene = Scene::new(IntakeLimits {
+            per_minute: 1,
+            ..small()
+        });
+        scene.receive(of(1), &["a"]).await.unwrap();
+        let refused = scene.receive(of(1), &["b"]).await.unwrap_err();
+        assert_eq!(refused.code(), "RATE_LIMIT");
+        assert_eq!(scene.left().await, 1);
+    }
+
+    /// An upload under way, of which a part is there.
+    async fn under_way(scene: &Scene) -> tokio::task::JoinHandle<Result<Received, UploadError>> {
+        let intake = Arc::clone(&scene.intake);
+        let receiving =
+            tokio::spawn(async move { intake.receive("ann", Ok(of(2)), endless()).await });
+        while scene.left().await == 0 {
+            tokio::task::yield_now().await;
+        }
+        receiving
+    }
+
+    #[tokio::test]
+    async fn there_is_room_for_so_many_at_once() {
+        let scene = Scene::new(IntakeLimits {
+            at_once: 1,
+            longest_wait: Duration::from_millis(20),
+            ..small()
+        });
+        let first = under_way(&scene).await;
+        let second = scene.receive(of(1), &["a"]).await.unwrap_err();
+        assert!(matches!(second, UploadError::Busy), "{second:?}");
+        first.abort();
+        assert!(first.await.unwrap_err().is_cancelled());
+        scene.receive(of(1), &["a"]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_process_that_stops_lets_uploads_end_and_cuts_them_in_the_end() {
+        let scene = Scene::new(small());
+        let under_way = under_way(&scene).await;
+        scene.intake.close();
+        let late = scene.receive(of(1), &["a"]).await.unwrap_err();
+        assert!(matches!(late, UploadError::Stopping), "{late:?}");
+        assert!(!under_way.is_finished());
+        scene.intake.cut(Duration::from_secs(10)).await;
+        assert_eq!(scene.left().await, 0);
+        let cut = under_way.await.unwrap().unwrap_err();
+        assert!(matches!(cut, UploadError::Stopping), "{cut:?}");
+    }
+}

@@ -1,0 +1,25 @@
+//! Bundles that come over the network: received into the staging area of the store, and then published
+//! or given up.
+//!
+//! An [`Intake`] takes the bytes while they come and holds no more than a few parts of them. A
+//! [`Publisher`] reads what was received, judges it and makes it a version; whatever happens in the
+//! middle of that, doing it again repairs it. The staged upload is the only state between the two, so
+//! that another replica may finish what one began.
+
+mod intake;
+mod measure;
+mod publisher;
+mod rate;
+
+pub use self::intake::{Intake, IntakeLimits, NewUpload, Received, UploadError};
+pub(crate) use self::measure::{FINALIZED, UPLOADED};
+pub use self::publisher::{Finalize, FinalizeError, Publisher};
+
+/// What is done with bundles that come over the network.
+#[derive(Debug)]
+pub struct Uploads {
+    /// Receives them.
+    pub intake: Intake,
+    /// Publishes them.
+    pub publisher: Publisher,
+}

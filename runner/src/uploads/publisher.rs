@@ -1,0 +1,222 @@
+//! Makes an upload that was received a version.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use alga_bundles::{
+    BundleStore, Limits, PublishContext, PublishError, PublishRequest, Published, Source,
+    StagingKey, StoreError, publish,
+};
+use alga_model::{ContentHash, ErrorChain};
+use alga_registry::{RegistryError, VersionKey};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
+
+use super::measure::{FINALIZED, Measure};
+use crate::app::Extensions;
+use crate::publishing::{EngineCheck, Versions, add_capability_warnings, capability_issues};
+
+/// How many uploads are judged at once. Each keeps a component in memory while it is compiled.
+const AT_ONCE: usize = 2;
+/// How long one waits for its turn.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// Publishes uploads.
+#[derive(Debug)]
+pub struct Publisher {
+    store: Arc<dyn BundleStore>,
+    extensions: Arc<Extensions>,
+    versions: Versions,
+    places: Semaphore,
+}
+
+/// What is to be published, and what its sender says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finalize {
+    /// The upload.
+    pub key: StagingKey,
+    /// The bytes it must have.
+    pub size: Option<u64>,
+    /// The hash it must have. With it, an upload that was published before gets the same answer again.
+    pub declared_hash: Option<ContentHash>,
+    /// The manifest of a bundle that has none.
+    pub manifest_json: Option<String>,
+    /// The signature of the publisher, as minisign writes it.
+    pub signature: Option<String>,
+}
+
+/// Why an upload was not published.
+#[derive(Debug, thiserror::Error)]
+pub enum FinalizeError {
+    /// It is not as large as its sender says.
+    #[error("the upload has {actual} bytes, not {declared}")]
+    Size {
+        /// What the sender says.
+        declared: u64,
+        /// What it has.
+        actual: u64,
+    },
+    /// Too many are being published.
+    #[error("too many uploads are being published")]
+    Busy,
+    /// It can't be published, or something failed.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// The registry failed.
+    #[error("cannot use the registry")]
+    Registry(#[from] RegistryError),
+}
+
+impl FinalizeError {
+    /// What programs branch on.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Size { .. } => "BAD_REQUEST",
+            Self::Busy => "OVERLOADED",
+            Self::Publish(error) => error.code(),
+            Self::Registry(_) => "REGISTRY_UNAVAILABLE",
+        }
+    }
+}
+
+impl From<StoreError> for FinalizeError {
+    fn from(error: StoreError) -> Self {
+        Self::Publish(error.into())
+    }
+}
+
+impl Publisher {
+    /// Publishes uploads in `store`, whose components `extensions` will run.
+    pub fn new(
+        store: Arc<dyn BundleStore>,
+        extensions: Arc<Extensions>,
+        versions: Versions,
+    ) -> Self {
+        Self {
+            store,
+            extensions,
+            versions,
+            places: Semaphore::new(AT_ONCE),
+        }
+    }
+
+    /// Judges an upload, publishes it, and removes it from the staging area.
+    ///
+    /// Doing so again repairs whatever a crash or a failure left, and gives the same answer; once the
+    /// upload is gone, to a sender who declares its hash. An upload that is refused stays, so that it
+    /// can be published with what was missing.
+    pub async fn finalize(
+        &self,
+        request: Finalize,
+        actor: &str,
+    ) -> Result<Published, FinalizeError> {
+        let mut measure = Measure::begin(&FINALIZED);
+        let key = request.key;
+        tracing::info!(actor, upload.key = %key, "an upload is to be published");
+        let published = self.finalize_measured(request, actor, &mut measure).await;
+        measure.end(published.as_ref().err().map(FinalizeError::code));
+        match &published {
+            Ok(published) => tracing::info!(
+                actor,
+                upload.key = %key,
+                bundle.hash = %published.content_hash,
+                extension.name = %published.extension.name,
+                version = %published.version.version,
+                duration_ms = u64::try_from(measure.elapsed().as_millis()).unwrap_or(u64::MAX),
+                "an upload is published"
+            ),
+            Err(error) => tracing::info!(
+                actor,
+                upload.key = %key,
+                error.code = error.code(),
+                error = %ErrorChain(error),
+                "an upload was not published"
+            ),
+        }
+        published
+    }
+
+    async fn finalize_measured(
+        &self,
+        request: Finalize,
+        actor: &str,
+        measure: &mut Measure,
+    ) -> Result<Published, FinalizeError> {
+        let key = request.key;
+        let _place = self.place().await?;
+        let source = self.source(&request, measure).await?;
+        let context = PublishContext {
+            store: &*self.store,
+            component_check: &EngineCheck(self.extensions.executor.engine()),
+            registry: &self.versions,
+            capability_check: &capability_issues,
+            limits: &Limits::default(),
+            actor,
+        };
+        let again = request.clone();
+        let published = match publish(request.of(source), context).await {
+            // Somebody else published it, and was done with it, since it was looked for.
+            Err(PublishError::Store(StoreError::NotFound { key: gone })) if gone == key.into() => {
+                let source = self.published(&again).await?;
+                publish(again.of(source), context).await
+            }
+            published => published,
+        };
+        let mut published = published?;
+        add_capability_warnings(&mut published, &*self.versions.registry).await?;
+        if let Err(error) = self.store.remove(key.into()).await {
+            tracing::warn!(
+                upload.key = %key,
+                error = %ErrorChain(&error),
+                "cannot remove an upload that is published; a sweep does"
+            );
+        }
+        Ok(published)
+    }
+
+    async fn place(&self) -> Result<SemaphorePermit<'_>, FinalizeError> {
+        let place = timeout(LONGEST_WAIT, self.places.acquire()).await;
+        let place = place.map_err(|_| FinalizeError::Busy)?;
+        Ok(place.expect("the semaphore is never closed"))
+    }
+
+    /// Where the bytes are, as far as can be told without reading them.
+    async fn source(
+        &self,
+        request: &Finalize,
+        measure: &mut Measure,
+    ) -> Result<Source<'static>, FinalizeError> {
+        let Some(stat) = self.store.stat(request.key.into()).await? else {
+            return self.published(request).await;
+        };
+        measure.bytes(stat.size);
+        match request.size {
+            Some(declared) if declared != stat.size => Err(FinalizeError::Size {
+                declared,
+                actual: stat.size,
+            }),
+            _ => Ok(Source::Staged(request.key)),
+        }
+    }
+
+    /// What an upload that is gone was published as, if its sender knows that.
+    async fn published(&self, request: &Finalize) -> Result<Source<'static>, FinalizeError> {
+        let key = request.key.into();
+        let gone = || FinalizeError::from(StoreError::NotFound { key });
+        let hash = request.declared_hash.ok_or_else(gone)?;
+        let registered = VersionKey::Content(hash);
+        let registered = self.versions.registry.version(&registered).await?;
+        registered.ok_or_else(gone)?;
+        Ok(Source::Published(hash))
+    }
+}
+
+impl Finalize {
+    fn of(self, source: Source<'_>) -> PublishRequest<'_> {
+        PublishRequest {
+            declared_hash: self.declared_hash,
+            manifest_json: self.manifest_json.map(String::into_bytes),
+            ..PublishRequest::of(source)
+        }
+    }
+}

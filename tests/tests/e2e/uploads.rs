@@ -1,0 +1,458 @@
+//! Bundles that come over the network: sent, published, given up, cut off.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use alga_e2e::guest;
+use alga_model::ContentHash;
+use futures_util::future::join_all;
+use reqwest::{Method, Response};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use uuid::Uuid;
+
+use crate::deployment::{Deployment, get, path, refusal};
+
+const UPLOAD: &str = "/api/ext-bundles/upload-proxy";
+const FINALIZE: &str = "/api/ext-bundles/finalize";
+const ABORT: &str = "/api/ext-bundles/abort";
+const ECHO: &str = "com.example.echo";
+const MIB: usize = 1 << 20;
+/// How long a test waits for what should happen at once.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Sends bytes as an upload of their size.
+async fn upload(deployment: &Deployment, bytes: &[u8]) -> Response {
+    let query = format!("filename=a.tar.zst&size={}", bytes.len());
+    send(deployment, &query, bytes).await
+}
+
+async fn send(deployment: &Deployment, query: &str, bytes: &[u8]) -> Response {
+    let request = deployment.admin(Method::POST, &format!("{UPLOAD}?{query}"));
+    request.body(bytes.to_vec()).send().await.unwrap()
+}
+
+/// Sends bytes, and gives the key under which they are staged.
+async fn staged(deployment: &Deployment, bytes: &[u8]) -> String {
+    let response = upload(deployment, bytes).await;
+    assert_eq!(response.status(), 200);
+    let body: Value = response.json().await.unwrap();
+    body["upload"]["key"].as_str().unwrap().to_owned()
+}
+
+async fn post(deployment: &Deployment, path: &str, body: &Value) -> Response {
+    let request = deployment.admin(Method::POST, path).json(body);
+    request.send().await.unwrap()
+}
+
+async fn finalize(deployment: &Deployment, body: &Value) -> Result<Value, (u16, String)> {
+    let response = post(deployment, FINALIZE, body).await;
+    if response.status() == 200 {
+        Ok(response.json().await.unwrap())
+    } else {
+        Err(refusal(response).await)
+    }
+}
+
+fn refused<T>(status: u16, code: &str) -> Result<T, (u16, String)> {
+    Err((status, code.to_owned()))
+}
+
+/// Every file in the folder of the store, by its path in it.
+fn stored(deployment: &Deployment) -> Vec<String> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        // An upload that is given up takes its folder along.
+        for entry in fs::read_dir(folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else {
+                found.push(path);
+            }
+        }
+    }
+    let root = deployment.data().join("bundles");
+    let mut found = Vec::new();
+    walk(&root, &mut found);
+    let mut names: Vec<_> = found
+        .iter()
+        .map(|path| path.strip_prefix(&root).unwrap().display().to_string())
+        .collect();
+    names.sort();
+    names
+}
+
+fn of_bundle(bytes: &[u8]) -> Vec<String> {
+    let hash = ContentHash::of(bytes).to_hex();
+    ["bundle.tar.zst", "manifest.json"]
+        .map(|file| format!("sha256/{hash}/{file}"))
+        .to_vec()
+}
+
+/// Waits until there are so many files of uploads.
+async fn until_staged(deployment: &Deployment, files: usize) {
+    let start = Instant::now();
+    loop {
+        let names = stored(deployment);
+        let of_uploads = names.iter().filter(|name| name.contains("_staging"));
+        if of_uploads.count() == files {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "{names:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn push<'a>(deployment: &'a Deployment, more: &[&'a str]) -> Vec<&'a str> {
+    [&["bundle", "push", "--server", deployment.url()], more].concat()
+}
+
+fn token_file(deployment: &Deployment) -> String {
+    path(&deployment.data().join("admin.token")).to_owned()
+}
+
+#[tokio::test]
+async fn what_was_pushed_is_installed_and_answers() {
+    let deployment = Deployment::started();
+    let bundle = deployment.pack(ECHO, "1.0.0", &guest::echo());
+    let token = token_file(&deployment);
+    let hash = deployment.ok(&push(&deployment, &[path(&bundle), "--token-file", &token]));
+    let bytes = fs::read(&bundle).unwrap();
+    assert_eq!(hash, ContentHash::of(&bytes).to_string());
+    assert_eq!(stored(&deployment), of_bundle(&bytes));
+    // It is there already: with the same answer.
+    assert_eq!(
+        deployment.ok(&push(&deployment, &[path(&bundle), "--token-file", &token])),
+        hash
+    );
+    let installed = deployment.publish(ECHO, &bundle);
+    assert_eq!(installed.hash, hash);
+    let answer = deployment.call(&installed, get("/")).await;
+    assert_eq!(answer.status, 200);
+    let metrics = deployment.metrics().await;
+    for line in [
+        r#"alga_bundle_uploads_total{outcome="OK"} 2"#,
+        r#"alga_bundle_finalizes_total{outcome="OK"} 2"#,
+        r#"alga_bundle_uploads_total{outcome="TOO_LARGE"} 0"#,
+    ] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+}
+
+#[tokio::test]
+async fn a_push_that_is_refused_says_why_and_leaves_nothing() {
+    let deployment = Deployment::started();
+    let token = token_file(&deployment);
+    let bundle = deployment.pack(ECHO, "1.0.0", b"\0asm\x0d\0\x01\0");
+    let said = deployment.fails(&push(&deployment, &[path(&bundle)]));
+    assert!(said.contains("UNAUTHORIZED"), "{said}");
+    let with_token = [path(&bundle), "--token-file", &token];
+    let said = deployment.fails(&push(&deployment, &with_token));
+    assert!(said.contains("INVALID_COMPONENT"), "{said}");
+    assert_eq!(stored(&deployment), Vec::<String>::new());
+    let said = deployment.fails(&["bundle", "push", path(&bundle)]);
+    assert!(said.contains("--server"), "{said}");
+}
+
+#[tokio::test]
+async fn an_upload_is_staged_and_given_up() {
+    let deployment = Deployment::started();
+    let hash = ContentHash::of(b"bundle").to_hex();
+    let query = format!("filename=b.tar.zst&size=6&declaredHash={hash}");
+    let response = send(&deployment, &query, b"bundle").await;
+    let body: Value = response.json().await.unwrap();
+    let key = body["upload"]["key"].as_str().unwrap();
+    let expected = json!({
+        "upload": { "key": key, "strategy": "staging" },
+        "filename": "b.tar.zst",
+        "size": 6,
+        "sha256": hash,
+    });
+    assert_eq!(body, expected);
+    assert_eq!(stored(&deployment), [key]);
+    for _ in 0..2 {
+        let response = post(&deployment, ABORT, &json!({ "key": key })).await;
+        assert_eq!(response.status(), 200);
+        assert_eq!(stored(&deployment), Vec::<String>::new());
+    }
+    for key in [
+        format!("sha256/{hash}/bundle.tar.zst"),
+        "sha256/_staging/../x/bundle.tar.zst".to_owned(),
+        String::new(),
+    ] {
+        let response = post(&deployment, ABORT, &json!({ "key": key })).await;
+        let expected = (400, "BAD_REQUEST".to_owned());
+        assert_eq!(refusal(response).await, expected, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn only_administrators_may_send_and_publish() {
+    let deployment = Deployment::started();
+    let target = format!("{UPLOAD}?filename=a&size=1");
+    for path in [target.as_str(), FINALIZE, ABORT] {
+        let anonymous = deployment.anonymous(Method::POST, path).body("a");
+        let answered = refusal(anonymous.send().await.unwrap()).await;
+        assert_eq!(answered, (401, "UNAUTHORIZED".to_owned()), "{path}");
+        let service = deployment.request(Method::POST, path).body("a");
+        let answered = refusal(service.send().await.unwrap()).await;
+        assert_eq!(answered, (403, "RBAC_FORBIDDEN".to_owned()), "{path}");
+    }
+    let acting = deployment
+        .request(Method::POST, &target)
+        .header("x-alga-admin", "true")
+        .header("x-alga-actor", "ann");
+    let response = acting.body("a").send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    deployment.logged("admin:", 1).await;
+}
+
+#[tokio::test]
+async fn an_upload_that_is_not_what_it_says_is_refused_and_leaves_nothing() {
+    let deployment = Deployment::started();
+    let hash = ContentHash::of(b"other").to_hex();
+    for query in [
+        "filename=a&size=5".to_owned(),
+        "filename=a&size=7".to_owned(),
+        "filename=a&size=0".to_owned(),
+        "filename=a&size=209715201".to_owned(),
+        "filename=a".to_owned(),
+        "size=6".to_owned(),
+        format!("filename=a&size=6&declaredHash={hash}"),
+        "filename=a&size=6&declaredHash=abc".to_owned(),
+    ] {
+        let response = send(&deployment, &query, b"bundle").await;
+        let expected = (400, "BAD_REQUEST".to_owned());
+        assert_eq!(refusal(response).await, expected, "{query}");
+    }
+    // Without a length, what comes is counted.
+    for (size, expected) in [(5, 400), (7, 400), (6, 200)] {
+        let head = "transfer-encoding: chunked\r\n\r\n";
+        let mut connection = begin(&deployment, size, head).await;
+        connection
+            .write_all(b"6\r\nbundle\r\n0\r\n\r\n")
+            .await
+            .unwrap();
+        assert_eq!(status(&mut connection).await, expected, "{size}");
+    }
+    assert_eq!(stored(&deployment).len(), 1);
+    let head = "content-length: 209715201\r\nexpect: 100-continue\r\n\r\n";
+    let mut connection = begin(&deployment, 6, head).await;
+    assert_eq!(status(&mut connection).await, 413);
+}
+
+/// A connection on which the head of an upload is sent.
+async fn begin(deployment: &Deployment, size: usize, rest: &str) -> tokio::net::TcpStream {
+    let mut connection = deployment.connect().await;
+    let head = format!(
+        "POST {UPLOAD}?filename=a&size={size} HTTP/1.1\r\nhost: runner\r\nauthorization: Bearer {}\r\n{rest}",
+        deployment.admin_token()
+    );
+    connection.write_all(head.as_bytes()).await.unwrap();
+    connection
+}
+
+async fn status(connection: &mut tokio::net::TcpStream) -> u16 {
+    let mut line = [0; 12];
+    connection.read_exact(&mut line).await.unwrap();
+    let line = String::from_utf8_lossy(&line).into_owned();
+    line.strip_prefix("HTTP/1.1 ").unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_an_upload_whose_client_goes_away() {
+    let deployment = Deployment::started();
+    let mut connection = begin(&deployment, 3 * MIB, "content-length: 3145728\r\n\r\n").await;
+    connection.write_all(&vec![7; MIB]).await.unwrap();
+    until_staged(&deployment, 1).await;
+    drop(connection);
+    until_staged(&deployment, 0).await;
+    assert_eq!(stored(&deployment), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn who_sends_too_often_is_told_when_to_come_again() {
+    let deployment = Deployment::started();
+    for _ in 0..30 {
+        assert_eq!(upload(&deployment, b"a").await.status(), 200);
+    }
+    let response = upload(&deployment, b"a").await;
+    let after = response.headers()["retry-after"].to_str().unwrap();
+    assert!((1..=60).contains(&after.parse::<u32>().unwrap()), "{after}");
+    assert_eq!(refusal(response).await, (429, "RATE_LIMIT".to_owned()));
+    // Another one may.
+    let other = deployment
+        .request(Method::POST, &format!("{UPLOAD}?filename=a&size=1"))
+        .header("x-alga-admin", "true");
+    assert_eq!(other.body("a").send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_an_upload_has_its_code() {
+    let deployment = Deployment::started();
+    let missing = json!({ "key": format!("sha256/_staging/{}/bundle.tar.zst", Uuid::new_v4()) });
+    let answered = finalize(&deployment, &missing).await;
+    assert_eq!(answered, refused(400, "STAGING_NOT_FOUND"));
+    for body in [
+        json!({}),
+        json!({ "key": "x" }),
+        json!({ "key": missing["key"], "more": 1 }),
+        json!({ "key": missing["key"], "declaredHash": "x" }),
+        json!({ "key": missing["key"], "size": "x" }),
+    ] {
+        let answered = finalize(&deployment, &body).await;
+        assert_eq!(answered, refused(400, "BAD_REQUEST"), "{body}");
+    }
+    let key = staged(&deployment, b"no bundle").await;
+    let answered = finalize(&deployment, &json!({ "key": key })).await;
+    assert_eq!(answered, refused(400, "BAD_ARCHIVE"));
+    let wrong_size = json!({ "key": key, "size": 1 });
+    let answered = finalize(&deployment, &wrong_size).await;
+    assert_eq!(answered, refused(400, "BAD_REQUEST"));
+    let wrong_hash = json!({ "key": key, "declaredHash": "0".repeat(64) });
+    let answered = finalize(&deployment, &wrong_hash).await;
+    assert_eq!(answered, refused(400, "HASH_MISMATCH"));
+
+    let bundle = |name: &str, version: &str, component: &[u8]| {
+        fs::read(deployment.pack(name, version, component)).unwrap()
+    };
+    let nonsense = bundle(ECHO, "1.0.0", b"\0asm\x0d\0\x01\0");
+    let key = staged(&deployment, &nonsense).await;
+    let answered = finalize(&deployment, &json!({ "key": key })).await;
+    assert_eq!(answered, refused(400, "INVALID_COMPONENT"));
+
+    let good = bundle(ECHO, "1.0.0", &guest::echo());
+    let key = staged(&deployment, &good).await;
+    let published = finalize(&deployment, &json!({ "key": key })).await.unwrap();
+    let hash = ContentHash::of(&good);
+    assert_eq!(published["contentHash"], hash.to_string());
+    let canonical = format!("sha256/{}/bundle.tar.zst", hash.to_hex());
+    assert_eq!(published["canonicalKey"], canonical);
+    assert_eq!(published["extension"]["name"], ECHO);
+    assert_eq!(published["version"]["version"], "1.0.0");
+    assert_eq!(published["warnings"], json!([]));
+    // Gone, unless its sender knows what it was.
+    let again = finalize(&deployment, &json!({ "key": key })).await;
+    assert_eq!(again, refused(400, "STAGING_NOT_FOUND"));
+    let again = json!({ "key": key, "declaredHash": hash.to_hex() });
+    assert_eq!(finalize(&deployment, &again).await.unwrap(), published);
+
+    let other = bundle(ECHO, "1.0.0", &guest::log_then_loop());
+    let key = staged(&deployment, &other).await;
+    let answered = finalize(&deployment, &json!({ "key": key })).await;
+    assert_eq!(answered, refused(409, "DUPLICATE_VERSION"));
+}
+
+#[tokio::test]
+async fn racing_finalizes_of_the_same_bytes_agree() {
+    let deployment = Deployment::started();
+    let bytes = fs::read(deployment.pack(ECHO, "1.0.0", &guest::echo())).unwrap();
+    let hash = ContentHash::of(&bytes).to_hex();
+    let one = staged(&deployment, &bytes).await;
+    let two = staged(&deployment, &bytes).await;
+    let body = |key: &str| json!({ "key": key, "declaredHash": hash });
+    let bodies = [body(&one), body(&one), body(&two)];
+    let answers = join_all(bodies.iter().map(|body| finalize(&deployment, body))).await;
+    assert!(answers[0].is_ok(), "{answers:?}");
+    assert!(answers.iter().all(|it| *it == answers[0]), "{answers:?}");
+    assert_eq!(stored(&deployment), of_bundle(&bytes));
+}
+
+#[tokio::test]
+async fn of_racing_finalizes_of_one_version_one_wins() {
+    let deployment = Deployment::started();
+    let pack = |component: &[u8]| fs::read(deployment.pack(ECHO, "1.0.0", component)).unwrap();
+    let one = staged(&deployment, &pack(&guest::echo())).await;
+    let two = staged(&deployment, &pack(&guest::log_then_loop())).await;
+    let (one, two) = (json!({ "key": one }), json!({ "key": two }));
+    let (one, two) = tokio::join!(finalize(&deployment, &one), finalize(&deployment, &two));
+    let (winner, loser) = if one.is_ok() { (one, two) } else { (two, one) };
+    assert!(winner.is_ok(), "{winner:?}");
+    assert_eq!(loser, refused(409, "DUPLICATE_VERSION"));
+}
+
+#[tokio::test]
+async fn a_finalize_that_was_killed_is_repaired_by_the_next_one() {
+    let mut deployment = Deployment::new();
+    let mut interrupted = 0;
+    for round in 0..8_u64 {
+        deployment.start();
+        let version = format!("1.0.{round}");
+        let bytes = fs::read(deployment.pack(ECHO, &version, &guest::echo())).unwrap();
+        let key = staged(&deployment, &bytes).await;
+        let body = json!({ "key": key, "declaredHash": ContentHash::of(&bytes).to_hex() });
+        let process = deployment.process();
+        let asking = deployment.admin(Method::POST, FINALIZE).json(&body).send();
+        let killing = async {
+            // Compiling takes most of the time; what is to be hit is on both sides of it.
+            tokio::time::sleep(Duration::from_millis(round * round * 12)).await;
+            process.kill();
+        };
+        let (asked, ()) = tokio::join!(asking, killing);
+        interrupted += u32::from(asked.is_err());
+        deployment.wait();
+        deployment.start();
+        let published = finalize(&deployment, &body).await.unwrap();
+        assert_eq!(published["version"]["version"], version);
+        let mut names = stored(&deployment);
+        // What a process that died was writing is read by nobody, and swept.
+        names.retain(|name| !name.contains("/.tmp"));
+        assert_eq!(names.len() as u64, 2 * (round + 1), "{names:?}");
+        deployment.kill();
+    }
+    assert!(interrupted > 0, "no finalize was interrupted");
+}
+
+#[tokio::test]
+async fn a_stopping_server_lets_uploads_end_and_leaves_nothing_of_those_it_cuts() {
+    let mut deployment = Deployment::new();
+    deployment.set("ALGA_SERVER_DRAIN_TIMEOUT_MS", "2000");
+    deployment.start();
+    let mut ending = begin(&deployment, 2, "content-length: 2\r\n\r\na").await;
+    let mut endless = begin(&deployment, 2, "content-length: 2\r\n\r\na").await;
+    until_staged(&deployment, 2).await;
+    deployment.terminate();
+    deployment.logged("\"stopping\"", 1).await;
+    let refused = refusal(upload(&deployment, b"a").await).await;
+    assert_eq!(refused, (503, "OVERLOADED".to_owned()));
+    ending.write_all(b"b").await.unwrap();
+    assert_eq!(status(&mut ending).await, 200);
+    assert!(deployment.wait(), "{}", deployment.log());
+    // Whether it gets to see why depends on what is written out in time.
+    let _ = endless.read(&mut [0; 12]).await;
+    let names = stored(&deployment);
+    assert!(names.len() == 1 && !names[0].contains(".tmp"), "{names:?}");
+}
+
+/// The most memory a process has had, in bytes.
+fn peak(process: u32) -> usize {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.unwrap().trim().trim_end_matches(" kB");
+    kib.parse::<usize>().unwrap() * 1024
+}
+
+async fn send_slowly(deployment: &Deployment, size: usize) {
+    let rest = format!("content-length: {size}\r\n\r\n");
+    let mut connection = begin(deployment, size, &rest).await;
+    let chunk = vec![7; MIB];
+    for _ in 0..size / MIB {
+        connection.write_all(&chunk).await.unwrap();
+    }
+    assert_eq!(status(&mut connection).await, 200);
+}
+
+#[tokio::test]
+async fn uploads_take_little_memory_whatever_their_size() {
+    let deployment = Deployment::started();
+    send_slowly(&deployment, MIB).await;
+    let process = deployment.process().number();
+    let before = peak(process);
+    send_slowly(&deployment, 200 * MIB).await;
+    let grown = peak(process) - before;
+    assert!(grown <= 32 * MIB, "{} MiB for one", grown / MIB);
+    join_all((0..16).map(|_| send_slowly(&deployment, 20 * MIB))).await;
+    let grown = peak(process) - before;
+    assert!(grown <= 256 * MIB, "{} MiB for sixteen", grown / MIB);
+}
