@@ -134,6 +134,7 @@ impl Stores {
         Upkeep {
             storage: self.storage.here().ok().cloned().map(|it| it as _),
             registry: Arc::clone(&self.registry) as _,
+            bundles: Arc::clone(&self.bundles) as _,
             installs,
             activity,
             clock: Arc::clone(&self.clock),

@@ -13,6 +13,7 @@ pub mod activity;
 pub mod admin;
 pub mod admission;
 pub mod app;
+pub mod bundle_care;
 pub mod cli;
 pub mod config;
 mod credentials;

@@ -60,7 +60,7 @@ fn register_counters() {
     for reason in ["install", "tenant", "process", "stopping"] {
         counter!("alga_admission_refusals_total", "reason" => reason).absolute(0);
     }
-    for part in ["sweep", "quotas", "listening", "run"] {
+    for part in ["sweep", "quotas", "uploads", "listening", "run"] {
         counter!("alga_upkeep_failures_total", "part" => part).absolute(0);
     }
     for what in [UPLOADED, FINALIZED] {

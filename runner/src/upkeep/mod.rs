@@ -10,27 +10,35 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use alga_model::Clock;
+use alga_bundles::BundleStore;
+use alga_model::{Clock, ErrorChain};
 use alga_registry::RegistryDatabase;
 use alga_storage::Maintenance;
 use futures_util::FutureExt as _;
 use tokio::task::JoinSet;
 
 use crate::activity::Activity;
+use crate::bundle_care::{SweptUploads, UPLOADS_KEPT, earlier, sweep_uploads};
 use crate::installs::Installs;
 
 pub use quotas::QuotaGauges;
 pub use sweep::{Swept, sweep};
 
-/// Looks after the databases.
+/// How long to wait between two looks for uploads that nobody published.
+const UPLOADS_INTERVAL: Duration = Duration::from_hours(1);
+
+/// Looks after the databases, and after uploads that nobody published.
 ///
-/// Several processes may look after the same ones: each batch is a transaction of its own.
+/// Several processes may look after the same ones: each batch is a transaction of its own, and what is
+/// removed from the store may be gone already.
 #[derive(Debug)]
 pub struct Upkeep {
     /// The records, where they are kept here.
     pub storage: Option<Arc<dyn Maintenance>>,
     /// The registry.
     pub registry: Arc<dyn RegistryDatabase>,
+    /// Where bundles are kept.
+    pub bundles: Arc<dyn BundleStore>,
     /// What is known of installs, their limits among it.
     pub installs: Arc<Installs>,
     /// What installs did a moment ago, where they run here.
@@ -65,6 +73,13 @@ impl Upkeep {
                 if run.await.is_err() {
                     count_failure("run");
                 }
+            }
+        });
+        let upkeep = Arc::clone(self);
+        tasks.spawn(async move {
+            loop {
+                tokio::time::sleep(with_jitter(UPLOADS_INTERVAL)).await;
+                upkeep.sweep_uploads().await;
             }
         });
         Running(tasks)
@@ -116,6 +131,28 @@ impl Upkeep {
         }
     }
 
+    async fn sweep_uploads(&self) {
+        let before = earlier(self.clock.now(), UPLOADS_KEPT);
+        match sweep_uploads(&*self.bundles, before).await {
+            Ok(swept) if swept == SweptUploads::default() => {}
+            Ok(SweptUploads { staged, unfinished }) => {
+                tracing::info!(
+                    staged,
+                    unfinished,
+                    "uploads that nobody published were removed"
+                );
+            }
+            Err(error) => {
+                count_failure("uploads");
+                tracing::warn!(
+                    error = %ErrorChain(&error),
+                    error.blame = "host",
+                    "cannot remove uploads that nobody published; it is tried again"
+                );
+            }
+        }
+    }
+
     async fn look_at_quotas(&self) {
         let Some(storage) = &self.storage else {
             return;
@@ -154,6 +191,7 @@ fn with_jitter(interval: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use alga_bundles::LocalStore;
     use alga_model::TenantId;
     use metrics_exporter_prometheus::PrometheusBuilder;
 
@@ -169,9 +207,12 @@ mod tests {
             },
             ..alga_storage::Limits::default()
         };
+        // It is first looked at after an hour.
+        let unused = LocalStore::open(tempfile::tempdir().unwrap().path()).unwrap();
         Arc::new(Upkeep {
             storage: Some(Arc::clone(&stage.storage) as _),
             registry: Arc::clone(&stage.registry) as _,
+            bundles: Arc::new(unused),
             installs: stage.installs_with(limits),
             activity: stage.admin().activity,
             clock: Arc::clone(&stage.clock) as _,
@@ -205,7 +246,7 @@ mod tests {
                 .await
                 .unwrap();
         }
-        assert_eq!(Arc::strong_count(&upkeep), 2);
+        assert_eq!(Arc::strong_count(&upkeep), 3);
         running.stop().await;
         assert_eq!(Arc::strong_count(&upkeep), 1);
     }

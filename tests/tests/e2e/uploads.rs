@@ -456,3 +456,49 @@ async fn uploads_take_little_memory_whatever_their_size() {
     let grown = peak(process) - before;
     assert!(grown <= 256 * MIB, "{} MiB for sixteen", grown / MIB);
 }
+
+#[tokio::test]
+async fn the_store_is_looked_after() {
+    let deployment = Deployment::started();
+    let bundle = deployment.pack(ECHO, "1.0.0", &guest::echo());
+    let hash = deployment.ok(&["bundle", "add", path(&bundle)]);
+    let key = staged(&deployment, b"never published").await;
+    let swept = deployment.ok(&["bundle", "sweep"]);
+    assert_eq!(swept, r#"{"staged":0,"unfinished":0}"#);
+    let swept = deployment.ok(&["bundle", "sweep", "--older-than", "0s"]);
+    assert_eq!(swept, r#"{"staged":1,"unfinished":0}"#);
+    assert!(!stored(&deployment).contains(&key));
+
+    assert_eq!(deployment.ok(&["bundle", "fsck"]), "");
+    let hex = hash.strip_prefix("sha256:").unwrap();
+    let canonical = deployment
+        .data()
+        .join(format!("bundles/sha256/{hex}/bundle.tar.zst"));
+    let mut bytes = fs::read(&canonical).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::remove_file(&canonical).unwrap();
+    fs::write(&canonical, &bytes).unwrap();
+    let output = deployment.run(&["bundle", "fsck"]);
+    assert!(!output.status.success());
+    let line: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(line["problem"], "content");
+    assert_eq!(line["contentHash"], hash);
+    assert!(
+        !deployment
+            .run(&["bundle", "fsck", "--repair"])
+            .status
+            .success()
+    );
+    deployment.ok(&["bundle", "add", path(&bundle)]);
+    assert_eq!(deployment.ok(&["bundle", "fsck"]), "");
+
+    let version = format!("/v1/extensions/{ECHO}/versions/1.0.0");
+    let removed = deployment.admin(Method::DELETE, &version).send().await;
+    assert!(removed.unwrap().status().is_success());
+    let gc = |more: &[&str]| deployment.ok(&[&["bundle", "gc"], more].concat());
+    assert_eq!(gc(&[]), "");
+    assert_eq!(gc(&["--older-than", "0s"]).lines().count(), 2);
+    assert_eq!(stored(&deployment).len(), 2);
+    gc(&["--older-than", "0s", "--delete"]);
+    assert_eq!(stored(&deployment), Vec::<String>::new());
+}

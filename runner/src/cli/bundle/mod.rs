@@ -1,6 +1,7 @@
 //! `alga-runner bundle`.
 
 mod add;
+mod care;
 mod inspect;
 mod keys;
 mod pack;
@@ -43,6 +44,12 @@ pub(super) enum Command {
     Add(add::Add),
     /// Send a bundle to a server, which checks and publishes it
     Push(push::Push),
+    /// Remove uploads that nobody published; servers do so every hour
+    Sweep(care::Sweep),
+    /// Print as JSON lines the objects in the store that no version needs; or remove them
+    Gc(care::Gc),
+    /// Read every bundle in the store and print as JSON lines what is damaged; fails where it stays so
+    Fsck(care::Fsck),
 }
 
 impl Command {
@@ -56,6 +63,9 @@ impl Command {
             Self::Statement(command) => command.state().await,
             Self::Add(command) => command.run(config).await,
             Self::Push(command) => command.run(config).await,
+            Self::Sweep(command) => command.run(config).await,
+            Self::Gc(command) => command.run(config).await,
+            Self::Fsck(command) => command.run(config).await,
         }
     }
 }
