@@ -5,6 +5,7 @@
 //!
 //! `alga-bench soak` is another matter: a server under load for minutes.
 
+mod bundles;
 mod engine;
 mod measure;
 mod postgres;
@@ -74,6 +75,7 @@ async fn run(session: &mut Session) -> anyhow::Result<()> {
     storage::run(session).await?;
     postgres::run(session).await?;
     remote::run(session).await?;
+    bundles::run(session).await?;
     engine::run(session).await
 }
 

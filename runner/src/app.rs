@@ -107,6 +107,7 @@ impl Stores {
                 ActivityLimits::default(),
             )),
             uploads: None,
+            extensions: None,
             clock: Arc::clone(&self.clock),
         }
     }
@@ -152,8 +153,19 @@ impl Stores {
         );
         Engine::new(EngineOptions {
             code_cache: Some(code_cache),
+            shared_code: self.shared_code(config),
             ..engine_options(config)
         })
+    }
+
+    /// Where compiled code is left for other processes. A key that was made here is nobody else's, so
+    /// that nobody could use it.
+    fn shared_code(&self, config: &Config) -> Option<Arc<dyn BundleStore>> {
+        let bundles = &config.bundles;
+        let is_shared = bundles.share_code.unwrap_or(BUNDLES_ARE_IN_A_BUCKET);
+        let others_can_use_it = config.keys.current().is_some();
+        let store = || Arc::clone(&self.bundles) as _;
+        (is_shared && others_can_use_it && !bundles.offline).then(store)
     }
 
     /// Has extensions answer, with storage behind `gate`. What they do is remembered in `activity`.
@@ -164,7 +176,7 @@ impl Stores {
         gate: Gate,
     ) -> anyhow::Result<Executor> {
         let store = Arc::clone(&self.bundles);
-        let bundles = BundleCache::new(config.data.bundle_cache(), store, FetchOptions::default())?;
+        let bundles = BundleCache::new(config.data.bundle_cache(), store, fetch_options(config))?;
         let admission = Admission::new(admission_limits(config), config.admission.longest_wait);
         let engine = self.engine(config)?;
         let bundles = Arc::new(bundles);
@@ -241,6 +253,7 @@ impl App {
             }))
         });
         let extensions = extensions.transpose()?;
+        admin.extensions.clone_from(&extensions);
         let uploads = extensions.clone().map(|it| stores.uploads(it));
         admin.uploads = uploads.map(Arc::new);
         Ok(Self {
@@ -262,6 +275,9 @@ impl App {
         extensions.context("the role of this process is not to run extensions")
     }
 }
+
+/// Whether processes with data folders of their own have bundles in common.
+const BUNDLES_ARE_IN_A_BUCKET: bool = false;
 
 /// How much longer an operation may take where another process does it.
 const ON_THE_WAY: Duration = Duration::from_millis(500);
@@ -346,6 +362,16 @@ fn reserve(config: &Config) -> u32 {
     part.div_ceil(100).min(places - 1)
 }
 
+/// How bundles are fetched as `config` describes it.
+fn fetch_options(config: &Config) -> FetchOptions {
+    FetchOptions {
+        stall: config.bundles.stall,
+        offline: config.bundles.offline,
+        budget: config.bundles.cache_bytes,
+        ..FetchOptions::default()
+    }
+}
+
 /// What bounds requests with a key as `config` describes it.
 fn idempotency_limits(config: &Config) -> IdempotencyLimits {
     let kept = &config.idempotency;
@@ -380,6 +406,7 @@ pub fn engine_options(config: &Config) -> EngineOptions {
         component_bytes: engine.components_bytes,
         code_cache: None,
         code_cache_bytes: engine.code_cache_bytes,
+        shared_code: None,
         compile: CompileOptions {
             compiler: Compiler::this_program(),
             timeout: engine.compile_timeout,

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use alga_bundles::{BundleCache, FetchError};
 use alga_host_api::{Invocation, Request, Response, Served};
-use alga_model::ErrorChain;
+use alga_model::{ContentHash, ErrorChain};
 use alga_storage::{Actor, Caller, Gate};
 use metrics::Histogram;
+use tokio::sync::Semaphore;
 use tracing::{Instrument as _, Span};
 use uuid::{NoContext, Uuid};
 
@@ -26,7 +27,7 @@ use crate::installs::KnownInstall;
 const STORAGE_PROVIDERS: [&str; 3] = ["alga.storage", "storage.kv", "cap:storage.kv"];
 
 /// How an invocation can have ended. A call that was never let in is none.
-pub(crate) const OUTCOMES: [&str; 13] = [
+pub(crate) const OUTCOMES: [&str; 14] = [
     OK,
     CANCELLED,
     "TIMEOUT",
@@ -37,6 +38,7 @@ pub(crate) const OUTCOMES: [&str; 13] = [
     "INVALID_COMPONENT",
     "BUNDLE_NOT_FOUND",
     "BUNDLE_DAMAGED",
+    "BUNDLE_OFFLINE",
     "UNAVAILABLE",
     "OVERLOADED",
     INTERNAL,
@@ -68,6 +70,8 @@ pub struct Executor {
     bundles: Arc<BundleCache>,
     engine: Engine,
     gate: Gate,
+    /// How much is made ready that nobody called.
+    warming: Semaphore,
     /// How long calls took that were answered; looked up once, as a recorder copies labels.
     answered: Histogram,
 }
@@ -135,6 +139,9 @@ pub enum ExecuteError {
 }
 
 impl Executor {
+    /// How many versions are made ready at once that nobody called.
+    pub const WARMED_AT_ONCE: usize = 4;
+
     /// Runs the extensions of `bundles` on `engine`, with storage behind `gate`,
     /// when `admission` lets them. What they do is remembered in `activity`.
     pub fn new(
@@ -150,6 +157,7 @@ impl Executor {
             bundles,
             engine,
             gate,
+            warming: Semaphore::new(Self::WARMED_AT_ONCE),
             answered: duration_of(OK),
         }
     }
@@ -218,6 +226,16 @@ impl Executor {
     pub async fn run(&self, admitted: Admitted) -> Result<Response, ExecuteError> {
         let span = admitted.begun.span.clone();
         self.reported(admitted).instrument(span).await
+    }
+
+    /// Brings a bundle into the cache and makes its component ready, so that a call finds it so. However
+    /// many are asked for, few are made ready at once, so that calls have most of the machine.
+    pub async fn warm(&self, hash: ContentHash) -> Result<(), ExecuteError> {
+        let _turn = self.warming.acquire().await;
+        // Where the component is ready, its bundle may be gone from the cache all the same.
+        let bundle = self.bundles.get(hash).await;
+        drop(bundle.map_err(|error| ExecuteError::Bundle(Arc::new(error)))?);
+        self.ready(hash).await.map(drop)
     }
 
     async fn permit(
@@ -310,21 +328,26 @@ impl Executor {
         known: &KnownInstall,
         deadline: Instant,
     ) -> Result<Prepared, ExecuteError> {
-        let hash = known.install.content_hash;
-        let bundles = Arc::clone(&self.bundles);
-        let load = async move { bundles.get(hash).await?.read_component().await };
         // What is not ready by then goes on being made ready, for those who come later.
-        let prepared = within(deadline, pin!(self.engine.prepare(hash, load)))
+        let ready = self.ready(known.install.content_hash);
+        let prepared = within(deadline, pin!(ready))
             .await
-            .ok_or(RunError::Timeout)?
-            .map_err(|error| match error {
-                PrepareError::Load(error) => ExecuteError::Bundle(error),
-                PrepareError::Invalid(invalid) => ExecuteError::Component(invalid.message),
-                PrepareError::Compiler(failure) => ExecuteError::Compiler(failure),
-                PrepareError::Stopped => ExecuteError::Stopping,
-            })?;
+            .ok_or(RunError::Timeout)??;
         known.remember(&prepared);
         Ok(prepared)
+    }
+
+    /// The component of a bundle.
+    async fn ready(&self, hash: ContentHash) -> Result<Prepared, ExecuteError> {
+        let bundles = Arc::clone(&self.bundles);
+        let load = async move { bundles.get(hash).await?.read_component().await };
+        let prepared = self.engine.prepare(hash, load).await;
+        prepared.map_err(|error| match error {
+            PrepareError::Load(error) => ExecuteError::Bundle(error),
+            PrepareError::Invalid(invalid) => ExecuteError::Component(invalid.message),
+            PrepareError::Compiler(failure) => ExecuteError::Compiler(failure),
+            PrepareError::Stopped => ExecuteError::Stopping,
+        })
     }
 }
 
@@ -542,6 +565,7 @@ impl ExecuteError {
                 FetchError::Integrity { .. }
                 | FetchError::Archive { .. }
                 | FetchError::Manifest { .. } => "BUNDLE_DAMAGED",
+                FetchError::Offline { .. } => "BUNDLE_OFFLINE",
                 FetchError::Store(_)
                 | FetchError::Cache { .. }
                 | FetchError::Changed { .. }

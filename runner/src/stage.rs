@@ -92,6 +92,7 @@ impl Stage {
             registry: Arc::clone(&self.registry) as _,
             storage: StoragePlace::Here(Arc::clone(&self.storage) as _),
             installs: self.installs_with(Limits::default()),
+            extensions: None,
             activity: Some(Activity::new(
                 Arc::clone(&self.clock) as _,
                 ActivityLimits::default(),

@@ -17,6 +17,7 @@ use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use tracing_subscriber::{Layer as _, Registry};
 
 use crate::config::{LogConfig, LogFormat};
+use crate::engine::SHARED_CODE_OUTCOMES;
 use crate::idempotency;
 use crate::uploads::{FINALIZED, UPLOADED};
 
@@ -56,7 +57,14 @@ pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
 fn register_counters() {
     counter!("alga_http_accept_failures_total").absolute(0);
     counter!("alga_http_unknown_envelope_fields_total").absolute(0);
+    counter!("alga_bundles_fetched_total").absolute(0);
+    counter!("alga_bundles_fetch_retries_total").absolute(0);
+    counter!("alga_bundles_integrity_failures_total").absolute(0);
+    counter!("alga_bundles_evicted_total").absolute(0);
     counter!("alga_engine_code_cache_rejected_total").absolute(0);
+    for outcome in SHARED_CODE_OUTCOMES {
+        counter!("alga_engine_shared_code_total", "outcome" => outcome).absolute(0);
+    }
     for reason in ["install", "tenant", "process", "stopping"] {
         counter!("alga_admission_refusals_total", "reason" => reason).absolute(0);
     }
@@ -159,8 +167,33 @@ fn describe_metrics() {
         "Connections that could not be accepted, most likely for want of file handles."
     );
     describe_counter!(
+        "alga_bundles_fetched_total",
+        "Bundles that were brought from the store into the cache."
+    );
+    describe_counter!(
+        "alga_bundles_fetch_retries_total",
+        "Reads of the bundle store that were repeated, as it was unavailable or broke off."
+    );
+    describe_counter!(
+        "alga_bundles_integrity_failures_total",
+        "Fetches that ended as the bytes were not those of the bundle."
+    );
+    describe_counter!(
+        "alga_bundles_evicted_total",
+        "Bundles that were removed from the cache to make room."
+    );
+    describe_gauge!(
+        "alga_bundles_cache_bytes",
+        Unit::Bytes,
+        "What unpacked bundles take, as of the last look."
+    );
+    describe_counter!(
         "alga_engine_code_cache_rejected_total",
         "Compiled components on disk that were not what was written there."
+    );
+    describe_counter!(
+        "alga_engine_shared_code_total",
+        "Compiled components that were looked for or left in the bundle store, by what became of it."
     );
     describe_counter!(
         "alga_http_unknown_envelope_fields_total",

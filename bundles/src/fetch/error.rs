@@ -19,6 +19,12 @@ pub enum FetchError {
         /// The bundle.
         hash: ContentHash,
     },
+    /// The bundle is not in the cache, and nothing may be fetched.
+    #[error("the bundle {hash} is not in the cache, and none may be fetched")]
+    Offline {
+        /// The bundle.
+        hash: ContentHash,
+    },
     /// The bytes are not those of the bundle. They were thrown away.
     #[error("the bundle {expected} has other bytes, with the hash {actual}")]
     Integrity {
@@ -98,11 +104,5 @@ impl FetchError {
             path: path.to_owned(),
             source: Arc::new(error),
         }
-    }
-
-    /// Also says so in the log, at once and loudly: somebody or something changed a bundle.
-    pub(super) fn integrity(expected: ContentHash, actual: ContentHash) -> Self {
-        tracing::error!(bundle = %expected, %actual, "a bundle's bytes are not those it was published with");
-        Self::Integrity { expected, actual }
     }
 }

@@ -4,9 +4,15 @@
 //! rule of archives held and everything was synced. A crash at any point leaves either the whole
 //! bundle or a work folder that the next start removes. What is in the cache is trusted only as far
 //! as it can be checked: sizes and times at every [`BundleCache::get`], every digest at the first.
+//!
+//! The cache has a budget. Beyond it goes what was used least recently, away from the path of those who
+//! wait for a bundle, and never what anybody uses: a [`CachedBundle`] is a lease of its folder.
 
 mod bundle;
+mod download;
 mod error;
+mod evict;
+mod lease;
 mod retry;
 mod unpack;
 mod work;
@@ -15,11 +21,11 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
-use alga_model::{ContentHash, ContentHasher};
-use tempfile::NamedTempFile;
-use tokio::io::AsyncReadExt;
+use alga_model::ContentHash;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
@@ -28,19 +34,42 @@ pub use error::FetchError;
 pub use retry::Retry;
 
 use crate::archive::Limits;
-use crate::manifest::Manifest;
-use crate::store::{BundleStore, ObjectKey, StoreError, StoredObject};
-use bundle::OnDisk;
+use crate::manifest::{InvalidManifest, Issue, Manifest};
+use crate::store::{BundleStore, ObjectKey, StagingKey};
+use bundle::{Contents, OnDisk};
+use download::{Source, Terms};
+use evict::{Trimmed, trim};
+use lease::Lease;
 use unpack::Unpacked;
 use work::WorkFolder;
 
 /// How a cache fetches.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct FetchOptions {
     /// How large a bundle may be; the same limits as when it was published.
     pub limits: Limits,
     /// How often a store that is unavailable is asked again.
     pub retry: Retry,
+    /// How long a store may take to answer, or to send anything more, until it counts as
+    /// unavailable; 30 s unless set.
+    pub stall: Duration,
+    /// Whether the store is not asked at all. Nothing is removed to make room then.
+    pub offline: bool,
+    /// How many bytes the bundles may have together, beyond which those go that nobody uses; 10 GiB
+    /// unless set.
+    pub budget: u64,
+}
+
+impl Default for FetchOptions {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            retry: Retry::default(),
+            stall: Duration::from_secs(30),
+            offline: false,
+            budget: 10 << 30,
+        }
+    }
 }
 
 /// Verified bundles in a folder, filled from a store.
@@ -52,10 +81,21 @@ pub struct BundleCache {
 #[derive(Debug)]
 struct Shared {
     folder: PathBuf,
-    store: Arc<dyn BundleStore>,
+    source: Source,
     options: FetchOptions,
     work: WorkFolder,
     state: Mutex<State>,
+    /// Held while room is made.
+    trimming: tokio::sync::Mutex<()>,
+    /// Whether somebody is about to make room.
+    is_trim_due: AtomicBool,
+}
+
+/// A bundle, and the object to take it from where the cache has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Wanted {
+    hash: ContentHash,
+    key: ObjectKey,
 }
 
 /// A flight ends with an outcome for everybody who waits.
@@ -65,14 +105,21 @@ type Outcome = Result<Arc<CachedBundle>, FetchError>;
 #[derive(Debug, Default)]
 struct State {
     /// The bundles that are being opened or fetched now.
-    flights: HashMap<ContentHash, Flight>,
+    flights: HashMap<Wanted, Flight>,
     /// The bundles whose digests this process has checked.
-    verified: HashMap<ContentHash, Arc<CachedBundle>>,
+    verified: HashMap<ContentHash, Known>,
+}
+
+/// A bundle whose digests this process has checked, and those who use it.
+#[derive(Debug, Clone)]
+struct Known {
+    contents: Arc<Contents>,
+    in_use: Weak<CachedBundle>,
 }
 
 impl BundleCache {
     /// Uses `folder`, makes it when it isn't there, and removes what a process that died left half
-    /// done in it. Blocking, for a moment.
+    /// done in it, and what is beyond the budget. Blocking, for a moment.
     pub fn new(
         folder: impl Into<PathBuf>,
         store: Arc<dyn BundleStore>,
@@ -80,14 +127,19 @@ impl BundleCache {
     ) -> io::Result<Self> {
         let folder = folder.into();
         let work = WorkFolder::open(&folder)?;
+        if !options.offline {
+            trim(&folder, options.budget, &work)?;
+        }
         let state = Mutex::default();
         Ok(Self {
             shared: Arc::new(Shared {
                 folder,
-                store,
+                source: Source::new(store),
                 options,
                 work,
                 state,
+                trimming: tokio::sync::Mutex::default(),
+                is_trim_due: AtomicBool::new(false),
             }),
         })
     }
@@ -100,9 +152,40 @@ impl BundleCache {
     /// # Errors
     ///
     /// [`FetchError::Integrity`] when the store has other bytes under this hash: nothing of them is
-    /// kept. [`FetchError::NotFound`] when it has none.
+    /// kept. [`FetchError::NotFound`] when it has none, [`FetchError::Offline`] when it may not be asked.
     pub async fn get(&self, hash: ContentHash) -> Result<Arc<CachedBundle>, FetchError> {
-        let mut flight = self.join(hash);
+        if let Some(bundle) = self.shared.at_hand(hash) {
+            return Ok(bundle);
+        }
+        let key = ObjectKey::Bundle(hash);
+        self.land(Wanted { hash, key }).await
+    }
+
+    /// Removes what is beyond the budget now, which otherwise happens after every fetch by itself.
+    pub async fn make_room(&self) {
+        Arc::clone(&self.shared).trim().await;
+    }
+
+    /// An upload that nobody has accepted yet, if it has the hash `expected`, verified as any bundle.
+    ///
+    /// It is in the cache then under that hash, as the bundle would be: bytes with this hash are the
+    /// same wherever they came from. Therefore it must have its manifest in its archive, as one beside it
+    /// would be nobody's word.
+    ///
+    /// # Errors
+    ///
+    /// As for [`get`](Self::get), but [`FetchError::Store`] when there is no such upload.
+    pub async fn preview(
+        &self,
+        upload: StagingKey,
+        expected: ContentHash,
+    ) -> Result<Arc<CachedBundle>, FetchError> {
+        let (hash, key) = (expected, upload.into());
+        self.land(Wanted { hash, key }).await
+    }
+
+    async fn land(&self, wanted: Wanted) -> Outcome {
+        let mut flight = self.join(wanted);
         let outcome = flight.wait_for(Option::is_some).await;
         outcome
             .ok()
@@ -110,21 +193,21 @@ impl BundleCache {
             .unwrap_or(Err(FetchError::Interrupted))
     }
 
-    /// The flight for `hash`, started unless somebody else did.
-    fn join(&self, hash: ContentHash) -> Flight {
+    /// The flight for a bundle, started unless somebody else did.
+    fn join(&self, wanted: Wanted) -> Flight {
         let mut state = self.shared.state();
-        if let Some(flight) = state.flights.get(&hash) {
+        if let Some(flight) = state.flights.get(&wanted) {
             return flight.clone();
         }
         let (outcome, flight) = watch::channel(None);
-        state.flights.insert(hash, flight.clone());
+        state.flights.insert(wanted, flight.clone());
         let landing = Landing {
             shared: Arc::clone(&self.shared),
-            hash,
+            wanted,
         };
         // A task of its own: it belongs to no caller, so none can cancel it for the others.
         tokio::spawn(async move {
-            let opened = landing.shared.open(hash).await;
+            let opened = landing.shared.open(wanted).await;
             outcome.send_replace(Some(opened));
         });
         flight
@@ -134,12 +217,12 @@ impl BundleCache {
 /// Ends a flight, also when it panics.
 struct Landing {
     shared: Arc<Shared>,
-    hash: ContentHash,
+    wanted: Wanted,
 }
 
 impl Drop for Landing {
     fn drop(&mut self) {
-        self.shared.state().flights.remove(&self.hash);
+        self.shared.state().flights.remove(&self.wanted);
     }
 }
 
@@ -148,24 +231,93 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn open(&self, hash: ContentHash) -> Outcome {
-        let known = self.state().verified.get(&hash).cloned();
+    async fn open(self: &Arc<Self>, wanted: Wanted) -> Outcome {
+        let hash = wanted.hash;
+        let known = self.known(hash);
         let folder = self.folder.join(hash.to_hex());
         let on_disk = blocking(move || match known {
-            Some(bundle) => bundle.recheck(),
+            Some(known) => known.contents.recheck(),
             None => CachedBundle::load(&folder, hash),
         });
         let bundle = match on_disk.await? {
             OnDisk::Ready(bundle) => bundle,
-            OnDisk::Absent => self.fetch(hash).await?,
+            OnDisk::Absent => self.fetch(wanted).await?,
+            // What nobody can replace is left to whoever may mend it.
+            OnDisk::Damaged(_) if self.options.offline => return Err(FetchError::Offline { hash }),
             OnDisk::Damaged(reason) => {
                 tracing::warn!(bundle = %hash, reason, "a cached bundle is damaged and is fetched again");
                 self.discard(hash).await?;
-                self.fetch(hash).await?
+                self.fetch(wanted).await?
             }
         };
-        self.state().verified.insert(hash, Arc::clone(&bundle));
+        self.remember(&bundle);
         Ok(bundle)
+    }
+
+    fn known(&self, hash: ContentHash) -> Option<Known> {
+        self.state().verified.get(&hash).cloned()
+    }
+
+    fn remember(&self, bundle: &Arc<CachedBundle>) {
+        let known = Known {
+            contents: Arc::clone(bundle.contents()),
+            in_use: Arc::downgrade(bundle),
+        };
+        self.state().verified.insert(bundle.hash(), known);
+    }
+
+    /// A bundle that can be had without waiting for anything.
+    fn at_hand(&self, hash: ContentHash) -> Option<Arc<CachedBundle>> {
+        let Known { contents, in_use } = self.known(hash)?;
+        if !contents.is_small() {
+            return None;
+        }
+        if let Some(bundle) = in_use.upgrade() {
+            return bundle.is_unchanged().then_some(bundle);
+        }
+        let bundle = contents.use_at_once()?;
+        self.remember(&bundle);
+        Some(bundle)
+    }
+
+    /// Makes room a little later, once for all who want that by then.
+    fn trim_soon(self: &Arc<Self>) {
+        if !self.is_trim_due.swap(true, Ordering::SeqCst) {
+            let shared = Arc::downgrade(self);
+            tokio::spawn(async move {
+                if let Some(shared) = shared.upgrade() {
+                    shared.trim().await;
+                }
+            });
+        }
+    }
+
+    async fn trim(self: Arc<Self>) {
+        let _turn = self.trimming.lock().await;
+        // Before it looks: what comes afterwards makes it due again.
+        self.is_trim_due.store(false, Ordering::SeqCst);
+        if self.options.offline {
+            return;
+        }
+        let shared = Arc::clone(&self);
+        let trimmed =
+            spawn_blocking(move || trim(&shared.folder, shared.options.budget, &shared.work)).await;
+        match trimmed.map_err(io::Error::from).flatten() {
+            Ok(trimmed) => self.note(&trimmed),
+            Err(error) => {
+                tracing::warn!(%error, "cannot look for room in the bundle cache");
+            }
+        }
+    }
+
+    fn note(&self, Trimmed { bytes, evicted }: &Trimmed) {
+        metrics::counter!("alga_bundles_evicted_total").increment(evicted.len() as u64);
+        #[expect(clippy::cast_precision_loss, reason = "a gauge, of less than 8 PiB")]
+        metrics::gauge!("alga_bundles_cache_bytes").set(*bytes as f64);
+        let mut state = self.state();
+        for hash in evicted {
+            state.verified.remove(hash);
+        }
     }
 
     /// Moves a bundle out of the way at once, and removes it then.
@@ -175,92 +327,43 @@ impl Shared {
         blocking(move || discard(&folder, &grave)).await
     }
 
-    async fn fetch(&self, hash: ContentHash) -> Outcome {
-        let spool = self.options.retry.run(|| self.download(hash)).await?;
-        let (scratch, limits) = (self.work.new_path(), self.options.limits.clone());
+    async fn fetch(self: &Arc<Self>, Wanted { hash, key }: Wanted) -> Outcome {
+        let (options, work) = (&self.options, &self.work);
+        if options.offline {
+            return Err(FetchError::Offline { hash });
+        }
+        let spool = self
+            .source
+            .bundle(key, hash, Terms { options, work })
+            .await?;
+        let (scratch, limits) = (work.new_path(), options.limits.clone());
         let mut unpacked =
             blocking(move || Unpacked::from_bundle(spool.path(), &scratch, hash, &limits)).await?;
         if !unpacked.has_manifest() {
-            let manifest = self
-                .options
-                .retry
-                .run(|| self.manifest_beside(hash))
-                .await?;
+            if key != ObjectKey::Bundle(hash) {
+                return Err(without_manifest(hash));
+            }
+            let manifest = self.source.manifest(hash, options).await?;
             unpacked = blocking(move || unpacked.with_manifest(&manifest)).await?;
         }
-        let (folder, grave) = (self.folder.join(hash.to_hex()), self.work.new_path());
+        let (folder, grave) = (self.folder.join(hash.to_hex()), work.new_path());
         let bundle = blocking(move || install(unpacked, &folder, &grave, hash)).await?;
+        metrics::counter!("alga_bundles_fetched_total").increment(1);
         tracing::info!(bundle = %hash, "fetched a bundle");
+        self.trim_soon();
         Ok(bundle)
-    }
-
-    /// Brings the bundle into a file of the work folder, where it is gone with its handle.
-    async fn download(&self, hash: ContentHash) -> Result<NamedTempFile, FetchError> {
-        let key = ObjectKey::Bundle(hash);
-        let limit = self.options.limits.compressed_bytes;
-        let StoredObject { stat, body } =
-            self.store.open(key).await.map_err(FetchError::from_store)?;
-        let size = stat.size;
-        if size > limit {
-            return Err(FetchError::from_store(StoreError::TooLarge {
-                key,
-                size,
-                limit,
-            }));
-        }
-        let spool =
-            NamedTempFile::new_in(self.work.path()).map_err(|error| self.cannot_use(error))?;
-        let mut file =
-            tokio::fs::File::from_std(spool.reopen().map_err(|error| self.cannot_use(error))?);
-
-        let mut body = body.take(size);
-        let mut hasher = ContentHasher::new();
-        let mut received = 0;
-        let mut buffer = vec![0; 256 << 10];
-        loop {
-            let read = body.read(&mut buffer).await;
-            let read =
-                read.map_err(|error| FetchError::from_store(StoreError::unavailable(key, error)))?;
-            if read == 0 {
-                break;
-            }
-            let chunk = buffer.get(..read).unwrap_or_default();
-            hasher.update(chunk);
-            received += read as u64;
-            write_all(&mut file, chunk)
-                .await
-                .map_err(|error| self.cannot_use(error))?;
-        }
-        if received != size {
-            return Err(FetchError::from_store(StoreError::cut_off(key)));
-        }
-        let actual = hasher.finish();
-        if actual == hash {
-            Ok(spool)
-        } else {
-            Err(FetchError::integrity(hash, actual))
-        }
-    }
-
-    /// The manifest of a bundle that has none in its archive.
-    async fn manifest_beside(&self, hash: ContentHash) -> Result<Vec<u8>, FetchError> {
-        let limit = Manifest::MAX_BYTES as u64;
-        self.store
-            .read(ObjectKey::Manifest(hash), limit)
-            .await
-            .map_err(FetchError::from_store)
-    }
-
-    fn cannot_use(&self, error: io::Error) -> FetchError {
-        FetchError::cache(&self.folder, error)
     }
 }
 
-async fn write_all(file: &mut tokio::fs::File, chunk: &[u8]) -> io::Result<()> {
-    use tokio::io::AsyncWriteExt;
-    file.write_all(chunk).await?;
-    // Tokio reports the failure of a write only at the next one.
-    file.flush().await
+fn without_manifest(hash: ContentHash) -> FetchError {
+    let issue = Issue {
+        path: String::new(),
+        message: format!("the archive has no {}", Manifest::FILE),
+    };
+    let source = InvalidManifest {
+        issues: vec![issue],
+    };
+    FetchError::Manifest { hash, source }
 }
 
 async fn blocking<T: Send + 'static>(
@@ -274,25 +377,31 @@ async fn blocking<T: Send + 'static>(
 /// Makes an unpacked bundle the one in the cache.
 fn install(unpacked: Unpacked, folder: &Path, grave: &Path, hash: ContentHash) -> Outcome {
     let scratch = unpacked.seal(hash)?;
-    if let Err(error) = std::fs::rename(scratch.path(), folder) {
+    // Before anybody else sees the folder, so that nobody removes it before it is used.
+    let lease = Lease::take(scratch.path());
+    let lease = lease.map_err(|error| FetchError::cache(scratch.path(), error))?;
+    let Some(lease) = lease else {
+        let gone = io::Error::from(io::ErrorKind::NotFound);
+        return Err(FetchError::cache(scratch.path(), gone));
+    };
+    while let Err(error) = std::fs::rename(scratch.path(), folder) {
         if !matches!(
             error.kind(),
             io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
         ) {
             return Err(FetchError::cache(folder, error));
         }
-        // Another process was faster. Its bundle is as good as ours, or it is in the way.
-        if let OnDisk::Ready(bundle) = CachedBundle::load(folder, hash)? {
-            return Ok(bundle);
+        // Another process was faster. Its bundle is as good as ours, or is in the way, or gone again.
+        match CachedBundle::load(folder, hash)? {
+            OnDisk::Ready(bundle) => return Ok(bundle),
+            OnDisk::Damaged(_) => discard(folder, grave)?,
+            OnDisk::Absent => {}
         }
-        discard(folder, grave)?;
-        std::fs::rename(scratch.path(), folder)
-            .map_err(|error| FetchError::cache(folder, error))?;
     }
     if let Some(parent) = folder.parent() {
         sync(parent).map_err(|error| FetchError::cache(parent, error))?;
     }
-    CachedBundle::open(folder, hash)
+    CachedBundle::open(folder, hash, lease)
 }
 
 fn discard(folder: &Path, grave: &Path) -> Result<(), FetchError> {

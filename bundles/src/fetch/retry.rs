@@ -35,6 +35,7 @@ impl Retry {
         loop {
             match attempt().await {
                 Err(error) if error.is_transient() && made < self.attempts => {
+                    metrics::counter!("alga_bundles_fetch_retries_total").increment(1);
                     tracing::debug!(error = %error, attempt = made, "the bundle store is asked again");
                     tokio::time::sleep(jittered(self.longest_pause(made))).await;
                     made += 1;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use alga_model::{ContentHash, ContentHasher};
 
 use super::bundle::{Index, Record};
+use super::download::count_damage;
 use super::{FetchError, sync, write_synced};
 use crate::archive::{ArchiveError, Limits, Rejection, Sink, SinkError, Walk, walk};
 use crate::manifest::{InvalidManifest, Manifest};
@@ -67,7 +68,8 @@ impl Unpacked {
         match walk(input, walk_of, &mut unpacker) {
             Ok(_) => {}
             Err(ArchiveError::HashMismatch { expected, actual }) => {
-                return Err(FetchError::integrity(expected, actual));
+                count_damage();
+                return Err(FetchError::Integrity { expected, actual });
             }
             Err(ArchiveError::Read(error)) => return Err(FetchError::cache(bundle, error)),
             Err(ArchiveError::Write { path, source }) => {

@@ -10,9 +10,9 @@ use tokio::task::JoinSet;
 
 use crate::support::{COMPONENT, Room, Tar, TestStore, listing, manifest};
 
-const INDEX: &[u8] = b"<p>hello</p>";
+pub(crate) const INDEX: &[u8] = b"<p>hello</p>";
 
-fn bundle() -> Vec<u8> {
+pub(crate) fn bundle() -> Vec<u8> {
     Tar::valid()
         .folder("ui/")
         .file("ui/index.html", INDEX)
@@ -21,13 +21,13 @@ fn bundle() -> Vec<u8> {
 }
 
 /// A bundle in a store.
-fn stocked(room: &Room) -> (Arc<TestStore>, ContentHash) {
+pub(crate) fn stocked(room: &Room) -> (Arc<TestStore>, ContentHash) {
     let hash = ContentHash::of(&bundle());
     room.plant(ObjectKey::Bundle(hash), &bundle());
     (Arc::new(TestStore::new(room.store())), hash)
 }
 
-fn cache(room: &Room, store: &Arc<TestStore>) -> BundleCache {
+pub(crate) fn cache(room: &Room, store: &Arc<TestStore>) -> BundleCache {
     let retry = Retry {
         attempts: 3,
         base: Duration::ZERO,
@@ -41,10 +41,11 @@ fn cache(room: &Room, store: &Arc<TestStore>) -> BundleCache {
 }
 
 /// What the cache holds for good, and what lies in its work folders.
-fn contents(room: &Room) -> (Vec<String>, Vec<String>) {
+pub(crate) fn contents(room: &Room) -> (Vec<String>, Vec<String>) {
     let names = listing(&room.path("cache")).into_iter();
-    let names =
-        names.filter(|name| name != ".work" && name != ".work.lock" && !name.ends_with("/lock"));
+    let names = names.filter(|name| {
+        ![".work", ".work.lock", ".evict.lock"].contains(&name.as_str()) && !name.ends_with("/lock")
+    });
     // The work folders themselves stay as long as their process.
     names
         .filter(|name| name.matches('/').count() != 1 || !name.starts_with(".work"))
@@ -515,6 +516,7 @@ async fn nothing_is_left_in_the_work_folder_after_a_fetch() {
     let (store, hash) = stocked(&room);
     let cache = cache(&room, &store);
     cache.get(hash).await.unwrap();
+    cache.make_room().await;
     let (kept, work) = contents(&room);
     assert_eq!(work, Vec::<String>::new());
     assert!(kept.iter().all(|name| name.starts_with(&hash.to_hex())));

@@ -7,12 +7,15 @@
 )]
 
 mod archive;
+mod eviction;
 mod fetch;
 mod hostile;
 mod pack;
+mod preview;
 mod publish;
 mod s3;
 mod signature;
 mod staged;
 mod store;
 mod support;
+mod unsteady;

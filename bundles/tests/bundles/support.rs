@@ -210,6 +210,10 @@ pub(crate) struct TestStore {
     pub(crate) broken_bodies: AtomicUsize,
     /// Opens whose body ends half-way before one is whole.
     pub(crate) short_bodies: AtomicUsize,
+    /// Opens that are never answered before one is.
+    pub(crate) stalled: AtomicUsize,
+    /// Opens whose body stops half-way, and neither ends nor fails, before one is whole.
+    pub(crate) stalled_bodies: AtomicUsize,
     /// An open takes one permit and waits for it.
     pub(crate) gate: Semaphore,
 }
@@ -222,6 +226,8 @@ impl TestStore {
             unavailable: AtomicUsize::new(0),
             broken_bodies: AtomicUsize::new(0),
             short_bodies: AtomicUsize::new(0),
+            stalled: AtomicUsize::new(0),
+            stalled_bodies: AtomicUsize::new(0),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
         }
     }
@@ -261,8 +267,18 @@ impl BundleStore for TestStore {
                 source: "told to fail".into(),
             });
         }
+        if take_one(&self.stalled) {
+            return std::future::pending().await;
+        }
         let StoredObject { stat, body } = self.inner.open(key).await?;
         let size = stat.size;
+        if take_one(&self.stalled_bodies) {
+            let body = body.take(size / 2).chain(cut::Stalled);
+            return Ok(StoredObject {
+                stat,
+                body: Box::pin(body),
+            });
+        }
         if take_one(&self.broken_bodies) {
             let broken = cut::Broken;
             return Ok(StoredObject {
@@ -347,6 +363,19 @@ mod cut {
             _: &mut ReadBuf<'_>,
         ) -> Poll<io::Result<()>> {
             Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+        }
+    }
+
+    /// A connection over which nothing comes any more.
+    pub(crate) struct Stalled;
+
+    impl AsyncRead for Stalled {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Why an administrator did not get what was asked for.
 
 use alga_bundles::{ArchiveError, PublishError, RegisterError, StoreError};
-use alga_model::{ExtensionName, InstallId, TenantId};
+use alga_model::{ContentHash, ExtensionName, InstallId, TenantId};
 use alga_registry::RegistryError;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -99,6 +99,8 @@ pub enum Missing {
     Version(ExtensionName, String),
     /// Any version of an extension.
     AnyVersion(ExtensionName),
+    /// A version with this content.
+    Content(ContentHash),
     /// An invocation that is remembered.
     Invocation(Uuid),
     /// Whatever the path names.
@@ -112,7 +114,7 @@ impl Missing {
             Self::Install(_) | Self::RecordedInstall(_) => "install",
             Self::Tenant(_) => "tenant",
             Self::Extension(_) => "extension",
-            Self::Version(..) | Self::AnyVersion(_) => "version",
+            Self::Version(..) | Self::AnyVersion(_) | Self::Content(_) => "version",
             Self::Invocation(_) => "invocation",
             Self::Path => "path",
         }
@@ -128,6 +130,7 @@ impl std::fmt::Display for Missing {
             Self::Extension(name) => write!(f, "extension {name}"),
             Self::Version(name, version) => write!(f, "{name} in {}", Name(version)),
             Self::AnyVersion(name) => write!(f, "{name} in any version"),
+            Self::Content(hash) => write!(f, "version with the content {hash}"),
             Self::Invocation(id) => {
                 write!(f, "invocation {id} that this process remembers")
             }

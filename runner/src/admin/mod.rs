@@ -25,6 +25,7 @@ mod switches;
 mod tenants;
 mod upgrades;
 mod usage;
+mod warmup;
 
 use std::sync::Arc;
 
@@ -76,8 +77,10 @@ pub use self::tenants::{
 };
 pub use self::upgrades::{Rollback, RollbackBody, Upgrade, UpgradeAnswer, UpgradeBody};
 pub use self::usage::{ShowInstallUsage, ShowTenantUsage, TenantUsageBody};
+pub use self::warmup::{Warmed, Warmup, WarmupAnswer, WarmupBody, WarmupError, WarmupItem};
 
 use crate::activity::Activity;
+use crate::app::Extensions;
 use crate::config::TokenScope;
 use crate::installs::Installs;
 use crate::storage_place::StoragePlace;
@@ -114,6 +117,7 @@ pub fn every_operation(visitor: &mut impl Visitor) {
     visitor.visit::<ReplaceSwitches>();
     visitor.visit::<FinalizeUpload>();
     visitor.visit::<AbortUpload>();
+    visitor.visit::<Warmup>();
 }
 
 /// What operations work on.
@@ -129,6 +133,8 @@ pub struct Admin {
     pub activity: Option<Activity>,
     /// Bundles that come over the network, in a process that runs them.
     pub uploads: Option<Arc<Uploads>>,
+    /// What has extensions answer, in a process that runs them.
+    pub extensions: Option<Arc<Extensions>>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
 }

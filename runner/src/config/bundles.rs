@@ -1,13 +1,26 @@
-//! Settings of publishing.
+//! Settings of bundles: who may publish them, and how a process has them at hand.
+
+use std::time::Duration;
 
 use alga_bundles::{Manifest, PublicKey, PublisherKeys, SignaturePolicy, SignatureRules};
 
-use super::kind::{Kind, OneOf, Raw, toml_text};
+use super::kind::{Flag, Kind, OneOf, Optional, Raw, bytes, millis, toml_text};
 use super::setting::section;
 
 section! {
-    /// Who may publish what.
+    /// Who may publish what, and how bundles come from their store into the cache.
     pub struct BundlesConfig {
+        /// Whether extensions run from what is in the cache alone, and the store is asked for nothing.
+        offline: bool = false, "bundles.offline": Flag;
+        /// How long the store may take to answer, or to send anything more of a bundle, until it is
+        /// asked again.
+        stall: Duration = Duration::from_secs(30), "bundles.stall_timeout_ms": millis(1..=600_000);
+        /// The disk space for unpacked bundles; what was used least recently goes first, and nothing that
+        /// is in use.
+        cache_bytes: u64 = 10 << 30, "bundles.cache_bytes": bytes(0..=1 << 50);
+        /// Whether compiled code is left in the store for other processes, which need the same
+        /// `keys.master_key`. Not set, it is where bundles are in a bucket and that key is set.
+        share_code: Option<bool> = None, "bundles.share_code": Optional(Flag);
         /// The public keys of publishers, by the name in their manifests. In a file a table
         /// `[bundles.publishers."Example Ltd"]` with `keys`, a list, for each.
         publishers: PublisherKeys = PublisherKeys::new(), "bundles.publishers": Publishers;

@@ -19,6 +19,7 @@ pub(super) fn contradictions(config: &Config) -> Vec<Mistake> {
     checks.keys();
     checks.database();
     checks.engine();
+    checks.bundles();
     checks.role();
     checks.storage();
     checks.s3();
@@ -72,6 +73,12 @@ impl<'a> Checks<'a> {
             bundles.signature_policy == SignaturePolicy::Require && bundles.publishers.is_empty(),
             ["bundles.publishers", "bundles.signatures.policy"],
             "must name a publisher where signatures are required, or nobody can publish",
+        );
+        self.refuse(
+            self.config.bundles.share_code == Some(true) && self.config.keys.current().is_none(),
+            ["bundles.share_code", "keys.master_key"],
+            "must not be on unless the master key is set: what a key that is made here has sealed is of \
+             use to nobody else",
         );
     }
 

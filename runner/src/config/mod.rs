@@ -72,7 +72,7 @@ pub struct Config {
     pub auth: AuthConfig,
     /// Whom commands ask.
     pub client: ClientConfig,
-    /// Who may publish what.
+    /// Who may publish what, and how bundles are fetched.
     pub bundles: BundlesConfig,
     /// The master key.
     pub keys: KeysConfig,

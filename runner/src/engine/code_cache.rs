@@ -1,9 +1,8 @@
 //! Compiled code on disk.
 //!
 //! Compiled code is machine code: whoever can put a file here can run anything as this process. So
-//! each file begins with an HMAC-SHA256 over what it is for and what it holds, under a key that
-//! only this deployment has, and nothing is mapped or even parsed before it was checked. The bytes
-//! that were checked are the bytes that are used, so nobody can change the file in between.
+//! each file is sealed, and read as a whole before its seal is checked: nobody can change the bytes in
+//! between.
 //!
 //! The folder has a budget. What was used least recently goes first, after everything that another
 //! version or another processor left. The time of a file's last change is that of its last use.
@@ -11,19 +10,16 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::hash::{Hash, Hasher};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use alga_model::{ContentHash, Secret};
-use hmac::{Hmac, KeyInit, Mac};
+use alga_model::ContentHash;
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, futimens};
-use sha2::{Digest, Sha256};
 
 use super::code::Code;
+use super::code_seal::Seal;
 
-const TAG_BYTES: usize = 32;
 /// What the name of a file ends with.
 const EXTENSION: &str = "cwasm";
 /// What the name of a file begins with until it is written completely.
@@ -33,9 +29,7 @@ const UNFINISHED: &str = ".tmp";
 #[derive(Debug)]
 pub(super) struct CodeCache {
     folder: PathBuf,
-    key: Secret<[u8; 32]>,
-    /// Wasmtime's version, the engine's settings and the processor, as one digest.
-    compatibility: ContentHash,
+    seal: Seal,
     /// Bytes that the files may have together.
     budget: u64,
 }
@@ -52,22 +46,12 @@ struct Kept {
 impl CodeCache {
     /// Uses `folder`, which is made for this user alone if it is missing. What a process that died left
     /// half written is removed, and what is beyond the budget of so many bytes.
-    pub(super) fn open(
-        folder: PathBuf,
-        key: Secret<[u8; 32]>,
-        engine: &wasmtime::Engine,
-        budget: u64,
-    ) -> io::Result<Self> {
+    pub(super) fn open(folder: PathBuf, seal: Seal, budget: u64) -> io::Result<Self> {
         make_private(&folder)?;
         remove_unfinished(&folder)?;
-        let mut compatibility = Sha256Hasher(Sha256::new());
-        engine
-            .precompile_compatibility_hash()
-            .hash(&mut compatibility);
         let cache = Self {
             folder,
-            key,
-            compatibility: ContentHash::from_digest(compatibility.0.finalize().into()),
+            seal,
             budget,
         };
         cache.trim()?;
@@ -86,16 +70,13 @@ impl CodeCache {
                 return None;
             }
         };
-        let genuine = file
-            .split_at_checked(TAG_BYTES)
-            .is_some_and(|(tag, code)| self.authenticate(bundle, code).verify_slice(tag).is_ok());
-        if !genuine {
+        let genuine = self.seal.open(bundle, file);
+        if genuine.is_none() {
             metrics::counter!("alga_engine_code_cache_rejected_total").increment(1);
             tracing::error!(%bundle, "compiled code is not what was written; it is removed and compiled again");
             drop(fs::remove_file(&path));
-            return None;
         }
-        Some(Code::of_our_own(file, TAG_BYTES))
+        genuine
     }
 
     /// Keeps compiled code. A failure costs the next start a compilation and nothing else.
@@ -112,7 +93,7 @@ impl CodeCache {
             .tempfile_in(&self.folder)?;
         // Tells that somebody is at work. Who removes the file before costs a compilation.
         file.as_file().lock()?;
-        file.write_all(&self.authenticate(bundle, code).finalize().into_bytes())?;
+        file.write_all(&self.seal.of(bundle, code))?;
         file.write_all(code)?;
         file.as_file().sync_all()?;
         file.persist(self.path(bundle))?;
@@ -162,25 +143,17 @@ impl CodeCache {
         Ok(kept)
     }
 
-    fn path(&self, bundle: ContentHash) -> PathBuf {
+    /// Where the sealed code of a bundle's component is, if it is kept.
+    pub(super) fn path(&self, bundle: ContentHash) -> PathBuf {
         self.folder
             .join(format!("{}{}", bundle.to_hex(), self.suffix()))
     }
 
     /// What the name of a file ends with that this engine can load.
     fn suffix(&self) -> String {
-        let mut settings = self.compatibility.to_hex();
+        let mut settings = self.seal.compatibility().to_hex();
         settings.truncate(16);
         format!("-{settings}.{EXTENSION}")
-    }
-
-    fn authenticate(&self, bundle: ContentHash, code: &[u8]) -> Hmac<Sha256> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.key.expose())
-            .expect("HMAC takes a key of any length");
-        mac.update(bundle.as_bytes());
-        mac.update(self.compatibility.as_bytes());
-        mac.update(code);
-        mac
     }
 }
 
@@ -232,26 +205,11 @@ fn make_private(folder: &Path) -> io::Result<()> {
     builder.create(folder)
 }
 
-/// A `Hasher` whose result doesn't change from one release of Rust to the next.
-struct Sha256Hasher(Sha256);
-
-impl Hasher for Sha256Hasher {
-    fn finish(&self) -> u64 {
-        let digest = self.0.clone().finalize();
-        digest
-            .iter()
-            .take(8)
-            .fold(0, |bits, byte| bits << 8 | u64::from(*byte))
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use alga_model::Secret;
 
     use super::*;
 
@@ -261,7 +219,8 @@ mod tests {
 
     fn cache_of(folder: &Path, key: u8, budget: u64) -> CodeCache {
         let engine = wasmtime::Engine::default();
-        CodeCache::open(folder.to_owned(), Secret::new([key; 32]), &engine, budget).unwrap()
+        let seal = Seal::new(Secret::new([key; 32]), &engine);
+        CodeCache::open(folder.to_owned(), seal, budget).unwrap()
     }
 
     fn code(bytes: &[u8]) -> Code {
@@ -311,7 +270,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let bundle = ContentHash::of(b"bundle");
         let cache = cache(folder.path(), 1);
-        for position in 0..TAG_BYTES + 4 {
+        for position in 0..Seal::BYTES + 4 {
             cache.write(bundle, &code(b"code"));
             let mut file = fs::read(cache.path(bundle)).unwrap();
             file[position] ^= 1;
@@ -335,7 +294,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let bundle = ContentHash::of(b"bundle");
         let cache = cache(folder.path(), 1);
-        for length in [0, 1, TAG_BYTES - 1, TAG_BYTES] {
+        for length in [0, 1, Seal::BYTES - 1, Seal::BYTES] {
             fs::write(cache.path(bundle), vec![0; length]).unwrap();
             assert_eq!(read(&cache, bundle), None, "{length} bytes");
         }

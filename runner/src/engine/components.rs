@@ -9,10 +9,12 @@ use tokio::task::spawn_blocking;
 use wasmtime::component::{Component, Linker};
 
 use super::Prepared;
+use super::code::Code;
 use super::code_cache::CodeCache;
 use super::compiler::{Compilations, CompileError, CompilerFailure, refusal};
 use super::failures::{Failure, Failures};
 use super::handler;
+use super::shared_code::SharedCode;
 use super::state::State;
 
 /// Why a component can't run here.
@@ -51,6 +53,7 @@ pub(super) struct Workshop {
     pub(super) engine: wasmtime::Engine,
     pub(super) linker: Linker<State>,
     pub(super) code_cache: Option<CodeCache>,
+    pub(super) shared_code: Option<SharedCode>,
     pub(super) compilations: Compilations,
     pub(super) failures: Failures,
 }
@@ -64,6 +67,13 @@ impl Components {
         Self {
             workshop: Arc::new(workshop),
             prepared,
+        }
+    }
+
+    /// Waits until what was compiled is where other processes find it, or can't be brought there.
+    pub(super) async fn settle(&self) {
+        if let Some(shared) = &self.workshop.shared_code {
+            shared.settle().await;
         }
     }
 
@@ -137,6 +147,18 @@ impl Workshop {
         if let Some(made) = cached.await? {
             return made;
         }
+        if let Some(shared) = &self.shared_code
+            && let Some(code) = shared.take(hash).await
+        {
+            let taken = self.blocking(move |workshop| {
+                let component = workshop.load(hash, &code)?;
+                workshop.keep(hash, &code);
+                Some(workshop.link(&component))
+            });
+            if let Some(made) = taken.await? {
+                return made;
+            }
+        }
         // Before the bytes are loaded: those of all who wait would add up.
         let slot = self.compilations.slot().await;
         let bytes = load
@@ -158,12 +180,14 @@ impl Workshop {
                 }
             })?;
             let made = workshop.link(&component)?;
-            if let Some(code_cache) = &workshop.code_cache {
-                code_cache.write(hash, &code);
-            }
-            Ok(made)
+            workshop.keep(hash, &code);
+            Ok::<_, Unmade<E>>(made)
         });
-        made.await?
+        let made = made.await??;
+        if let (Some(shared), Some(cache)) = (&self.shared_code, &self.code_cache) {
+            shared.leave(hash, cache.path(hash));
+        }
+        Ok(made)
     }
 
     /// What would hold up others, on a thread that may be held up.
@@ -179,14 +203,22 @@ impl Workshop {
     }
 
     fn cached(&self, hash: ContentHash) -> Option<Component> {
-        self.code_cache
-            .as_ref()?
-            .read(hash)?
-            .load(&self.engine)
+        let code = self.code_cache.as_ref()?.read(hash)?;
+        self.load(hash, &code)
+    }
+
+    fn load(&self, hash: ContentHash, code: &Code) -> Option<Component> {
+        code.load(&self.engine)
             .inspect_err(
                 |error| tracing::warn!(bundle = %hash, %error, "cannot load compiled code"),
             )
             .ok()
+    }
+
+    fn keep(&self, hash: ContentHash, code: &Code) {
+        if let Some(code_cache) = &self.code_cache {
+            code_cache.write(hash, code);
+        }
     }
 
     /// Resolves every import and finds the handler, so that an invocation has nothing left to look up.

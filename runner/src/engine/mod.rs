@@ -6,12 +6,14 @@
 
 mod code;
 mod code_cache;
+mod code_seal;
 mod compiler;
 mod components;
 mod error;
 mod failures;
 mod handler;
 mod limits;
+mod shared_code;
 mod state;
 mod ticker;
 mod turns;
@@ -22,6 +24,7 @@ use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use alga_bundles::BundleStore;
 use alga_host_api::{
     ExtensionPre, HostCtx, Invocation, InvocationLog, LogLimits, LogSink, Request, Response,
 };
@@ -35,10 +38,12 @@ use wasmtime::{
 
 use self::code::CodeSettings;
 use self::code_cache::CodeCache;
+use self::code_seal::Seal;
 use self::compiler::Compilations;
 use self::components::{Components, Workshop};
 use self::failures::Failures;
 use self::limits::{HostCalls, Limiter};
+use self::shared_code::SharedCode;
 use self::state::State;
 use self::ticker::Ticker;
 use self::turns::{Turns, resting};
@@ -48,6 +53,7 @@ use crate::deadline::within;
 pub use self::compiler::{CompileOptions, Compiler, CompilerFailure, Task as CompileTask};
 pub use self::components::{InvalidComponent, PrepareError};
 pub use self::error::{EngineError, RunError};
+pub(crate) use self::shared_code::OUTCOMES as SHARED_CODE_OUTCOMES;
 
 /// How the engine is set up.
 #[derive(Debug, Clone)]
@@ -73,6 +79,9 @@ pub struct EngineOptions {
     pub code_cache: Option<(PathBuf, Secret<[u8; 32]>)>,
     /// Bytes of compiled code kept there.
     pub code_cache_bytes: u64,
+    /// The store in which processes with the same key leave it for each other; nowhere when absent, or
+    /// where no code is kept.
+    pub shared_code: Option<Arc<dyn BundleStore>>,
     /// How components are compiled.
     pub compile: CompileOptions,
 }
@@ -90,6 +99,7 @@ impl Default for EngineOptions {
             component_bytes: 512 << 20,
             code_cache: None,
             code_cache_bytes: 4 << 30,
+            shared_code: None,
             compile: CompileOptions::default(),
         }
     }
@@ -166,19 +176,20 @@ impl Engine {
         let engine =
             wasmtime::Engine::new(&wasmtime_config(&options)).map_err(EngineError::Wasmtime)?;
         let linker = linker(&engine).map_err(EngineError::Wasmtime)?;
-        let code_cache = options
-            .code_cache
-            .as_ref()
-            .map(|(folder, key)| {
-                let bytes = options.code_cache_bytes;
-                CodeCache::open(folder.clone(), key.clone(), &engine, bytes)
-            })
+        let kept = options.code_cache.as_ref();
+        let kept = kept.map(|(folder, key)| (folder.clone(), Seal::new(key.clone(), &engine)));
+        let shared_code = kept.as_ref().zip(options.shared_code.clone());
+        let shared_code =
+            shared_code.map(|((_, seal), store)| SharedCode::new(store, seal.clone()));
+        let code_cache = kept
+            .map(|(folder, seal)| CodeCache::open(folder, seal, options.code_cache_bytes))
             .transpose()
             .map_err(EngineError::CodeCache)?;
         let workshop = Workshop {
             engine: engine.clone(),
             linker,
             code_cache,
+            shared_code,
             compilations: Compilations::new(options.compile.clone(), code_settings(&options)),
             failures: Failures::new(),
         };
@@ -191,8 +202,8 @@ impl Engine {
         })
     }
 
-    /// The component of a bundle, compiled and linked: from memory, from the code cache, or from
-    /// the bytes that `load` gives. It is prepared once however many callers ask, also when they
+    /// The component of a bundle, compiled and linked: from memory, from the code cache, from what other
+    /// processes left in the store, or from the bytes that `load` gives. It is prepared once however many callers ask, also when they
     /// go away meanwhile.
     pub async fn prepare<F, E>(
         &self,
@@ -204,6 +215,11 @@ impl Engine {
         E: Send + Sync + 'static,
     {
         self.components.prepare(hash, load).await
+    }
+
+    /// Waits until what was compiled is where other processes find it, or can't be brought there.
+    pub async fn settle(&self) {
+        self.components.settle().await;
     }
 
     /// When an invocation that begins `now` must have ended: after the engine's own timeout, or

@@ -142,7 +142,8 @@ impl ApiError {
                     FetchError::Integrity { .. }
                     | FetchError::Archive { .. }
                     | FetchError::Manifest { .. } => StatusCode::BAD_GATEWAY,
-                    FetchError::Store(_)
+                    FetchError::Offline { .. }
+                    | FetchError::Store(_)
                     | FetchError::Cache { .. }
                     | FetchError::Changed { .. }
                     | FetchError::Interrupted => StatusCode::SERVICE_UNAVAILABLE,
@@ -444,6 +445,7 @@ mod tests {
                 hash,
                 source: InvalidManifest { issues: Vec::new() },
             }),
+            bundle(FetchError::Offline { hash }),
             bundle(FetchError::Interrupted),
             ApiError::Execute(ExecuteError::Component("why".to_owned())),
             refused(Reason::Install),

@@ -391,7 +391,7 @@ fn add_others(paths: &mut Map<String, Value>) {
 }
 
 /// How a call to an extension may fail, whichever way it comes.
-const OF_CALLS: [(u16, &str); 15] = [
+const OF_CALLS: [(u16, &str); 16] = [
     (400, "BAD_REQUEST"),
     (404, "NOT_FOUND"),
     (404, "BUNDLE_NOT_FOUND"),
@@ -399,6 +399,7 @@ const OF_CALLS: [(u16, &str); 15] = [
     (413, "TOO_LARGE"),
     (429, "CONCURRENCY_LIMITED"),
     (502, "BUNDLE_DAMAGED"),
+    (503, "BUNDLE_OFFLINE"),
     (502, "GUEST_NONSENSE"),
     (502, "GUEST_TRAP"),
     (502, "INVALID_COMPONENT"),

@@ -34,5 +34,6 @@ mod plain_http;
 mod postgres;
 mod process;
 mod roles;
+mod shared_code;
 mod tickets;
 mod uploads;

@@ -135,6 +135,8 @@ pub(in crate::cli) async fn add(
             anyhow::Error::new(error).context(format!("{code}{issues}"))
         })
         .with_context(|| format!("cannot publish {}", file.display()))?;
+    // The process may end soon.
+    engine.settle().await;
     add_capability_warnings(&mut published, &*stores.registry).await?;
     warn(&published.warnings);
     Ok(published)

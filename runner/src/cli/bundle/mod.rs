@@ -5,8 +5,8 @@ mod care;
 mod inspect;
 mod keys;
 mod pack;
-mod sign;
 mod push;
+mod sign;
 
 use std::fs::File;
 use std::io::Read as _;

@@ -7,6 +7,7 @@ mod replacing;
 mod scopes;
 mod tls;
 mod upgrades;
+mod warmup;
 
 use alga_e2e::guest;
 use reqwest::{RequestBuilder, Response};

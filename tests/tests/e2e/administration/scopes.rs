@@ -68,6 +68,16 @@ async fn a_limited_token_administrates_its_own_alone() {
                 "{token} {whole}"
             );
         }
+        let warmup = |item| {
+            let items = json!({ "items": [item] });
+            ask(Method::POST, "/v1/warmup").json(&items)
+        };
+        let whole = warmup(json!({ "contentHash": mine.hash }));
+        assert_eq!(refused(whole).await, is(403, "FORBIDDEN"), "{token}");
+        let (ready, _) = done(warmup(json!({ "installId": mine.install }))).await;
+        assert_eq!(ready["items"][0]["ready"], true, "{token} {ready}");
+        let (foreign, _) = done(warmup(json!({ "installId": theirs.install }))).await;
+        assert_eq!(foreign["items"][0]["error"]["code"], "NOT_FOUND", "{token}");
         let audit = get("/v1/audit").send().await.unwrap().text().await.unwrap();
         let installs: BTreeSet<_> = lines(&audit)
             .iter()
