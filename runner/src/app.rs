@@ -113,7 +113,7 @@ impl Stores {
     }
 
     /// What is done with bundles that come over the network, for `extensions` to run.
-    pub fn uploads(&self, extensions: Arc<Extensions>) -> Uploads {
+    pub fn uploads(&self, config: &Config, extensions: Arc<Extensions>) -> Uploads {
         let store = || Arc::clone(&self.bundles) as _;
         let versions = Versions {
             registry: Arc::clone(&self.registry) as _,
@@ -121,7 +121,12 @@ impl Stores {
         };
         Uploads {
             intake: Intake::new(store(), IntakeLimits::default()),
-            publisher: Publisher::new(store(), extensions, versions),
+            publisher: Publisher::new(
+                store(),
+                extensions,
+                versions,
+                config.bundles.signature_rules(),
+            ),
         }
     }
 
@@ -254,7 +259,7 @@ impl App {
         });
         let extensions = extensions.transpose()?;
         admin.extensions.clone_from(&extensions);
-        let uploads = extensions.clone().map(|it| stores.uploads(it));
+        let uploads = extensions.clone().map(|it| stores.uploads(config, it));
         admin.uploads = uploads.map(Arc::new);
         Ok(Self {
             extensions,

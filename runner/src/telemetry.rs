@@ -83,6 +83,7 @@ fn register_counters() {
 
 /// What each metric means. Its name ends with its unit.
 fn describe_metrics() {
+    describe_metrics_of_bundles();
     describe_metrics_of_uploads();
     describe_histogram!(
         "alga_http_request_duration_seconds",
@@ -167,6 +168,18 @@ fn describe_metrics() {
         "Connections that could not be accepted, most likely for want of file handles."
     );
     describe_counter!(
+        "alga_engine_code_cache_rejected_total",
+        "Compiled components on disk that were not what was written there."
+    );
+    describe_counter!(
+        "alga_http_unknown_envelope_fields_total",
+        "Fields of execute requests that mean nothing."
+    );
+}
+
+/// What the metrics of bundles and of their code in the store mean.
+fn describe_metrics_of_bundles() {
+    describe_counter!(
         "alga_bundles_fetched_total",
         "Bundles that were brought from the store into the cache."
     );
@@ -188,16 +201,8 @@ fn describe_metrics() {
         "What unpacked bundles take, as of the last look."
     );
     describe_counter!(
-        "alga_engine_code_cache_rejected_total",
-        "Compiled components on disk that were not what was written there."
-    );
-    describe_counter!(
         "alga_engine_shared_code_total",
         "Compiled components that were looked for or left in the bundle store, by what became of it."
-    );
-    describe_counter!(
-        "alga_http_unknown_envelope_fields_total",
-        "Fields of execute requests that mean nothing."
     );
 }
 

@@ -469,7 +469,7 @@ async fn two_processes_may_fill_one_folder_at_once() {
         let (one, two) = tokio::join!(one.get(hash), two.get(hash));
         assert_eq!(one.unwrap().read_component().await.unwrap(), COMPONENT);
         assert_eq!(two.unwrap().read_component().await.unwrap(), COMPONENT);
-        fs::remove_dir_all(room.path("cache")).unwrap();
+        fs::remove_dir_all(room.path("cache").join(hash.to_hex())).unwrap();
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use alga_bundles::{
     BundleStore, Content, Created, Cursor, Limits, Listing, LocalStore, NewVersion, ObjectKey,
     Page, PublishContext, PublishError, PublishRequest, Published, RegisterError,
-    RegisteredVersion, Source, StagedUpload, StagingKey, Stat, StoreError, StoredObject,
-    Unfinished, Verified, VersionRegistry, publish,
+    RegisteredVersion, SignatureRules, Source, StagedUpload, StagingKey, Stat, StoreError,
+    StoredObject, Unfinished, Verified, VersionRegistry, publish,
 };
 use alga_model::ContentHash;
 use async_trait::async_trait;
@@ -48,7 +48,7 @@ impl Power {
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
         if taken.is_err() {
             self.fails.notify_one();
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }
@@ -101,6 +101,7 @@ impl Scene {
             component_check: &Verdict::Good,
             registry: &self.registry,
             capability_check: &|_| Vec::new(),
+            signatures: &SignatureRules::default(),
             limits: &Limits::default(),
             actor: "admin",
         };

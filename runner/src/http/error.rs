@@ -265,8 +265,8 @@ impl ApiError {
             | Self::Storage(BulkError {
                 error: alga_storage::Error::RateLimited { retry_after },
                 ..
-            }) => *retry_after,
-            Self::Upload(UploadError::RateLimited { retry_after }) => *retry_after,
+            })
+            | Self::Upload(UploadError::RateLimited { retry_after }) => *retry_after,
             Self::IdempotencyInProgress => RETRY_UNAVAILABLE,
             Self::Admin(AdminError::Tail(TailRefused::Install | TailRefused::Tenant)) => RETRY_TAIL,
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => RETRY_UNAVAILABLE,
@@ -312,6 +312,7 @@ const fn finalize_status(error: &FinalizeError) -> StatusCode {
         },
         PublishError::ManifestRequired
         | PublishError::Manifest(_)
+        | PublishError::Signature(_)
         | PublishError::Component(_)
         // The upload was changed or is gone: whoever did that knows.
         | PublishError::Store(
@@ -502,7 +503,14 @@ mod tests {
             ]
             .map(ApiError::Admin),
         );
-        all.extend(uploads().map(ApiError::Upload));
+        all.extend(of_bundles());
+        all.extend(storage().map(ApiError::Storage));
+        all.extend(RunError::each().map(|error| ApiError::Execute(ExecuteError::Run(error))));
+        all
+    }
+
+    fn of_bundles() -> Vec<ApiError> {
+        let mut all: Vec<_> = uploads().map(ApiError::Upload).into();
         let finalize = |error| ApiError::Admin(AdminError::Finalize(error));
         all.extend([
             finalize(FinalizeError::Size {
@@ -513,8 +521,6 @@ mod tests {
         ]);
         all.extend(publish().into_iter().map(|error| finalize(error.into())));
         all.extend(stores().map(|error| ApiError::Admin(error.into())));
-        all.extend(storage().map(ApiError::Storage));
-        all.extend(RunError::each().map(|error| ApiError::Execute(ExecuteError::Run(error))));
         all
     }
 

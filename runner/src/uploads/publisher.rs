@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alga_bundles::{
-    BundleStore, Limits, PublishContext, PublishError, PublishRequest, Published, Source,
-    StagingKey, StoreError, publish,
+    BundleStore, Limits, PublishContext, PublishError, PublishRequest, Published, SignatureRules,
+    Source, StagingKey, StoreError, publish,
 };
 use alga_model::{ContentHash, ErrorChain};
 use alga_registry::{RegistryError, VersionKey};
@@ -27,6 +27,7 @@ pub struct Publisher {
     store: Arc<dyn BundleStore>,
     extensions: Arc<Extensions>,
     versions: Versions,
+    signatures: SignatureRules,
     places: Semaphore,
 }
 
@@ -86,16 +87,18 @@ impl From<StoreError> for FinalizeError {
 }
 
 impl Publisher {
-    /// Publishes uploads in `store`, whose components `extensions` will run.
+    /// Publishes uploads in `store`, whose components `extensions` will run, where `signatures` let them.
     pub fn new(
         store: Arc<dyn BundleStore>,
         extensions: Arc<Extensions>,
         versions: Versions,
+        signatures: SignatureRules,
     ) -> Self {
         Self {
             store,
             extensions,
             versions,
+            signatures,
             places: Semaphore::new(AT_ONCE),
         }
     }
@@ -150,6 +153,7 @@ impl Publisher {
             component_check: &EngineCheck(self.extensions.executor.engine()),
             registry: &self.versions,
             capability_check: &capability_issues,
+            signatures: &self.signatures,
             limits: &Limits::default(),
             actor,
         };
@@ -216,6 +220,7 @@ impl Finalize {
         PublishRequest {
             declared_hash: self.declared_hash,
             manifest_json: self.manifest_json.map(String::into_bytes),
+            signature: self.signature.map(String::into_bytes),
             ..PublishRequest::of(source)
         }
     }

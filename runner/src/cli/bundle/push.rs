@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use alga_bundles::{Manifest, StagingKey};
+use alga_bundles::{Manifest, Signature, StagingKey};
 use alga_model::{ContentHash, ContentHasher};
 use anyhow::{Context as _, ensure};
 use clap::Args;
@@ -20,9 +20,6 @@ use crate::admin::{
 use crate::cli::output::{self, Progress};
 use crate::cli::session::Session;
 use crate::config::Config;
-
-/// The most bytes of a signature in the format of minisign, with long comments.
-const MAX_SIGNATURE_BYTES: u64 = 16 << 10;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Push {
@@ -49,7 +46,7 @@ impl Push {
         ensure_file(&self.file).await?;
         ensure_archive(&self.file)?;
         let manifest = text(self.manifest.as_deref(), Manifest::MAX_BYTES as u64).await?;
-        let signature = text(self.signature.as_deref(), MAX_SIGNATURE_BYTES).await?;
+        let signature = text(self.signature.as_deref(), Signature::MAX_BYTES as u64).await?;
         let upload = Upload::of(&self.file, self.declared_hash).await?;
         let session = Session::open(config).await?;
         let body = FinalizeUploadBody {
