@@ -167,7 +167,7 @@ impl Stores {
     /// that nobody could use it.
     fn shared_code(&self, config: &Config) -> Option<Arc<dyn BundleStore>> {
         let bundles = &config.bundles;
-        let is_shared = bundles.share_code.unwrap_or(BUNDLES_ARE_IN_A_BUCKET);
+        let is_shared = bundles.share_code.unwrap_or(config.s3.bundles().is_some());
         let others_can_use_it = config.keys.current().is_some();
         let store = || Arc::clone(&self.bundles) as _;
         (is_shared && others_can_use_it && !bundles.offline).then(store)
@@ -280,9 +280,6 @@ impl App {
         extensions.context("the role of this process is not to run extensions")
     }
 }
-
-/// Whether processes with data folders of their own have bundles in common.
-const BUNDLES_ARE_IN_A_BUCKET: bool = false;
 
 /// How much longer an operation may take where another process does it.
 const ON_THE_WAY: Duration = Duration::from_millis(500);

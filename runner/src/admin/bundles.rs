@@ -157,6 +157,8 @@ impl Operation for FinalizeUpload {
         (400, "MANIFEST_REQUIRED"),
         (400, "INVALID_MANIFEST"),
         (400, "INVALID_COMPONENT"),
+        (400, "SIGNATURE_REQUIRED"),
+        (400, "SIGNATURE_INVALID"),
         (403, "PUBLISHER_MISMATCH"),
         (409, "DUPLICATE_VERSION"),
         (409, "MANIFEST_CONFLICT"),

@@ -19,7 +19,6 @@ pub(super) fn contradictions(config: &Config) -> Vec<Mistake> {
     checks.keys();
     checks.database();
     checks.engine();
-    checks.bundles();
     checks.role();
     checks.storage();
     checks.s3();

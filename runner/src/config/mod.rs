@@ -245,6 +245,7 @@ impl Config {
             &self.idempotency,
             &self.storage,
             &self.storage_api,
+            &self.s3,
             &self.request_limits,
             &self.quotas,
             &self.rates,

@@ -404,7 +404,10 @@ mod tests {
     use std::fmt::Write as _;
     use std::sync::Arc;
 
-    use alga_bundles::{InvalidComponent, InvalidManifest, Issue, Rejection, StagingKey};
+    use alga_bundles::{
+        InvalidComponent, InvalidManifest, Issue, Rejection, SignatureError, SignatureFault,
+        StagingKey,
+    };
     use alga_model::{ContentHash, InstallId};
 
     use super::*;
@@ -579,6 +582,8 @@ mod tests {
             message: "why".to_owned(),
         };
         let mut all = vec![
+            PublishError::Signature(SignatureFault::Missing),
+            PublishError::Signature(SignatureFault::Invalid(SignatureError::Malformed)),
             PublishError::Archive(ArchiveError::Damaged("cut short".to_owned())),
             PublishError::Archive(ArchiveError::Rejected {
                 entry: "a".to_owned(),

@@ -16,6 +16,7 @@ mod admission;
 mod architecture;
 mod assets;
 mod auth;
+mod bucket;
 mod commands;
 mod compile;
 mod crash;
