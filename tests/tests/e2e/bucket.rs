@@ -13,18 +13,23 @@ const NOTES: &str = "com.example.notes";
 /// A process with an empty data folder, in a deployment of its database and bucket. Not started.
 fn replica(database: &TestDatabase, bucket: &TestBucket) -> Deployment {
     let mut replica = Deployment::new();
+    replica.set("DATABASE_URL", &database.url);
+    replica.set("ALGA_KEYS_MASTER_KEY", MASTER_KEY);
+    use_bucket(&mut replica, bucket);
+    replica
+}
+
+/// Has a process keep its bundles in a bucket.
+pub(crate) fn use_bucket(deployment: &mut Deployment, bucket: &TestBucket) {
     for (name, value) in [
-        ("DATABASE_URL", database.url.as_str()),
-        ("ALGA_KEYS_MASTER_KEY", MASTER_KEY),
-        ("STORAGE_S3_ENDPOINT", &bucket.endpoint),
+        ("STORAGE_S3_ENDPOINT", bucket.endpoint.as_str()),
         ("STORAGE_S3_BUCKET", &bucket.name),
         ("STORAGE_S3_ACCESS_KEY", &bucket.access_key),
         ("STORAGE_S3_SECRET_KEY", &bucket.secret_key),
         ("STORAGE_S3_FORCE_PATH_STYLE", "true"),
     ] {
-        replica.set(name, value);
+        deployment.set(name, value);
     }
-    replica
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ mod architecture;
 mod assets;
 mod auth;
 mod bucket;
+mod bucket_uploads;
 mod commands;
 mod compile;
 mod crash;

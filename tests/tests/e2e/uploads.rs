@@ -15,26 +15,26 @@ use uuid::Uuid;
 use crate::deployment::{Deployment, get, path, refusal};
 
 const UPLOAD: &str = "/api/ext-bundles/upload-proxy";
-const FINALIZE: &str = "/api/ext-bundles/finalize";
+pub(crate) const FINALIZE: &str = "/api/ext-bundles/finalize";
 const ABORT: &str = "/api/ext-bundles/abort";
-const ECHO: &str = "com.example.echo";
-const MIB: usize = 1 << 20;
+pub(crate) const ECHO: &str = "com.example.echo";
+pub(crate) const MIB: usize = 1 << 20;
 /// How long a test waits for what should happen at once.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Sends bytes as an upload of their size.
-async fn upload(deployment: &Deployment, bytes: &[u8]) -> Response {
+pub(crate) async fn upload(deployment: &Deployment, bytes: &[u8]) -> Response {
     let query = format!("filename=a.tar.zst&size={}", bytes.len());
     send(deployment, &query, bytes).await
 }
 
-async fn send(deployment: &Deployment, query: &str, bytes: &[u8]) -> Response {
+pub(crate) async fn send(deployment: &Deployment, query: &str, bytes: &[u8]) -> Response {
     let request = deployment.admin(Method::POST, &format!("{UPLOAD}?{query}"));
     request.body(bytes.to_vec()).send().await.unwrap()
 }
 
 /// Sends bytes, and gives the key under which they are staged.
-async fn staged(deployment: &Deployment, bytes: &[u8]) -> String {
+pub(crate) async fn staged(deployment: &Deployment, bytes: &[u8]) -> String {
     let response = upload(deployment, bytes).await;
     assert_eq!(response.status(), 200);
     let body: Value = response.json().await.unwrap();
@@ -46,7 +46,10 @@ async fn post(deployment: &Deployment, path: &str, body: &Value) -> Response {
     request.send().await.unwrap()
 }
 
-async fn finalize(deployment: &Deployment, body: &Value) -> Result<Value, (u16, String)> {
+pub(crate) async fn finalize(
+    deployment: &Deployment,
+    body: &Value,
+) -> Result<Value, (u16, String)> {
     let response = post(deployment, FINALIZE, body).await;
     if response.status() == 200 {
         Ok(response.json().await.unwrap())
@@ -243,7 +246,11 @@ async fn an_upload_that_is_not_what_it_says_is_refused_and_leaves_nothing() {
 }
 
 /// A connection on which the head of an upload is sent.
-async fn begin(deployment: &Deployment, size: usize, rest: &str) -> tokio::net::TcpStream {
+pub(crate) async fn begin(
+    deployment: &Deployment,
+    size: usize,
+    rest: &str,
+) -> tokio::net::TcpStream {
     let mut connection = deployment.connect().await;
     let head = format!(
         "POST {UPLOAD}?filename=a&size={size} HTTP/1.1\r\nhost: runner\r\nauthorization: Bearer {}\r\n{rest}",
@@ -253,7 +260,7 @@ async fn begin(deployment: &Deployment, size: usize, rest: &str) -> tokio::net::
     connection
 }
 
-async fn status(connection: &mut tokio::net::TcpStream) -> u16 {
+pub(crate) async fn status(connection: &mut tokio::net::TcpStream) -> u16 {
     let mut line = [0; 12];
     connection.read_exact(&mut line).await.unwrap();
     let line = String::from_utf8_lossy(&line).into_owned();
@@ -426,14 +433,14 @@ async fn a_stopping_server_lets_uploads_end_and_leaves_nothing_of_those_it_cuts(
 }
 
 /// The most memory a process has had, in bytes.
-fn peak(process: u32) -> usize {
+pub(crate) fn peak(process: u32) -> usize {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.unwrap().trim().trim_end_matches(" kB");
     kib.parse::<usize>().unwrap() * 1024
 }
 
-async fn send_slowly(deployment: &Deployment, size: usize) {
+pub(crate) async fn send_slowly(deployment: &Deployment, size: usize) {
     let rest = format!("content-length: {size}\r\n\r\n");
     let mut connection = begin(deployment, size, &rest).await;
     let chunk = vec![7; MIB];
