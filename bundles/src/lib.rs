@@ -59,6 +59,6 @@ pub use signature::{
 pub use store::suite;
 pub use store::{
     Body, BundleStore, Content, Created, Cursor, ETag, Listed, Listing, LocalStore, ObjectKey,
-    Page, ParseKeyError, S3Checksums, S3Settings, S3Store, StagedUpload, StagingKey, Stat,
-    StoreError, StoredObject, Target, Unfinished, Verified,
+    PART_BYTES, Page, ParseKeyError, PartedUpload, S3Checksums, S3Settings, S3Store, StagedUpload,
+    StagingKey, Stat, StoreError, StoredObject, Target, Unfinished, Verified,
 };

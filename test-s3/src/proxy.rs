@@ -3,7 +3,7 @@
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -37,6 +37,8 @@ pub enum Fault {
     CutAnswers(u64),
     /// What is asked arrives, but no answer.
     AnswersLost,
+    /// What is asked arrives, but no answer to requests of this method.
+    AnswersLostTo(&'static str),
     /// Each piece of what is asked takes this much longer.
     Slow(Duration),
 }
@@ -112,29 +114,40 @@ impl Way {
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
         let mut refused = self.fault.clone();
+        let is_lost = AtomicBool::new(false);
         // Whichever ends first takes the other with it.
         tokio::select! {
-            ended = self.pass_asked(from_client, to_server) => drop(ended),
-            ended = self.pass_answers(from_server, to_client) => drop(ended),
+            ended = self.pass_asked(from_client, to_server, &is_lost) => drop(ended),
+            ended = self.pass_answers(from_server, to_client, &is_lost) => drop(ended),
             set = refused.wait_for(|fault| *fault == Fault::Refused) => drop(set),
         }
     }
 
-    async fn pass_asked(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> io::Result<()> {
+    async fn pass_asked(
+        &self,
+        mut from: OwnedReadHalf,
+        mut to: OwnedWriteHalf,
+        is_lost: &AtomicBool,
+    ) -> io::Result<()> {
         let mut buffer = vec![0; CHUNK_BYTES];
         loop {
             let read = from.read(&mut buffer).await?;
+            let asked = buffer.get(..read).unwrap_or_default();
             let sum = self.asked.fetch_add(read as u64, Ordering::Relaxed) + read as u64;
             let fault = self.fault.borrow().to_owned();
             match fault {
                 Fault::CutAsked(limit) if sum > limit => return Ok(()),
                 Fault::Slow(time) => tokio::time::sleep(time).await,
+                // A client begins to ask with a piece of its own, and asks for one thing at a time.
+                Fault::AnswersLostTo(method) if asked.starts_with(method.as_bytes()) => {
+                    is_lost.store(true, Ordering::Relaxed);
+                }
                 _ => {}
             }
             if read == 0 {
                 return Ok(());
             }
-            to.write_all(buffer.get(..read).unwrap_or_default()).await?;
+            to.write_all(asked).await?;
         }
     }
 
@@ -142,6 +155,7 @@ impl Way {
         &self,
         mut from: OwnedReadHalf,
         mut to: OwnedWriteHalf,
+        is_lost: &AtomicBool,
     ) -> io::Result<()> {
         let mut buffer = vec![0; CHUNK_BYTES];
         let mut carried = 0;
@@ -153,6 +167,7 @@ impl Way {
                     read.min(usize::try_from(limit.saturating_sub(carried)).unwrap_or(0))
                 }
                 Fault::AnswersLost => 0,
+                Fault::AnswersLostTo(_) if is_lost.load(Ordering::Relaxed) => 0,
                 _ => read,
             };
             let passed = buffer.get(..passing).unwrap_or_default();

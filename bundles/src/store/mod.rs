@@ -8,6 +8,7 @@ mod error;
 mod key;
 mod local;
 mod object;
+mod parts;
 mod s3;
 #[cfg(feature = "suite")]
 pub mod suite;
@@ -26,6 +27,7 @@ pub use object::{
     Body, Content, Created, Cursor, ETag, Listed, Listing, Page, Stat, StoredObject, Unfinished,
     Verified,
 };
+pub use parts::{PART_BYTES, PartedUpload};
 pub use s3::{S3Checksums, S3Settings, S3Store};
 
 /// A store of bundles.
@@ -68,6 +70,59 @@ pub trait BundleStore: fmt::Debug + Send + Sync + 'static {
         content_type: &str,
         size: u64,
     ) -> Result<Box<dyn StagedUpload>, StoreError>;
+
+    /// Begins an upload whose parts come in calls of their own, from any process, for as long as no sweep removes
+    /// it. Nothing is visible before the parts are joined.
+    ///
+    /// It is among the [`unfinished`](Self::unfinished) until then, also one whose beginning nobody waited for.
+    /// What is no content type of a header is taken for `application/octet-stream`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Exists`] where the key is taken.
+    async fn begin_parts(
+        &self,
+        key: StagingKey,
+        content_type: &str,
+    ) -> Result<PartedUpload, StoreError>;
+
+    /// Writes a part of 1 to [`PART_BYTES`] bytes, durable when it returns, and tells what it is joined by.
+    ///
+    /// Parts are numbered from 1 to 10 000; one lies at `(number - 1) * PART_BYTES`, so that all but the last
+    /// are full. They may come in any order. A number that is written again is replaced, and is neither the
+    /// one nor the other after a failure: the part is to be written once more then.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotFound`] when the upload was joined, given up or swept; [`StoreError::Failed`] for a
+    /// number or a length that no part has.
+    async fn put_part(
+        &self,
+        upload: &PartedUpload,
+        number: u32,
+        bytes: Bytes,
+    ) -> Result<ETag, StoreError>;
+
+    /// Makes the object visible, of the parts told, in order; others are dropped. Durable when it returns.
+    ///
+    /// It can be repeated, whatever became of the call before: an upload that is joined already is told as it is
+    /// when the object has `size` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::WrongSize`] when the parts have other than `size` bytes together,
+    /// [`StoreError::Changed`] when one is not the one told, [`StoreError::Failed`] when there is none or one before the last
+    /// is not full, [`StoreError::Exists`] when the key was taken meanwhile: the upload goes on then.
+    /// [`StoreError::NotFound`] when it was given up or swept.
+    async fn join_parts(
+        &self,
+        upload: &PartedUpload,
+        parts: &[ETag],
+        size: u64,
+    ) -> Result<Stat, StoreError>;
+
+    /// Gives such an upload up. One that is gone is given up already, and what it was joined to stays.
+    async fn abort_parts(&self, upload: &PartedUpload) -> Result<(), StoreError>;
 
     /// Publishes a staged upload under its hash unless that is there. The upload stays.
     ///

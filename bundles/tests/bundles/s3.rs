@@ -1,5 +1,7 @@
 //! Buckets of a real server, and a way to it that fails.
 
+mod parts;
+
 use std::time::Duration;
 
 use alga_bundles::{

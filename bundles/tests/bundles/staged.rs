@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use alga_bundles::{
-    BundleStore, Content, Created, Cursor, Limits, Listing, LocalStore, NewVersion, ObjectKey,
-    Page, PublishContext, PublishError, PublishRequest, Published, RegisterError,
-    RegisteredVersion, SignatureRules, Source, StagedUpload, StagingKey, Stat, StoreError,
-    StoredObject, Unfinished, Verified, VersionRegistry, publish,
+    BundleStore, Content, Created, Cursor, ETag, Limits, Listing, LocalStore, NewVersion,
+    ObjectKey, Page, PartedUpload, PublishContext, PublishError, PublishRequest, Published,
+    RegisterError, RegisteredVersion, SignatureRules, Source, StagedUpload, StagingKey, Stat,
+    StoreError, StoredObject, Unfinished, Verified, VersionRegistry, publish,
 };
 use alga_model::ContentHash;
 use async_trait::async_trait;
@@ -342,6 +342,36 @@ impl BundleStore for Failing<LocalStore> {
         size: u64,
     ) -> Result<Box<dyn StagedUpload>, StoreError> {
         self.doing(self.inner.stage(key, content_type, size)).await
+    }
+
+    async fn begin_parts(
+        &self,
+        key: StagingKey,
+        content_type: &str,
+    ) -> Result<PartedUpload, StoreError> {
+        self.doing(self.inner.begin_parts(key, content_type)).await
+    }
+
+    async fn put_part(
+        &self,
+        upload: &PartedUpload,
+        number: u32,
+        bytes: Bytes,
+    ) -> Result<ETag, StoreError> {
+        self.doing(self.inner.put_part(upload, number, bytes)).await
+    }
+
+    async fn join_parts(
+        &self,
+        upload: &PartedUpload,
+        parts: &[ETag],
+        size: u64,
+    ) -> Result<Stat, StoreError> {
+        self.doing(self.inner.join_parts(upload, parts, size)).await
+    }
+
+    async fn abort_parts(&self, upload: &PartedUpload) -> Result<(), StoreError> {
+        self.doing(self.inner.abort_parts(upload)).await
     }
 
     async fn promote(&self, upload: &Verified) -> Result<Created, StoreError> {

@@ -1,7 +1,12 @@
 use std::ops::Deref;
 
-use alga_bundles::{BundleStore, Content, LocalStore, ObjectKey, bundle_store_suite};
+use alga_bundles::{
+    BundleStore, Content, LocalStore, ObjectKey, PART_BYTES, PartedUpload, StagingKey, StoreError,
+    bundle_store_suite, suite,
+};
 use alga_model::ContentHash;
+use bytes::Bytes;
+use uuid::Uuid;
 
 use crate::support::{Room, listing};
 
@@ -75,4 +80,89 @@ async fn a_store_that_is_opened_again_has_what_it_had() {
         .await
         .unwrap();
     assert_eq!(room.store().read(key, 100).await.unwrap(), b"bundle");
+}
+
+#[tokio::test]
+async fn an_upload_in_parts_goes_on_in_another_process() {
+    let room = Room::new();
+    suite::an_upload_in_parts_goes_on_elsewhere(&room.store(), &room.store()).await;
+}
+
+async fn begin(store: &LocalStore) -> PartedUpload {
+    let key = StagingKey::new(Uuid::new_v4());
+    store.begin_parts(key, "").await.unwrap()
+}
+
+#[tokio::test]
+async fn a_join_that_a_crash_interrupted_is_completed_and_takes_no_part() {
+    let room = Room::new();
+    let store = room.store();
+    let upload = begin(&store).await;
+    let part = Bytes::from_static(b"part");
+    let etag = store.put_part(&upload, 1, part.clone()).await.unwrap();
+    // The object has its name, and the upload still has its own.
+    let object = room.path("store").join(upload.key.to_string());
+    let file = room.path("store/sha256/_staging").join(&upload.id);
+    std::fs::create_dir(object.parent().unwrap()).unwrap();
+    std::fs::hard_link(&file, &object).unwrap();
+
+    let late = store.put_part(&upload, 1, Bytes::from_static(b"late"));
+    assert!(matches!(late.await, Err(StoreError::NotFound { .. })));
+    let joined = store.join_parts(&upload, &[etag], 4).await.unwrap();
+    assert_eq!(store.stat(upload.key.into()).await.unwrap(), Some(joined));
+    assert_eq!(store.read(upload.key.into(), 100).await.unwrap(), part);
+    assert!(!file.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_that_races_with_the_join_changes_no_object() {
+    let room = Room::new();
+    let store = room.store();
+    let [first, other] = [1, 2].map(|byte| Bytes::from(vec![byte; PART_BYTES]));
+    for _ in 0..20 {
+        let upload = begin(&store).await;
+        let etags = [store.put_part(&upload, 1, first.clone()).await.unwrap()];
+        let (joined, written) = tokio::join!(
+            store.join_parts(&upload, &etags, PART_BYTES as u64),
+            store.put_part(&upload, 1, other.clone())
+        );
+        match joined {
+            Ok(stat) => {
+                let found = store.stat(upload.key.into()).await.unwrap();
+                assert_eq!(found, Some(stat));
+                let bytes = store.read(upload.key.into(), u64::MAX).await.unwrap();
+                assert!(bytes == first, "an object has changed");
+                assert!(matches!(written, Err(StoreError::NotFound { .. })));
+            }
+            Err(error) => {
+                assert!(matches!(error, StoreError::Changed { .. }), "{error:?}");
+                written.unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_is_called_like_another_file_touches_none() {
+    let room = Room::new();
+    let store = room.store();
+    let begun = begin(&store).await;
+    let victim = room.write("store/victim", b"untouched");
+    let inside = format!(".tmp-{}-abcdef", begun.key.id());
+    let upload = room.path("store/sha256/_staging").join(&inside);
+    std::fs::write(&upload, b"untouched").unwrap();
+    for id in [
+        "../../victim".to_owned(),
+        victim.to_str().unwrap().to_owned(),
+        format!("{}/../../../victim", begun.id),
+        inside,
+    ] {
+        let named = PartedUpload { key: begun.key, id };
+        let written = store.put_part(&named, 1, Bytes::from_static(b"touched"));
+        assert!(matches!(written.await, Err(StoreError::NotFound { .. })));
+        store.abort_parts(&named).await.unwrap();
+    }
+    for file in [victim, upload] {
+        assert_eq!(std::fs::read(file).unwrap(), b"untouched");
+    }
 }

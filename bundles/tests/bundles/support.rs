@@ -8,12 +8,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use alga_bundles::{
-    BundleStore, CheckError, ComponentCheck, Content, Created, Cursor, InvalidComponent, Listing,
-    LocalStore, NewVersion, ObjectKey, Page, RegisterError, RegisteredVersion, StagedUpload,
-    StagingKey, Stat, StoreError, StoredObject, Unfinished, Verified, VersionRegistry,
+    BundleStore, CheckError, ComponentCheck, Content, Created, Cursor, ETag, InvalidComponent,
+    Listing, LocalStore, NewVersion, ObjectKey, Page, PartedUpload, RegisterError,
+    RegisteredVersion, StagedUpload, StagingKey, Stat, StoreError, StoredObject, Unfinished,
+    Verified, VersionRegistry,
 };
 use alga_model::ContentHash;
 use async_trait::async_trait;
+use bytes::Bytes;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
@@ -306,6 +308,36 @@ impl BundleStore for TestStore {
         size: u64,
     ) -> Result<Box<dyn StagedUpload>, StoreError> {
         self.inner.stage(key, content_type, size).await
+    }
+
+    async fn begin_parts(
+        &self,
+        key: StagingKey,
+        content_type: &str,
+    ) -> Result<PartedUpload, StoreError> {
+        self.inner.begin_parts(key, content_type).await
+    }
+
+    async fn put_part(
+        &self,
+        upload: &PartedUpload,
+        number: u32,
+        bytes: Bytes,
+    ) -> Result<ETag, StoreError> {
+        self.inner.put_part(upload, number, bytes).await
+    }
+
+    async fn join_parts(
+        &self,
+        upload: &PartedUpload,
+        parts: &[ETag],
+        size: u64,
+    ) -> Result<Stat, StoreError> {
+        self.inner.join_parts(upload, parts, size).await
+    }
+
+    async fn abort_parts(&self, upload: &PartedUpload) -> Result<(), StoreError> {
+        self.inner.abort_parts(upload).await
     }
 
     async fn promote(&self, upload: &Verified) -> Result<Created, StoreError> {

@@ -1,6 +1,7 @@
 //! A folder as a store.
 
 mod list;
+mod parts;
 mod upload;
 
 use std::fs::{self, DirBuilder, File, Metadata};
@@ -11,14 +12,15 @@ use std::time::SystemTime;
 
 use alga_model::{ContentHash, ContentHasher};
 use async_trait::async_trait;
+use bytes::Bytes;
 use tempfile::{NamedTempFile, TempPath};
 use tokio::io::AsyncReadExt;
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
 use super::{
-    BundleStore, Content, Created, Cursor, ETag, Listing, ObjectKey, Page, StagedUpload,
-    StagingKey, Stat, StoreError, StoredObject, Target, Unfinished, Verified,
+    BundleStore, Content, Created, Cursor, ETag, Listing, ObjectKey, Page, PartedUpload,
+    StagedUpload, StagingKey, Stat, StoreError, StoredObject, Target, Unfinished, Verified,
 };
 use upload::LocalUpload;
 
@@ -48,6 +50,11 @@ impl LocalStore {
 
     fn path(&self, key: impl Into<ObjectKey>) -> PathBuf {
         self.root.join(key.into().to_string())
+    }
+
+    /// Where uploads lie that are not finished.
+    fn staging(&self) -> PathBuf {
+        self.root.join("sha256/_staging")
     }
 
     /// Does blocking work with the folder.
@@ -110,6 +117,17 @@ impl LocalStore {
         // Also when somebody else was first: they may not have come this far yet.
         self.sync(path.parent().unwrap_or(&self.root))?;
         Ok(created)
+    }
+
+    /// Makes a file that is written the object of an upload, unless there is one.
+    fn publish(&self, file: &File, path: &Path, key: StagingKey) -> io::Result<Option<Stat>> {
+        file.sync_all()?;
+        let object = self.path(key);
+        make_folder(object.parent().unwrap_or(&self.root))?;
+        match self.link(path, &object)? {
+            Created::Written => Ok(Some(stat(&file.metadata()?)?)),
+            Created::Existing { .. } => Ok(None),
+        }
     }
 
     fn create_blocking(&self, key: ObjectKey, content: Source) -> io::Result<Outcome> {
@@ -204,6 +222,43 @@ impl BundleStore for LocalStore {
         let begin = move |store: &Self| LocalUpload::begin(store.clone(), key, size);
         let upload = self.blocking(ObjectKey::from(key), begin).await?;
         Ok(Box::new(upload))
+    }
+
+    async fn begin_parts(
+        &self,
+        key: StagingKey,
+        _content_type: &str,
+    ) -> Result<PartedUpload, StoreError> {
+        let begin = move |store: &Self| parts::begin(store, key);
+        self.blocking(ObjectKey::from(key), begin).await?
+    }
+
+    async fn put_part(
+        &self,
+        upload: &PartedUpload,
+        number: u32,
+        bytes: Bytes,
+    ) -> Result<ETag, StoreError> {
+        let (key, upload) = (upload.object(), upload.clone());
+        let put = move |store: &Self| parts::put(store, &upload, number, &bytes);
+        self.blocking(key, put).await?
+    }
+
+    async fn join_parts(
+        &self,
+        upload: &PartedUpload,
+        parts: &[ETag],
+        size: u64,
+    ) -> Result<Stat, StoreError> {
+        let (key, upload, parts) = (upload.object(), upload.clone(), parts.to_owned());
+        let join = move |store: &Self| parts::join(store, &upload, &parts, size);
+        self.blocking(key, join).await?
+    }
+
+    async fn abort_parts(&self, upload: &PartedUpload) -> Result<(), StoreError> {
+        let (key, upload) = (upload.object(), upload.clone());
+        self.blocking(key, move |store| parts::abort(store, &upload))
+            .await
     }
 
     async fn promote(&self, upload: &Verified) -> Result<Created, StoreError> {

@@ -1,6 +1,6 @@
 //! An upload into the folder.
 
-use std::{fs, io};
+use std::io;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -9,8 +9,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
-use super::super::{Created, ObjectKey, StagedUpload, StagingKey, Stat, StoreError};
-use super::{LocalStore, UNFINISHED, classify, ignore_missing, make_folder, stat};
+use super::super::{ObjectKey, StagedUpload, StagingKey, Stat, StoreError};
+use super::{LocalStore, UNFINISHED, classify, ignore_missing, make_folder};
 
 /// A file beside the uploads, whose name goes when this is dropped.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(super) struct LocalUpload {
 
 impl LocalUpload {
     pub(super) fn begin(store: LocalStore, key: StagingKey, size: u64) -> io::Result<Self> {
-        let folder = store.root.join("sha256/_staging");
+        let folder = store.staging();
         make_folder(&folder)?;
         let name = format!("{UNFINISHED}-{}-", key.id());
         let file = tempfile::Builder::new().prefix(&name).tempfile_in(folder)?;
@@ -66,17 +66,6 @@ impl LocalUpload {
         self.file.write_all(bytes).await?;
         // Tokio reports the failure of a write only at the next one.
         self.file.flush().await
-    }
-
-    /// Makes the file the object. Blocking.
-    fn publish(self, file: &fs::File) -> io::Result<Option<Stat>> {
-        file.sync_all()?;
-        let path = self.store.path(self.key);
-        make_folder(path.parent().unwrap_or(&self.store.root))?;
-        match self.store.link(&self.path, &path)? {
-            Created::Written => Ok(Some(stat(&file.metadata()?)?)),
-            Created::Existing { .. } => Ok(None),
-        }
     }
 }
 
@@ -144,7 +133,8 @@ async fn publish(upload: Box<LocalUpload>) -> Result<Stat, StoreError> {
         .map_err(|error| classify(key, error))?
         .into_std()
         .await;
-    let published = spawn_blocking(move || upload.publish(&file)).await;
+    let publish = move || upload.store.publish(&file, &upload.path, upload.key);
+    let published = spawn_blocking(publish).await;
     published
         .map_err(io::Error::from)
         .flatten()

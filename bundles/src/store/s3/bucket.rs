@@ -10,6 +10,7 @@ use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::list_multipart_uploads::ListMultipartUploadsOutput;
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
+use aws_sdk_s3::operation::list_parts::ListPartsOutput;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
@@ -149,6 +150,24 @@ impl Bucket {
             .set_checksum_crc32(part.checksum_crc32)
             .set_checksum_crc64_nvme(part.checksum_crc64_nvme)
             .build())
+    }
+
+    /// Parts of an upload that have arrived, from a place in their list on.
+    pub(super) async fn parts(
+        &self,
+        key: ObjectKey,
+        upload: &str,
+        after: Option<String>,
+    ) -> Result<ListPartsOutput, Refusal> {
+        let request = self
+            .client
+            .list_parts()
+            .bucket(self.name())
+            .key(key.to_string())
+            .upload_id(upload)
+            .set_part_number_marker(after);
+        let sent = request.send().await;
+        sent.map_err(|error| Refusal::of("ListParts", &error))
     }
 
     pub(super) async fn complete(

@@ -99,6 +99,11 @@ impl Refusal {
         self.status == Some(404) && self.code.as_deref() != Some("NoSuchBucket")
     }
 
+    /// A part of an upload is not the one that was told.
+    pub(super) fn is_other_part(&self) -> bool {
+        self.code.as_deref() == Some("InvalidPart")
+    }
+
     pub(super) fn into_error(self, target: impl Into<Target>) -> StoreError {
         if self.is_transient {
             StoreError::unavailable(target, self)

@@ -6,7 +6,9 @@
 
 mod bucket;
 mod error;
+mod parts;
 mod settings;
+mod traces;
 mod upload;
 
 use std::io;
@@ -20,8 +22,8 @@ use tokio::io::AsyncReadExt;
 use uuid::Uuid;
 
 use super::{
-    BundleStore, Content, Created, Cursor, Listed, Listing, ObjectKey, Page, StagedUpload,
-    StagingKey, Stat, StoreError, StoredObject, Target, Unfinished, Verified,
+    BundleStore, Content, Created, Cursor, ETag, Listed, Listing, ObjectKey, Page, PartedUpload,
+    StagedUpload, StagingKey, Stat, StoreError, StoredObject, Target, Unfinished, Verified,
 };
 use bucket::{Bucket, stat, time};
 use upload::S3Upload;
@@ -115,6 +117,13 @@ impl S3Store {
         }
     }
 
+    async fn ensure_free(&self, key: ObjectKey) -> Result<(), StoreError> {
+        match self.stat(key).await? {
+            Some(_) => Err(StoreError::Exists { key }),
+            None => Ok(()),
+        }
+    }
+
     /// Writes, reads and lists what `check` removes then.
     async fn try_out(&self, key: ObjectKey) -> Result<(), StoreError> {
         let written = Bytes::from(key.to_string());
@@ -173,19 +182,41 @@ impl BundleStore for S3Store {
         size: u64,
     ) -> Result<Box<dyn StagedUpload>, StoreError> {
         let key = ObjectKey::from(key);
-        if self.stat(key).await?.is_some() {
-            return Err(StoreError::Exists { key });
-        }
-        let is_header = !content_type.is_empty()
-            && content_type.len() <= 255
-            && content_type.bytes().all(|byte| matches!(byte, b' '..=b'~'));
-        let content_type = if is_header {
-            content_type
-        } else {
-            "application/octet-stream"
-        };
+        self.ensure_free(key).await?;
+        let content_type = usable(content_type);
         let upload = S3Upload::begin(self.bucket.clone(), key, content_type, size);
         Ok(Box::new(upload))
+    }
+
+    async fn begin_parts(
+        &self,
+        key: StagingKey,
+        content_type: &str,
+    ) -> Result<PartedUpload, StoreError> {
+        self.ensure_free(key.into()).await?;
+        parts::begin(&self.bucket, key, usable(content_type)).await
+    }
+
+    async fn put_part(
+        &self,
+        upload: &PartedUpload,
+        number: u32,
+        bytes: Bytes,
+    ) -> Result<ETag, StoreError> {
+        parts::put(&self.bucket, upload, number, bytes).await
+    }
+
+    async fn join_parts(
+        &self,
+        upload: &PartedUpload,
+        parts: &[ETag],
+        size: u64,
+    ) -> Result<Stat, StoreError> {
+        parts::join(&self.bucket, upload, parts, size).await
+    }
+
+    async fn abort_parts(&self, upload: &PartedUpload) -> Result<(), StoreError> {
+        parts::abort(&self.bucket, upload).await
     }
 
     async fn promote(&self, upload: &Verified) -> Result<Created, StoreError> {
@@ -348,5 +379,17 @@ const fn content_type(key: ObjectKey) -> &'static str {
         ObjectKey::Manifest(_) => "application/json",
         ObjectKey::Compiled { .. } => "application/octet-stream",
         ObjectKey::Check(_) => "text/plain",
+    }
+}
+
+/// A content type as a header can have it.
+fn usable(content_type: &str) -> &str {
+    let is_header = !content_type.is_empty()
+        && content_type.len() <= 255
+        && content_type.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if is_header {
+        content_type
+    } else {
+        "application/octet-stream"
     }
 }

@@ -12,22 +12,17 @@ use aws_sdk_s3::types::CompletedPart;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use super::super::{ObjectKey, StagedUpload, Stat, StoreError};
+use super::super::{ObjectKey, PART_BYTES, StagedUpload, Stat, StoreError};
 use super::bucket::Bucket;
 use super::error::Refusal;
+use super::traces::{Traces, pause};
 
-/// The bytes of every part but the last: the fewest that S3 allows. An object of up to so many is sent at
-/// once.
-const PART_BYTES: usize = 5 << 20;
 /// The parts of one upload that are on their way.
 const PARTS_IN_FLIGHT: usize = 2;
 /// How often what must be sent once is tried in the end.
-const ATTEMPTS: u32 = 3;
-/// How often what an upload left is cleaned up, with pauses that double.
-const CLEAN_UPS: u32 = 6;
-const PAUSE: Duration = Duration::from_millis(200);
+pub(super) const ATTEMPTS: u32 = 3;
 /// How long parts that are on their way may take before an upload that has failed is aborted without them.
 const LAST_PARTS: Duration = Duration::from_secs(10);
 
@@ -225,17 +220,6 @@ enum Unfinished {
     GivenUp,
 }
 
-/// What a job may have left in the bucket.
-#[derive(Debug, Default)]
-struct Traces {
-    /// An upload in parts.
-    upload: Option<String>,
-    /// Further ones, whose ids were lost on the way.
-    lost_uploads: bool,
-    /// The object, as nobody can tell whether the last request was carried out.
-    object: bool,
-}
-
 impl Job {
     async fn run(self, mut inbox: mpsc::Receiver<Message>, told: oneshot::Sender<Ended>) {
         let mut traces = Traces::default();
@@ -250,23 +234,18 @@ impl Job {
             Ok(stat) => {
                 let is_wanted = told.send(Ended::Stored(stat)).is_ok();
                 traces.upload = None;
-                traces.object = !is_wanted && self.is_private();
-                self.clean_up(&traces).await.ok();
+                traces.object = !is_wanted && is_private(self.key);
+                traces.clean_up(&self.bucket, self.key).await.ok();
             }
             Err(Unfinished::Failed(error)) => {
                 told.send(Ended::Failed(error)).ok();
-                self.clean_up(&traces).await.ok();
+                traces.clean_up(&self.bucket, self.key).await.ok();
             }
             Err(Unfinished::GivenUp) => {
-                let cleaned = self.clean_up(&traces).await;
+                let cleaned = traces.clean_up(&self.bucket, self.key).await;
                 told.send(Ended::GivenUp(cleaned)).ok();
             }
         }
-    }
-
-    /// Whether nobody else writes this object, so that whatever is there is of this upload.
-    fn is_private(&self) -> bool {
-        matches!(self.key, ObjectKey::Staging(_))
     }
 
     fn fail(&self, refusal: Refusal) -> Unfinished {
@@ -304,7 +283,7 @@ impl Job {
                     return Err(Unfinished::Failed(StoreError::Exists { key: self.key }));
                 }
                 Err(refusal) => {
-                    traces.object = self.is_private();
+                    traces.object = is_private(self.key);
                     if attempt == ATTEMPTS || !refusal.is_transient() {
                         return Err(self.fail(refusal));
                     }
@@ -326,7 +305,8 @@ impl Job {
         let Some(mut message) = inbox.recv().await else {
             return Err(Unfinished::GivenUp);
         };
-        let upload = self.begin(traces).await?;
+        let begun = begin(&self.bucket, self.key, &self.content_type, traces).await;
+        let upload = begun.map_err(|refusal| self.fail(refusal))?;
         traces.upload = Some(upload.clone());
 
         let mut numbers = 1..;
@@ -357,24 +337,6 @@ impl Job {
             return Err(unfinished);
         }
         self.complete(&upload, parts, traces).await
-    }
-
-    /// Begins an upload in parts.
-    async fn begin(&self, traces: &mut Traces) -> Result<String, Unfinished> {
-        let mut attempt = 1;
-        loop {
-            match self.bucket.begin(self.key, &self.content_type).await {
-                Ok(upload) => return Ok(upload),
-                Err(refusal) => {
-                    traces.lost_uploads |= refusal.is_transient() && self.is_private();
-                    if attempt == ATTEMPTS || !refusal.is_transient() {
-                        return Err(self.fail(refusal));
-                    }
-                }
-            }
-            pause(attempt).await;
-            attempt += 1;
-        }
     }
 
     fn put_part(
@@ -438,7 +400,7 @@ impl Job {
         parts: Vec<CompletedPart>,
         traces: &mut Traces,
     ) -> Result<Stat, Unfinished> {
-        traces.object = self.is_private();
+        traces.object = is_private(self.key);
         let completed = self.bucket.complete(self.key, upload, parts).await;
         let stat = match completed {
             Ok(()) => self.verify(traces).await?,
@@ -457,7 +419,7 @@ impl Job {
 
     /// What the server has now, whatever it answered.
     async fn verify(&self, traces: &mut Traces) -> Result<Stat, Unfinished> {
-        traces.object = self.is_private();
+        traces.object = is_private(self.key);
         let stat = self.bucket.head(self.key).await;
         match stat.map_err(|refusal| self.fail(refusal))? {
             Some(stat) if stat.size == self.size => Ok(stat),
@@ -470,46 +432,34 @@ impl Job {
             ))),
         }
     }
+}
 
-    /// Removes what this upload may have left; tried for some seconds, as a server that has just failed may
-    /// be back soon.
-    async fn clean_up(&self, traces: &Traces) -> Result<(), StoreError> {
-        let mut attempt = 1;
-        loop {
-            let Err(refusal) = self.clean_up_once(traces).await else {
-                return Ok(());
-            };
-            if attempt == CLEAN_UPS {
-                let error = refusal.to_string();
-                tracing::warn!(key = %self.key, error, "an upload that failed stays until the next sweep");
-                return Err(refusal.into_error(self.key));
-            }
-            pause(attempt).await;
-            attempt += 1;
-        }
-    }
-
-    async fn clean_up_once(&self, traces: &Traces) -> Result<(), Refusal> {
-        let key = self.key.to_string();
-        if let Some(upload) = &traces.upload {
-            self.bucket.abort(&key, upload).await?;
-        }
-        if traces.lost_uploads {
-            let found = self.bucket.uploads(&key, (None, None)).await?;
-            for upload in found.uploads.unwrap_or_default() {
-                let id = upload.upload_id.unwrap_or_default();
-                self.bucket.abort(&key, &id).await?;
+/// Begins an upload in parts and gives its id. What may be left of earlier attempts is among the traces.
+pub(super) async fn begin(
+    bucket: &Bucket,
+    key: ObjectKey,
+    content_type: &str,
+    traces: &mut Traces,
+) -> Result<String, Refusal> {
+    let mut attempt = 1;
+    loop {
+        match bucket.begin(key, content_type).await {
+            Ok(upload) => return Ok(upload),
+            Err(refusal) => {
+                traces.lost_uploads |= refusal.is_transient() && is_private(key);
+                if attempt == ATTEMPTS || !refusal.is_transient() {
+                    return Err(refusal);
+                }
             }
         }
-        if traces.object {
-            self.bucket.delete(self.key).await?;
-        }
-        Ok(())
+        pause(attempt).await;
+        attempt += 1;
     }
 }
 
-async fn pause(attempt: u32) {
-    sleep(PAUSE * 2_u32.saturating_pow(attempt - 1)).await;
+/// Whether nobody else writes this object, so that whatever is there is of this upload.
+fn is_private(key: ObjectKey) -> bool {
+    matches!(key, ObjectKey::Staging(_))
 }
 
 /// Why an upload cannot go on.
@@ -520,7 +470,7 @@ struct Broken;
 /// A server that does not do what it says.
 #[derive(Debug, thiserror::Error)]
 #[error("the server confirmed {size} bytes and has {}", .found.map_or("none".to_owned(), |found| found.to_string()))]
-struct NotStored {
-    size: u64,
-    found: Option<u64>,
+pub(super) struct NotStored {
+    pub(super) size: u64,
+    pub(super) found: Option<u64>,
 }

@@ -11,6 +11,7 @@
 
 mod listing;
 mod objects;
+mod parts;
 mod staging;
 
 use alga_model::ContentHash;
@@ -24,6 +25,14 @@ pub use objects::{
     an_object_reads_back_as_it_was_written, an_unreadable_source_leaves_nothing,
     content_with_another_hash_is_refused, racing_writers_agree, the_first_write_stays,
     the_state_of_an_object_is_known_without_reading_it,
+};
+pub use parts::{
+    a_part_that_is_none_is_refused, a_part_written_again_counts, a_taken_key_is_not_joined_over,
+    an_unfinished_upload_in_parts_is_found_and_aborted, an_upload_in_parts_goes_on_elsewhere,
+    an_upload_in_parts_reads_back, an_upload_in_parts_that_is_given_up_leaves_nothing,
+    an_upload_in_parts_that_is_gone_is_not_found, joining_again_tells_the_same,
+    only_the_last_part_may_be_short, parts_other_than_those_told_are_not_joined,
+    parts_that_were_not_told_are_dropped, racing_joins_agree, the_parts_have_the_size_that_is_told,
 };
 pub use staging::{
     a_canonical_object_is_not_promoted_over, a_damaged_object_is_replaced,
@@ -123,6 +132,19 @@ macro_rules! bundle_store_suite {
             a_damaged_object_is_replaced,
             racing_promotions_agree,
             an_unfinished_upload_is_found_and_aborted,
+            an_upload_in_parts_reads_back,
+            joining_again_tells_the_same,
+            racing_joins_agree,
+            a_part_written_again_counts,
+            parts_that_were_not_told_are_dropped,
+            parts_other_than_those_told_are_not_joined,
+            the_parts_have_the_size_that_is_told,
+            only_the_last_part_may_be_short,
+            a_part_that_is_none_is_refused,
+            a_taken_key_is_not_joined_over,
+            an_upload_in_parts_that_is_gone_is_not_found,
+            an_upload_in_parts_that_is_given_up_leaves_nothing,
+            an_unfinished_upload_in_parts_is_found_and_aborted,
             a_list_has_every_object_of_its_kind,
             a_list_is_read_in_pages,
         );

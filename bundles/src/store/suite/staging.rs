@@ -11,11 +11,11 @@ use crate::store::{
     Verified,
 };
 
-const CONTENT_TYPE: &str = "application/zstd";
+pub(super) const CONTENT_TYPE: &str = "application/zstd";
 /// Around what fits into one part, and more than one holds.
 const SIZES: [usize; 5] = [0, 1, 5 << 20, (5 << 20) + 1, 23 << 20];
 
-fn new_key() -> StagingKey {
+pub(super) fn new_key() -> StagingKey {
     StagingKey::new(uuid::Uuid::new_v4())
 }
 
@@ -34,7 +34,7 @@ async fn feed(upload: &mut dyn StagedUpload, bytes: &[u8]) -> Result<(), StoreEr
     Ok(())
 }
 
-async fn stage(store: &dyn BundleStore, bytes: &[u8]) -> (StagingKey, Stat) {
+pub(super) async fn stage(store: &dyn BundleStore, bytes: &[u8]) -> (StagingKey, Stat) {
     let key = new_key();
     let mut upload = begin(store, key, bytes.len()).await;
     feed(&mut *upload, bytes)
@@ -55,7 +55,7 @@ async fn staged_and_verified(store: &dyn BundleStore, bytes: &[u8]) -> Verified 
 }
 
 /// Waits until nothing is left of an upload that goes away in the background.
-async fn wait_until_gone(store: &dyn BundleStore, key: StagingKey) {
+pub(super) async fn wait_until_gone(store: &dyn BundleStore, key: StagingKey) {
     let far_ahead = UNIX_EPOCH + Duration::from_secs(1 << 33);
     let mut patience = 200;
     loop {

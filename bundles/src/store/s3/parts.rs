@@ -1,0 +1,214 @@
+//! Uploads into a bucket whose parts come in calls of their own.
+//!
+//! Nothing is known of one but what the server tells: parts are compared before the upload is completed, so that no
+//! object ever becomes visible that is not the one that was asked for.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_s3::types::{CompletedPart, Part};
+use bytes::Bytes;
+
+use super::super::{ETag, ObjectKey, PartedUpload, StagingKey, Stat, StoreError};
+use super::bucket::Bucket;
+use super::error::Refusal;
+use super::traces::{Traces, pause};
+use super::upload::{self, ATTEMPTS, NotStored};
+
+/// Parts that have arrived, by number.
+type Arrived = BTreeMap<i32, Part>;
+
+pub(super) async fn begin(
+    bucket: &Bucket,
+    key: StagingKey,
+    content_type: &str,
+) -> Result<PartedUpload, StoreError> {
+    let mut traces = Traces::default();
+    let begun = upload::begin(bucket, key.into(), content_type, &mut traces).await;
+    if traces.lost_uploads {
+        traces.kept = begun.as_ref().ok().cloned();
+        let bucket = bucket.clone();
+        // What it fails to remove is in the log, and goes with the next sweep.
+        tokio::spawn(async move { traces.clean_up(&bucket, key.into()).await.ok() });
+    }
+    let id = begun.map_err(|refusal| refusal.into_error(ObjectKey::from(key)))?;
+    let upload = PartedUpload { key, id };
+    if upload.has_id() {
+        Ok(upload)
+    } else {
+        Err(StoreError::failed(
+            upload.object(),
+            "the server gave an upload no id that can be kept",
+        ))
+    }
+}
+
+/// Repeated by the client as often as any request: a part that is written again is the same.
+pub(super) async fn put(
+    bucket: &Bucket,
+    upload: &PartedUpload,
+    number: u32,
+    bytes: Bytes,
+) -> Result<ETag, StoreError> {
+    upload.check_part(number, bytes.len())?;
+    if !upload.has_id() {
+        return Err(upload.is_gone());
+    }
+    let key = upload.object();
+    let number = i32::try_from(number).map_err(|error| StoreError::failed(key, error))?;
+    let _place = bucket.parts_in_flight.acquire().await;
+    let put = bucket.put_part(key, &upload.id, number, bytes).await;
+    let part = put.map_err(|refusal| refused(upload, refusal))?;
+    let etag = part.e_tag.map(ETag::new);
+    etag.ok_or_else(|| StoreError::failed(key, "the server does not tell parts apart"))
+}
+
+pub(super) async fn join(
+    bucket: &Bucket,
+    upload: &PartedUpload,
+    told: &[ETag],
+    size: u64,
+) -> Result<Stat, StoreError> {
+    let key = upload.object();
+    let Some(arrived) = arrived(bucket, upload).await? else {
+        return joined_before(bucket, upload, size).await;
+    };
+    if head(bucket, upload).await?.is_some() {
+        return taken(bucket, upload, size).await;
+    }
+    let parts = chosen(upload, arrived, told, size)?;
+    match bucket.complete(key, &upload.id, parts).await {
+        Ok(()) => verify(bucket, upload, size).await,
+        // It may have been carried out though its answer was lost, and is not found again then.
+        Err(refusal) if refusal.is_transient() || refusal.is_missing() => {
+            match bucket.head(key).await {
+                Ok(Some(stat)) if stat.size == size => Ok(stat),
+                _ => Err(refused(upload, refusal)),
+            }
+        }
+        Err(refusal) => Err(refused(upload, refusal)),
+    }
+}
+
+pub(super) async fn abort(bucket: &Bucket, upload: &PartedUpload) -> Result<(), StoreError> {
+    if !upload.has_id() {
+        return Ok(());
+    }
+    let key = upload.object();
+    let aborted = bucket.abort(&key.to_string(), &upload.id).await;
+    aborted.map_err(|refusal| refusal.into_error(key))
+}
+
+/// What has arrived of an upload, unless that is gone.
+async fn arrived(bucket: &Bucket, upload: &PartedUpload) -> Result<Option<Arrived>, StoreError> {
+    if !upload.has_id() {
+        return Ok(None);
+    }
+    let mut arrived = Arrived::new();
+    let mut after = None;
+    loop {
+        let page = match bucket.parts(upload.object(), &upload.id, after).await {
+            Ok(page) => page,
+            Err(refusal) if refusal.is_missing() => return Ok(None),
+            Err(refusal) => return Err(refused(upload, refusal)),
+        };
+        let parts = page.parts.unwrap_or_default().into_iter();
+        let known = arrived.len();
+        arrived.extend(parts.filter_map(|part| Some((part.part_number?, part))));
+        // A server that repeats itself would do so for ever.
+        if page.is_truncated != Some(true) || arrived.len() == known {
+            return Ok(Some(arrived));
+        }
+        after = page.next_part_number_marker;
+    }
+}
+
+/// The parts that were told, of those that have arrived, if they make an object of `size` bytes.
+fn chosen(
+    upload: &PartedUpload,
+    mut arrived: Arrived,
+    told: &[ETag],
+    size: u64,
+) -> Result<Vec<CompletedPart>, StoreError> {
+    let mut lengths = Vec::new();
+    let mut parts = Vec::new();
+    for (number, told) in (1..).zip(told) {
+        let part = arrived
+            .remove(&number)
+            .ok_or_else(|| upload.has_changed())?;
+        if part.e_tag().map(ETag::new).as_ref() != Some(told) {
+            return Err(upload.has_changed());
+        }
+        let length = part.size.and_then(|size| size.try_into().ok());
+        lengths.push(length.unwrap_or_default());
+        let part = CompletedPart::builder()
+            .part_number(number)
+            .set_e_tag(part.e_tag)
+            .set_checksum_crc32(part.checksum_crc32)
+            .set_checksum_crc64_nvme(part.checksum_crc64_nvme);
+        parts.push(part.build());
+    }
+    upload.check_lengths(&lengths, size)?;
+    Ok(parts)
+}
+
+/// What an upload that is gone was joined to, if it was.
+async fn joined_before(
+    bucket: &Bucket,
+    upload: &PartedUpload,
+    size: u64,
+) -> Result<Stat, StoreError> {
+    let stat = head(bucket, upload).await?;
+    stat.filter(|stat| stat.size == size)
+        .ok_or_else(|| upload.is_gone())
+}
+
+/// The object is there and the upload goes on: it is somebody else's, or the upload is just being joined.
+async fn taken(bucket: &Bucket, upload: &PartedUpload, size: u64) -> Result<Stat, StoreError> {
+    for attempt in 1..=ATTEMPTS {
+        pause(attempt).await;
+        if arrived(bucket, upload).await?.is_none() {
+            return joined_before(bucket, upload, size).await;
+        }
+    }
+    Err(StoreError::Exists {
+        key: upload.object(),
+    })
+}
+
+/// What the server has now, whatever it answered.
+async fn verify(bucket: &Bucket, upload: &PartedUpload, size: u64) -> Result<Stat, StoreError> {
+    let found = head(bucket, upload).await?;
+    let actual = found.as_ref().map(|stat| stat.size);
+    if let Some(stat) = found.filter(|stat| stat.size == size) {
+        return Ok(stat);
+    }
+    let traces = Traces {
+        object: true,
+        ..Traces::default()
+    };
+    let key = upload.object();
+    // What stays is in the log already, and is not what went wrong.
+    traces.clean_up(bucket, key).await.ok();
+    Err(StoreError::failed(
+        key,
+        NotStored {
+            size,
+            found: actual,
+        },
+    ))
+}
+
+async fn head(bucket: &Bucket, upload: &PartedUpload) -> Result<Option<Stat>, StoreError> {
+    let stat = bucket.head(upload.object()).await;
+    stat.map_err(|refusal| refused(upload, refusal))
+}
+
+fn refused(upload: &PartedUpload, refusal: Refusal) -> StoreError {
+    if refusal.is_missing() {
+        upload.is_gone()
+    } else if refusal.is_other_part() {
+        upload.has_changed()
+    } else {
+        refusal.into_error(upload.object())
+    }
+}

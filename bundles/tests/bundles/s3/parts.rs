@@ -1,0 +1,203 @@
+//! Uploads whose parts come in calls of their own, over a way that fails.
+
+use alga_bundles::{
+    BundleStore, ETag, PART_BYTES, PartedUpload, S3Checksums, S3Settings, S3Store, StagingKey,
+    StoreError, suite,
+};
+use alga_test_s3::{Fault, TestBucket};
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::{Obstructed, is_unavailable};
+
+const SIZE: u64 = PART_BYTES as u64 + 10;
+
+async fn begin(store: &S3Store) -> Result<PartedUpload, StoreError> {
+    let key = StagingKey::new(Uuid::new_v4());
+    store.begin_parts(key, "application/x-bundle").await
+}
+
+fn parts() -> [Bytes; 2] {
+    [vec![1; PART_BYTES].into(), vec![2; 10].into()]
+}
+
+async fn write(store: &S3Store) -> (PartedUpload, Vec<ETag>) {
+    let upload = begin(store).await.unwrap();
+    let mut etags = Vec::new();
+    for (number, part) in (1..).zip(parts()) {
+        etags.push(store.put_part(&upload, number, part).await.unwrap());
+    }
+    (upload, etags)
+}
+
+async fn ensure_whole(store: &S3Store, upload: &PartedUpload) {
+    let bytes = store.read(upload.key.into(), SIZE).await.unwrap();
+    assert!(bytes == parts().concat());
+}
+
+#[tokio::test]
+async fn an_upload_in_parts_goes_on_in_another_process() {
+    let Some(bucket) = TestBucket::create().await else {
+        return;
+    };
+    suite::an_upload_in_parts_goes_on_elsewhere(&bucket.store(), &bucket.store()).await;
+}
+
+#[tokio::test]
+async fn parts_with_checksums_are_joined_by_any_process() {
+    let Some(bucket) = TestBucket::create().await else {
+        return;
+    };
+    let with = |checksums| {
+        S3Store::new(S3Settings {
+            checksums,
+            ..bucket.settings()
+        })
+    };
+    let supported = with(S3Checksums::WhenSupported);
+    suite::an_upload_in_parts_goes_on_elsewhere(&supported, &supported).await;
+    let required = with(S3Checksums::WhenRequired);
+    suite::an_upload_in_parts_goes_on_elsewhere(&required, &supported).await;
+}
+
+#[tokio::test]
+async fn a_part_that_is_cut_off_is_unavailable_and_is_written_again() {
+    let Some(way) = Obstructed::new().await else {
+        return;
+    };
+    for cut in [0, 500, 2 << 20] {
+        let upload = begin(&way.store).await.unwrap();
+        let [one, two] = parts();
+        way.proxy.set(Fault::CutAsked(cut));
+        let written = way.store.put_part(&upload, 1, one.clone()).await;
+        assert!(is_unavailable(&written), "cut at {cut}: {written:?}");
+        way.proxy.set(Fault::None);
+        let etags = [
+            way.store.put_part(&upload, 1, one).await.unwrap(),
+            way.store.put_part(&upload, 2, two).await.unwrap(),
+        ];
+        way.store.join_parts(&upload, &etags, SIZE).await.unwrap();
+        ensure_whole(&way.store, &upload).await;
+        way.store.remove(upload.key.into()).await.unwrap();
+        way.wait_until_empty().await;
+    }
+}
+
+#[tokio::test]
+async fn a_part_whose_answer_is_lost_is_unavailable_and_is_written_again() {
+    let Some(way) = Obstructed::new().await else {
+        return;
+    };
+    let (upload, mut etags) = write(&way.store).await;
+    let [one, _] = parts();
+    way.proxy.set(Fault::AnswersLost);
+    let written = way.store.put_part(&upload, 1, one.clone()).await;
+    assert!(is_unavailable(&written), "{written:?}");
+    way.proxy.set(Fault::None);
+    etags[0] = way.store.put_part(&upload, 1, one).await.unwrap();
+    way.store.join_parts(&upload, &etags, SIZE).await.unwrap();
+    ensure_whole(&way.store, &upload).await;
+}
+
+#[tokio::test]
+async fn a_join_whose_answer_is_lost_succeeds() {
+    let Some(way) = Obstructed::new().await else {
+        return;
+    };
+    let (upload, etags) = write(&way.store).await;
+    way.proxy.set(Fault::AnswersLostTo("POST"));
+    let joined = way.store.join_parts(&upload, &etags, SIZE).await.unwrap();
+    way.proxy.set(Fault::None);
+    let stat = way.store.stat(upload.key.into()).await.unwrap();
+    assert_eq!(stat, Some(joined));
+    ensure_whole(&way.store, &upload).await;
+    let (objects, uploads) = way.bucket.contents().await;
+    assert_eq!((objects.len(), uploads.len()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_join_out_of_reach_is_unavailable_and_is_repeated() {
+    let Some(way) = Obstructed::new().await else {
+        return;
+    };
+    let (upload, etags) = write(&way.store).await;
+    for fault in [Fault::Refused, Fault::AnswersLost] {
+        way.proxy.set(fault);
+        let joined = way.store.join_parts(&upload, &etags, SIZE).await;
+        assert!(is_unavailable(&joined), "{fault:?}: {joined:?}");
+    }
+    way.proxy.set(Fault::None);
+    way.store.join_parts(&upload, &etags, SIZE).await.unwrap();
+    ensure_whole(&way.store, &upload).await;
+}
+
+#[tokio::test]
+async fn what_a_process_joined_before_it_died_is_joined() {
+    let Some(bucket) = TestBucket::create().await else {
+        return;
+    };
+    let store = bucket.store();
+    let (upload, etags) = write(&store).await;
+    let parts = (1..).zip(&etags).map(|(number, etag)| {
+        let part = CompletedPart::builder().part_number(number);
+        part.e_tag(etag.as_str()).build()
+    });
+    let parts = CompletedMultipartUpload::builder().set_parts(Some(parts.collect()));
+    let complete = bucket
+        .client()
+        .complete_multipart_upload()
+        .bucket(&bucket.name)
+        .key(upload.key.to_string())
+        .upload_id(&upload.id)
+        .multipart_upload(parts.build());
+    complete.send().await.unwrap();
+    let joined = store.join_parts(&upload, &etags, SIZE).await.unwrap();
+    assert_eq!(store.stat(upload.key.into()).await.unwrap(), Some(joined));
+}
+
+#[tokio::test]
+async fn an_upload_in_parts_whose_beginning_is_lost_leaves_nothing() {
+    let Some(way) = Obstructed::new().await else {
+        return;
+    };
+    way.proxy.set(Fault::AnswersLostTo("POST"));
+    let begun = begin(&way.store).await;
+    assert!(is_unavailable(&begun), "{begun:?}");
+    way.wait_until_empty().await;
+}
+
+#[tokio::test]
+async fn an_upload_in_parts_out_of_reach_is_unavailable_whatever_is_asked() {
+    let Some(way) = Obstructed::new().await else {
+        return;
+    };
+    let (upload, etags) = write(&way.store).await;
+    way.proxy.set(Fault::Refused);
+    let part = Bytes::from_static(b"part");
+    assert!(is_unavailable(&begin(&way.store).await));
+    assert!(is_unavailable(&way.store.put_part(&upload, 1, part).await));
+    let joined = way.store.join_parts(&upload, &etags, SIZE).await;
+    assert!(is_unavailable(&joined));
+    assert!(is_unavailable(&way.store.abort_parts(&upload).await));
+    way.proxy.set(Fault::None);
+    way.store.abort_parts(&upload).await.unwrap();
+    way.wait_until_empty().await;
+}
+
+#[tokio::test]
+async fn an_upload_in_parts_keeps_its_content_type() {
+    let Some(bucket) = TestBucket::create().await else {
+        return;
+    };
+    let store = bucket.store();
+    let (upload, etags) = write(&store).await;
+    store.join_parts(&upload, &etags, SIZE).await.unwrap();
+    let client = bucket.client();
+    let head = client
+        .head_object()
+        .bucket(&bucket.name)
+        .key(upload.key.to_string());
+    let head = head.send().await.unwrap();
+    assert_eq!(head.content_type.as_deref(), Some("application/x-bundle"));
+}
