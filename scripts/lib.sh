@@ -48,7 +48,7 @@ need_postgres() {
   install_packages "PostgreSQL 15 or newer, PgBouncer and libfaketime" "${missing[@]}"
 }
 
-# Installs what the tests of buckets start: a server of S3.
+# Installs what tests and benchmarks of buckets start: a server of S3.
 need_s3() {
   local missing=() program
   for program in radosgw ceph-mon ceph-osd; do
@@ -58,13 +58,23 @@ need_s3() {
   install_packages "The RADOS gateway of Ceph" "${missing[@]}"
 }
 
+# Installs the programs that fetch and unpack a bundle by hand.
+need_pipeline() {
+  need sha256sum tar
+  local missing=() program
+  for program in curl zstd; do
+    command -v $program >/dev/null || missing+=($program)
+  done
+  install_packages "curl and zstd" "${missing[@]}"
+}
+
 # Installs packages of Debian, if there are any to install. usage: install_packages WHAT PACKAGE...
 install_packages() {
   local what=$1
   shift
   [ $# != 0 ] || return 0
   if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    fail "$what: needed by tests; install what is missing: $*"
+    fail "$what: needed by tests and benchmarks; install what is missing: $*"
   fi
   step "Installing $*"
   apt-get update -qq

@@ -11,6 +11,7 @@ mod measure;
 mod postgres;
 mod remote;
 mod report;
+mod server;
 mod session;
 mod soak;
 mod storage;
@@ -35,6 +36,9 @@ struct Arguments {
     /// Where the databases are for the time being, and the report stays.
     #[arg(long, value_name = "FOLDER")]
     folder: PathBuf,
+    /// The program `alga-runner`; the one beside this program where it is not named.
+    #[arg(long, value_name = "FILE")]
+    runner: Option<PathBuf>,
     /// Run only the benchmarks whose names contain one of these.
     filters: Vec<String>,
 }
@@ -53,7 +57,11 @@ fn main() -> anyhow::Result<ExitCode> {
 async fn measure_all() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     install_metrics()?;
-    let mut session = Session::start(&arguments.folder, arguments.filters)?;
+    let runner = match arguments.runner {
+        Some(runner) => runner,
+        None => std::env::current_exe()?.with_file_name("alga-runner"),
+    };
+    let mut session = Session::start(&arguments.folder, runner, arguments.filters)?;
     tokio::select! {
         run = run(&mut session) => run?,
         interrupted = tokio::signal::ctrl_c() => {

@@ -31,7 +31,11 @@ pub(crate) struct Figure {
 
 /// All lines, in the order in which they were measured.
 #[derive(Debug, Default)]
-pub(crate) struct Report(Vec<Line>);
+pub(crate) struct Report {
+    lines: Vec<Line>,
+    /// Names of lines that could not be measured, with reasons.
+    skipped: Vec<(&'static str, String)>,
+}
 
 #[derive(Debug, Serialize)]
 struct Line {
@@ -102,7 +106,7 @@ impl Report {
         let compared = figure
             .against
             .map(|(baseline, bar)| (baseline, figure.value / baseline, bar));
-        self.0.push(Line {
+        self.lines.push(Line {
             name,
             unit: figure.unit,
             value: figure.value,
@@ -114,19 +118,24 @@ impl Report {
         });
     }
 
+    /// Says why a line has no figure.
+    pub(crate) fn skip(&mut self, name: &'static str, reason: String) {
+        self.skipped.push((name, reason));
+    }
+
     pub(crate) const fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.lines.is_empty() && self.skipped.is_empty()
     }
 
     /// Whether no bar was missed.
     pub(crate) fn is_passed(&self) -> bool {
-        self.0.iter().all(|line| line.ok != Some(false))
+        self.lines.iter().all(|line| line.ok != Some(false))
     }
 
-    /// Prints a table.
+    /// Prints a table, and below it what was skipped.
     pub(crate) fn print(&self) -> io::Result<()> {
         let mut out = io::stdout().lock();
-        let rows: Vec<_> = self.0.iter().map(Line::cells).collect();
+        let rows: Vec<_> = self.lines.iter().map(Line::cells).collect();
         let titles = ["name", "value", "baseline", "ratio", "bar", "", "note"].map(str::to_owned);
         let table: Vec<_> = std::iter::once(titles).chain(rows).collect();
         let widths: Vec<usize> = (0..7)
@@ -143,14 +152,17 @@ impl Report {
                 .collect();
             writeln!(out, "{}", cells.join("  ").trim_end())?;
         }
+        for (name, reason) in &self.skipped {
+            writeln!(out, "{name} was skipped: {reason}")?;
+        }
         Ok(())
     }
 
-    /// Writes the lines as JSON, without the notes.
+    /// Writes the lines that have figures as JSON, without the notes.
     pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
         let cannot = || format!("cannot write {}", path.display());
         let mut file = File::create(path).with_context(cannot)?;
-        serde_json::to_writer_pretty(&file, &self.0).with_context(cannot)?;
+        serde_json::to_writer_pretty(&file, &self.lines).with_context(cannot)?;
         writeln!(file).with_context(cannot)
     }
 }
@@ -242,7 +254,19 @@ mod tests {
             "name": "a", "unit": "s", "value": 1.5,
             "baseline": null, "ratio": null, "bar": null, "ok": null,
         }]);
-        assert_eq!(serde_json::to_value(&report.0).unwrap(), expected);
+        assert_eq!(serde_json::to_value(&report.lines).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_line_that_was_skipped_misses_no_bar_and_is_in_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("report.json");
+        let mut report = Report::default();
+        assert!(report.is_empty());
+        report.skip("a", "there is no server".to_owned());
+        assert!(report.is_passed() && !report.is_empty());
+        report.write(&file).unwrap();
+        assert_eq!(std::fs::read_to_string(file).unwrap(), "[]\n");
     }
 
     #[test]

@@ -29,14 +29,22 @@ const TENANTS: usize = 4;
 const NAMESPACES_OF_TENANT: usize = 8;
 /// Records of a namespace.
 const KEYS: u32 = 500;
-/// Operations of a round, of all clients together.
-const OPERATIONS: u32 = 1_920;
 
 /// What a client does again and again.
 #[derive(Debug, Clone, Copy)]
 enum Operation {
     Get,
     Put,
+}
+
+impl Operation {
+    /// How many there are in a round, of all clients together: some hundred milliseconds of them.
+    const fn a_round(self) -> u32 {
+        match self {
+            Self::Get => 19_200,
+            Self::Put => 3_840,
+        }
+    }
 }
 
 /// Measures every line of PostgreSQL that is wanted.
@@ -151,7 +159,7 @@ impl Stage {
             let stage = self.clone();
             tasks.spawn(async move {
                 let mut numbers = Numbers::seeded((round * clients + client).into());
-                for nth in 0..OPERATIONS / clients {
+                for nth in 0..operation.a_round() / clients {
                     let place = stage.place(nth * clients + client)?;
                     let number = numbers.below(KEYS);
                     place.do_once(operation, number).await?;
@@ -162,7 +170,7 @@ impl Stage {
         while let Some(done) = tasks.join_next().await {
             done??;
         }
-        Ok(per_second(OPERATIONS, start))
+        Ok(per_second(operation.a_round(), start))
     }
 
     /// The same by bare statements, each client over a connection of its own.
@@ -180,7 +188,7 @@ impl Stage {
             tasks.spawn(async move {
                 let mut connection = connection.lock().await;
                 let mut numbers = Numbers::seeded((round * clients + client).into());
-                for nth in 0..OPERATIONS / clients {
+                for nth in 0..operation.a_round() / clients {
                     let place = stage.place(nth * clients + client)?;
                     let number = numbers.below(KEYS);
                     bare::do_once(&mut connection, place, operation, number).await?;
@@ -191,7 +199,7 @@ impl Stage {
         while let Some(done) = tasks.join_next().await {
             done??;
         }
-        Ok(per_second(OPERATIONS, start))
+        Ok(per_second(operation.a_round(), start))
     }
 }
 

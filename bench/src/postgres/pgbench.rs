@@ -13,8 +13,8 @@ use crate::report::{Bar, Figure};
 use crate::session::{Bench, Session};
 use crate::storage::sample::value;
 
-/// Transactions of a round, of all clients together.
-const TRANSACTIONS: u32 = 3_840;
+/// Transactions of a round, of all clients together. Each plans its statements anew at first.
+const TRANSACTIONS: u32 = 16_000;
 
 /// As the function does it, without a lock, counters or audit.
 const UPSERT: &str = "

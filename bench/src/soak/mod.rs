@@ -6,7 +6,6 @@
 mod load;
 mod samples;
 mod scene;
-mod server;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,9 +19,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use self::load::Actor;
-use self::samples::{HANDLES, Samples, THREADS};
+use self::samples::{HANDLES, Sample, Samples, THREADS};
 use self::scene::Scene;
-use self::server::{Program, Server};
+use crate::server::{Program, Server};
 use crate::session::show_progress;
 
 /// How often the server is looked at.
@@ -107,7 +106,7 @@ async fn under_load(server: &Server, lasts: Duration) -> anyhow::Result<Samples>
     while start.elapsed() < lasts {
         tokio::select! {
             _ = ticks.tick() => {
-                samples.add(start.elapsed(), server.sample()?);
+                samples.add(start.elapsed(), Sample::of(server.pid())?);
                 show_progress(&format!("soak: {} of {} s", start.elapsed().as_secs(), lasts.as_secs()));
             }
             ended = actors.join_next() => match ended.context("nobody acts")?? {
@@ -134,13 +133,10 @@ async fn under_load(server: &Server, lasts: Duration) -> anyhow::Result<Samples>
 
 /// What the server holds when nobody asks anything: no more than before, as soon as that is so. Where
 /// it stays more, the verdict is for others to give.
-async fn at_rest(
-    server: &Server,
-    before: Option<samples::Sample>,
-) -> anyhow::Result<samples::Sample> {
+async fn at_rest(server: &Server, before: Option<Sample>) -> anyhow::Result<Sample> {
     let start = Instant::now();
     loop {
-        let now = server.sample()?;
+        let now = Sample::of(server.pid())?;
         let is_at_rest = before.map_or(start.elapsed() > 15 * EVERY, |before| {
             now.handles <= before.handles + HANDLES && now.threads <= before.threads + THREADS
         });

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -26,6 +26,32 @@ pub(super) struct Sample {
     pub(super) private: f64,
     pub(super) handles: f64,
     pub(super) threads: f64,
+}
+
+impl Sample {
+    /// What the process `pid` holds now.
+    pub(super) fn of(pid: u32) -> anyhow::Result<Self> {
+        let of = |file: &str| PathBuf::from(format!("/proc/{pid}/{file}"));
+        let gone = "the server is gone";
+        let memory = std::fs::read_to_string(of("smaps_rollup")).context(gone)?;
+        let mib = |name: &str| {
+            let line = memory.lines().find_map(|line| line.strip_prefix(name));
+            let kib = line.and_then(|line| line.trim().strip_suffix("kB"));
+            let kib = kib.and_then(|kib| kib.trim().parse::<f64>().ok());
+            kib.map(|kib| kib / 1024.0)
+                .with_context(|| format!("the kernel doesn't say {name}"))
+        };
+        let count = |folder: &str| -> anyhow::Result<f64> {
+            let entries = std::fs::read_dir(of(folder)).context(gone)?.count();
+            Ok(f64::from(u32::try_from(entries)?))
+        };
+        Ok(Self {
+            resident: mib("Rss:")?,
+            private: mib("Private_Clean:")? + mib("Private_Dirty:")?,
+            handles: count("fd")?,
+            threads: count("task")?,
+        })
+    }
 }
 
 /// What a process held before, in the course of, and after the load.

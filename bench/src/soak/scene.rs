@@ -10,7 +10,7 @@ use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::server::{Program, Server};
+use crate::server::{Program, Server};
 
 /// The tenants, each with an install of every extension but those that come and go.
 const TENANTS: usize = 2;

@@ -9,21 +9,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, ensure};
 
-use super::samples::Sample;
-
 /// Lines that are kept of the log, in case it matters what the last ones were.
 const LAST_LINES: usize = 10;
 
-/// The program, on a data folder of its own and with its defaults otherwise.
+/// The program, on a data folder of its own and with its defaults where nothing else is set.
 #[derive(Debug)]
-pub(super) struct Program {
+pub(crate) struct Program {
     file: PathBuf,
     folder: PathBuf,
+    settings: Vec<(&'static str, String)>,
 }
 
 /// A server that listens. It ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(crate) struct Server {
     child: Child,
     url: String,
     data: PathBuf,
@@ -37,20 +36,26 @@ struct Log {
 }
 
 impl Program {
-    pub(super) fn new(file: &Path, folder: &Path) -> Self {
+    pub(crate) fn new(file: &Path, folder: &Path) -> Self {
         Self {
             file: file.to_owned(),
             folder: folder.to_owned(),
+            settings: Vec::new(),
         }
     }
 
+    /// Has a setting in a variable of its environment.
+    pub(crate) fn set(&mut self, variable: &'static str, value: impl Into<String>) {
+        self.settings.push((variable, value.into()));
+    }
+
     /// A place for files that the program is given.
-    pub(super) fn scratch(&self, name: &str) -> PathBuf {
+    pub(crate) fn scratch(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
     /// Runs a command that must succeed.
-    pub(super) fn run<S: AsRef<OsStr>>(&self, arguments: &[S]) -> anyhow::Result<()> {
+    pub(crate) fn run<S: AsRef<OsStr>>(&self, arguments: &[S]) -> anyhow::Result<()> {
         let output = self.command().args(arguments).output()?;
         let errors = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "the command failed: {errors}");
@@ -58,7 +63,7 @@ impl Program {
     }
 
     /// Starts the server on a free port and waits until it listens.
-    pub(super) fn serve(&self) -> anyhow::Result<Server> {
+    pub(crate) fn serve(&self) -> anyhow::Result<Server> {
         let mut child = self
             .command()
             .args(["serve", "--listen", "127.0.0.1:0"])
@@ -95,23 +100,24 @@ impl Program {
             .env_clear()
             .env("ALGA_DATA_DIR", self.data())
             .env("ALGA_LOG_FORMAT", "json")
+            .envs(self.settings.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
         command
     }
 }
 
 impl Server {
-    pub(super) fn url(&self) -> &str {
+    pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
     /// The administrator's token that the server made for itself.
-    pub(super) fn admin_token(&self) -> anyhow::Result<String> {
+    pub(crate) fn admin_token(&self) -> anyhow::Result<String> {
         self.secret("admin.token")
     }
 
     /// The service token that the server made for itself.
-    pub(super) fn service_token(&self) -> anyhow::Result<String> {
+    pub(crate) fn service_token(&self) -> anyhow::Result<String> {
         self.secret("service.token")
     }
 
@@ -120,32 +126,13 @@ impl Server {
         Ok(secret.trim().to_owned())
     }
 
-    /// What the process holds at the moment.
-    pub(super) fn sample(&self) -> anyhow::Result<Sample> {
-        let of = |file: &str| PathBuf::from(format!("/proc/{}/{file}", self.child.id()));
-        let gone = "the server is gone";
-        let memory = std::fs::read_to_string(of("smaps_rollup")).context(gone)?;
-        let mib = |name: &str| {
-            let line = memory.lines().find_map(|line| line.strip_prefix(name));
-            let kib = line.and_then(|line| line.trim().strip_suffix("kB"));
-            let kib = kib.and_then(|kib| kib.trim().parse::<f64>().ok());
-            kib.map(|kib| kib / 1024.0)
-                .with_context(|| format!("the kernel doesn't say {name}"))
-        };
-        let count = |folder: &str| -> anyhow::Result<f64> {
-            let entries = std::fs::read_dir(of(folder)).context(gone)?.count();
-            Ok(f64::from(u32::try_from(entries)?))
-        };
-        Ok(Sample {
-            resident: mib("Rss:")?,
-            private: mib("Private_Clean:")? + mib("Private_Dirty:")?,
-            handles: count("fd")?,
-            threads: count("task")?,
-        })
+    /// The number of its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// The last lines of its log.
-    pub(super) fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         let log = lock(&self.log);
         log.last
             .iter()
@@ -153,7 +140,7 @@ impl Server {
     }
 
     /// The first errors that it logged.
-    pub(super) fn errors(&self) -> Vec<String> {
+    pub(crate) fn errors(&self) -> Vec<String> {
         lock(&self.log).errors.clone()
     }
 }
