@@ -42,7 +42,6 @@ pub use collect::{Inspection, inspect};
 pub use fetch::{BundleCache, CachedBundle, CachedFile, FetchError, FetchOptions, Retry};
 pub use manifest::{
     Api, Endpoint, InvalidManifest, Issue, Manifest, Parsed, Reference, Runtime, Ui, UiKind,
-    parse_json,
 };
 pub use pack::{PackError, pack};
 pub use path::{BundlePath, BundlePathError};

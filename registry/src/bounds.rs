@@ -1,5 +1,6 @@
 //! The bounds of what the registry stores, checked before any backend sees it.
 
+use alga_model::has_reserved_member;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -10,6 +11,9 @@ use crate::error::RegistryError;
 /// Half of what a parser here accepts, so that a value can be read back from inside a document
 /// that holds it, such as an audit record.
 const MAX_DEPTH: usize = 64;
+
+/// See [`alga_model::parse_json`].
+pub(crate) const RESERVED_RULE: &str = "free of names that begin with $serde_json::private::";
 
 /// Ensures that `text` is 1 to `max_bytes` bytes without control characters.
 pub(crate) fn ensure_plain_text(
@@ -22,9 +26,10 @@ pub(crate) fn ensure_plain_text(
     ensure(plain, field, rule)
 }
 
-/// Ensures that `value` nests at most 64 deep.
-pub(crate) fn ensure_shallow(field: &'static str, value: &Value) -> Result<(), RegistryError> {
-    ensure(is_within(value, MAX_DEPTH), field, "nested at most 64 deep")
+/// Ensures that `value` nests at most 64 deep, and that its text would be read as what it is.
+pub(crate) fn ensure_readable(field: &'static str, value: &Value) -> Result<(), RegistryError> {
+    ensure(is_within(value, MAX_DEPTH), field, "nested at most 64 deep")?;
+    ensure(!has_reserved_member(value), field, RESERVED_RULE)
 }
 
 /// Ensures that the JSON text of `value` is at most `max_bytes` long.
@@ -73,9 +78,17 @@ mod tests {
 
     #[test]
     fn a_value_may_nest_up_to_the_limit() {
-        assert!(ensure_shallow("grant", &nested(MAX_DEPTH - 1)).is_ok());
-        assert!(ensure_shallow("grant", &nested(MAX_DEPTH)).is_ok());
-        assert!(ensure_shallow("grant", &nested(MAX_DEPTH + 1)).is_err());
+        assert!(ensure_readable("grant", &nested(MAX_DEPTH - 1)).is_ok());
+        assert!(ensure_readable("grant", &nested(MAX_DEPTH)).is_ok());
+        assert!(ensure_readable("grant", &nested(MAX_DEPTH + 1)).is_err());
+    }
+
+    #[test]
+    fn what_would_be_read_as_something_else_is_refused() {
+        let reserved = serde_json::json!([{ "$serde_json::private::RawValue": "7" }]);
+        assert!(ensure_readable("grant", &reserved).is_err());
+        let text = serde_json::json!(["$serde_json::private::RawValue"]);
+        assert!(ensure_readable("grant", &text).is_ok());
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Versions: what was published under an extension's name.
 
-use alga_model::{ContentHash, ExtensionName, Timestamp};
-use serde_json::{Map, Value};
+use alga_model::{ContentHash, ExtensionName, Timestamp, parse_json};
 use uuid::Uuid;
 
 use crate::bounds::{ensure, ensure_plain_text};
@@ -104,7 +103,7 @@ impl NewVersion {
             && semver::Version::parse(&self.version).is_ok();
         ensure(is_semver, "version", "semver of at most 128 bytes")?;
         let is_object = self.manifest.len() <= Self::MAX_MANIFEST_BYTES
-            && serde_json::from_str::<Map<String, Value>>(&self.manifest).is_ok();
+            && parse_json(self.manifest.as_bytes()).is_ok_and(|(value, _)| value.is_object());
         ensure(is_object, "manifest", "a JSON object of at most 256 KiB")?;
         ensure(i64::try_from(self.size).is_ok(), "size", "less than 2^63")
     }

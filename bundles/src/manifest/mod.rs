@@ -1,6 +1,5 @@
 //! Manifest v2: what an extension is and what it asks for.
 
-mod json;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -11,8 +10,7 @@ use semver::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-pub use self::json::parse as parse_json;
-use crate::path::BundlePath;
+use crate::path::{BundlePath, BundlePathError};
 
 /// A manifest that passed every check.
 ///
@@ -227,27 +225,46 @@ impl Manifest {
                 file: ui.entry.clone(),
             });
         }
-        if let Some(Requested::Object(requests)) = &self.requested {
-            for (name, request) in requests {
-                for (pointer, text) in validate::schema_references(name, request) {
-                    let file = BundlePath::parse_reference(text);
-                    references.extend(file.ok().map(|file| Reference { pointer, file }));
-                }
-            }
-        }
+        let schemas = self.schema_references().into_iter();
+        references.extend(schemas.filter_map(|(pointer, file)| {
+            let file = file.ok()?;
+            Some(Reference { pointer, file })
+        }));
         references
     }
 
-    /// One issue for each named file that the bundle does not have.
+    /// The places where a capability names a schema. [`Manifest::parse`] has seen to it that all of them
+    /// are paths.
+    fn schema_references(&self) -> Vec<(String, Result<BundlePath, BundlePathError>)> {
+        let Some(Requested::Object(requests)) = &self.requested else {
+            return Vec::new();
+        };
+        let texts = requests
+            .iter()
+            .flat_map(|(name, request)| validate::schema_references(name, request));
+        texts
+            .map(|(pointer, text)| (pointer, BundlePath::parse_reference(text)))
+            .collect()
+    }
+
+    /// One issue for each named file that the bundle does not have, and for each name that can't be one.
     pub fn missing_files(&self, has: impl Fn(&BundlePath) -> bool) -> Vec<Issue> {
-        self.references()
+        let missing = self
+            .references()
             .into_iter()
             .filter(|reference| !has(&reference.file))
             .map(|Reference { pointer, file }| Issue {
                 path: pointer,
                 message: format!("the bundle has no file {file}"),
-            })
-            .collect()
+            });
+        let no_paths = self
+            .schema_references()
+            .into_iter()
+            .filter_map(|(path, file)| {
+                let message = file.err()?.to_string();
+                Some(Issue { path, message })
+            });
+        missing.chain(no_paths).collect()
     }
 }
 
@@ -559,5 +576,39 @@ mod tests {
         let long = "x".repeat(100_000);
         let error = parse(&with("runtime", json!(long))).unwrap_err();
         assert!(error.to_string().len() < 300, "{error}");
+    }
+
+    #[test]
+    fn nothing_gets_past_the_checks_as_another_text() {
+        let storage = r#"{\"namespaces\": [{\"name\": \"a\", \"name\": \"secrets\", \"schemaReference\": \"../../etc/passwd\"}]}"#;
+        let smuggled = format!(r#"{{"$serde_json::private::RawValue": "{storage}"}}"#);
+        let rest = minimal().to_string();
+        let rest = rest.strip_prefix('{').unwrap();
+        for member in [
+            format!(r#""capabilities": {{"alga.storage": {smuggled}}}"#),
+            format!(r#""capabilities": {smuggled}"#),
+            format!(r#""ui": {{"type": "iframe", "entry": "a", "hooks": {{"x": {smuggled}}}}}"#),
+            format!(r#""colour": [{smuggled}]"#),
+            r#""capabilities": {"x.y": {"$serde_json::private::Number": "7"}}"#.to_owned(),
+        ] {
+            let text = format!("{{{member}, {rest}");
+            let issues = Manifest::parse(text.as_bytes()).unwrap_err().issues;
+            assert_eq!(issues.len(), 1, "{issues:?}");
+            assert!(
+                issues[0].message.contains("must not begin with"),
+                "{issues:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_reference_that_is_no_path_is_an_issue_also_of_a_manifest_that_nobody_checked() {
+        let asked = json!({ "alga.storage": { "namespaces": [{ "schemaReference": "../x" }] } });
+        let unchecked = with("capabilities", asked);
+        let manifest: Manifest = serde_json::from_value(unchecked).unwrap();
+        let issues = manifest.missing_files(|_| true);
+        assert_eq!(issues.len(), 1);
+        let place = "/capabilities/alga.storage/namespaces/0/schemaReference";
+        assert_eq!(issues[0].path, place);
     }
 }

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt::Display;
 use std::sync::LazyLock;
 
-use alga_model::ExtensionName;
+use alga_model::{ExtensionName, member_pointer, parse_json};
 use jsonschema::error::{TypeKind, ValidationErrorKind};
 use jsonschema::{JsonType, PatternOptions, ValidationError, Validator};
 use semver::Version;
 use serde_json::{Map, Value};
 
-use super::{InvalidManifest, Issue, Manifest, Parsed, bare, json};
+use super::{InvalidManifest, Issue, Manifest, Parsed, bare};
 use crate::path::BundlePath;
 
 /// The schema authors read and editors use; the validator uses the same text.
@@ -50,7 +50,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, InvalidManifest> {
         )));
     }
     let (value, repeated) =
-        json::parse(bytes).map_err(|error| whole(format!("not valid JSON: {error}")))?;
+        parse_json(bytes).map_err(|error| whole(format!("not valid JSON: {error}")))?;
 
     let mut issues = Issues::default();
     for path in repeated {
@@ -77,7 +77,7 @@ pub(super) fn schema_references<'v>(name: &str, request: &'v Value) -> Vec<(Stri
     if name.len() > MAX_CAPABILITY_BYTES {
         return Vec::new();
     }
-    let pointer = json::member("/capabilities", name);
+    let pointer = member_pointer("/capabilities", name);
     let namespaces = request
         .get("namespaces")
         .and_then(Value::as_array)
@@ -129,12 +129,12 @@ fn explain(error: &ValidationError<'_>) -> (String, String) {
     let path = error.instance_path().as_str().to_owned();
     match error.kind() {
         ValidationErrorKind::Required { property } => (
-            json::member(&path, property.as_str().unwrap_or_default()),
+            member_pointer(&path, property.as_str().unwrap_or_default()),
             "this field is required".to_owned(),
         ),
         ValidationErrorKind::PropertyNames { error: name } => {
             let name = name.instance().as_str().unwrap_or_default();
-            (json::member(&path, name), NOT_A_CAPABILITY.to_owned())
+            (member_pointer(&path, name), NOT_A_CAPABILITY.to_owned())
         }
         ValidationErrorKind::Enum { options } => (path, format!("must be one of {options}")),
         ValidationErrorKind::Type { kind } => (path, format!("must be {}", types(kind))),
@@ -225,7 +225,7 @@ fn check_requests(requests: &Map<String, Value>, issues: &mut Issues) {
             issues.check(&pointer, BundlePath::parse_reference(text));
         }
         if bare(name) == name && requests.contains_key(&format!("cap:{name}")) {
-            let pointer = json::member("/capabilities", name);
+            let pointer = member_pointer("/capabilities", name);
             issues.add(
                 pointer,
                 "this capability is asked for twice, with and without cap: in front",
@@ -262,7 +262,7 @@ fn warn_of_unknown(value: &Value, schema: &Value, path: &str, warnings: &mut Vec
     match (value, schema.get("properties"), schema.get("items")) {
         (Value::Object(members), Some(known), _) => {
             for (name, value) in members {
-                let path = json::member(path, name);
+                let path = member_pointer(path, name);
                 if let Some(schema) = known.get(name) {
                     warn_of_unknown(value, schema, &path, warnings);
                 } else if schema.get("additionalProperties").is_none() {

@@ -1,6 +1,6 @@
 //! Extensions and their versions.
 
-use alga_model::{ContentHash, ExtensionName, Timestamp};
+use alga_model::{ContentHash, ExtensionName, Timestamp, parse_json};
 use alga_registry::{Extension, ExtensionKey, Version, VersionKey};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -247,7 +247,7 @@ fn body(extension: ExtensionName, version: &Version) -> VersionBody {
         extension,
         version: version.summary().into(),
         // The registry takes nothing that isn't JSON.
-        manifest: serde_json::from_str(&version.manifest).unwrap_or_default(),
+        manifest: parse_json(version.manifest.as_bytes()).map_or(Value::Null, |(value, _)| value),
     }
 }
 

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
+use alga_model::parse_json;
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
@@ -45,7 +46,15 @@ pub(super) fn argument(text: String, most: u64) -> anyhow::Result<String> {
 /// Reads a JSON value from a file or from standard input.
 pub(super) fn json(file: &Path, most: u64) -> anyhow::Result<Value> {
     let text = text(file, most)?;
-    serde_json::from_str(&text).with_context(|| format!("{} is not JSON", name(file)))
+    parsed(&text).with_context(|| format!("{} is not JSON that can be used", name(file)))
+}
+
+/// The JSON value that a text is, read as strictly as a server reads it.
+pub(super) fn parsed(text: &str) -> anyhow::Result<Value> {
+    let (value, repeated) = parse_json(text.as_bytes())?;
+    let repeated = repeated.join(", ");
+    ensure!(repeated.is_empty(), "written twice: {repeated}");
+    Ok(value)
 }
 
 /// Reads what is left of `source`, which must not be longer than `most` bytes.
@@ -67,6 +76,18 @@ mod tests {
         assert_eq!(bounded("12345".as_bytes(), 5).unwrap(), "12345");
         assert!(bounded("123456".as_bytes(), 5).is_err());
         assert!(bounded([0xFF].as_slice(), 5).is_err(), "no UTF-8");
+    }
+
+    #[test]
+    fn json_says_nothing_twice_and_nothing_but_what_is_written() {
+        assert_eq!(parsed(r#"{"a": 1}"#).unwrap()["a"], 1);
+        for bad in [
+            "{",
+            r#"{"a": 1, "a": 2}"#,
+            r#"{"a": {"$serde_json::private::RawValue": "7"}}"#,
+        ] {
+            assert!(parsed(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -42,7 +42,7 @@ fn read(argument: &Path) -> anyhow::Result<Value> {
         .to_str()
         .filter(|text| text.trim_start().starts_with('{'));
     match inline {
-        Some(text) => serde_json::from_str(text).context("the argument of --set is not JSON"),
+        Some(text) => input::parsed(text).context("the argument of --set is not JSON"),
         None => input::json(argument, MOST_INPUT),
     }
 }

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::admin::{Administration, Ask, ReplaceGrants, ReplaceGrantsBody};
-use crate::cli::output;
+use crate::cli::{input, output};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Grant {
@@ -42,7 +42,8 @@ impl Grant {
 pub(super) fn read(path: &Path) -> anyhow::Result<Grants> {
     let text =
         std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| {
+    let grants = input::parsed(&text).and_then(|json| Ok(serde_json::from_value(json)?));
+    grants.with_context(|| {
         format!(
             "{} holds no grants: a JSON object by capability",
             path.display()

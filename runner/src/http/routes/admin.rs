@@ -2,8 +2,7 @@
 
 use std::fmt::Display;
 
-use alga_bundles::parse_json;
-use alga_model::ErrorChain;
+use alga_model::{ErrorChain, parse_json};
 use axum::body::Body;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{Query, RawPathParams, State};
@@ -277,6 +276,18 @@ mod tests {
             "/state: it is there twice",
         ];
         assert_eq!(twice, json!(expected));
+    }
+
+    #[test]
+    fn what_would_be_read_as_something_else_than_it_says_is_refused() {
+        for body in [
+            r#"{"$serde_json::private::RawValue": "{\"state\": \"enabled\"}"}"#,
+            r#"{"grants": {"alga.storage": {"$serde_json::private::RawValue": "{}"}}}"#,
+            r#"{"limits": [{"\u0024serde_json::private::Number": "1"}]}"#,
+        ] {
+            let said = mistakes(body).to_string();
+            assert!(said.contains("must not begin with"), "{said}");
+        }
     }
 
     #[test]
