@@ -10,7 +10,7 @@ use alga_model::ContentHash;
 use crate::archive::{
     self, ArchiveError, Limits, Progress, Rejection, Sink, SinkError, Walk, Walked,
 };
-use crate::manifest::{InvalidManifest, Issue, Manifest, Parsed};
+use crate::manifest::{InvalidManifest, Issue, Issues, Manifest, Parsed};
 use crate::path::BundlePath;
 
 /// What `bundle inspect` shows of a bundle.
@@ -66,8 +66,9 @@ pub fn inspect<'a>(
             parsed: Ok(Parsed { manifest, warnings }),
             ..
         }) => {
-            let issues = manifest.missing_files(|file| files.contains_key(file));
-            (Some(manifest), warnings, issues)
+            let mut issues = Issues::default();
+            issues.extend(manifest.missing_files(|file| files.contains_key(file)));
+            (Some(manifest), warnings, issues.into_list())
         }
     };
     Ok(Inspection {

@@ -10,7 +10,7 @@ use zstd::stream::write::Encoder;
 
 use crate::archive::{ArchiveError, Limits};
 use crate::collect::{Inspection, inspect};
-use crate::manifest::{InvalidManifest, Manifest};
+use crate::manifest::{InvalidManifest, Issues, Manifest};
 use crate::path::{BundlePath, BundlePathError};
 
 /// Why a folder was not packed.
@@ -184,12 +184,9 @@ fn check_manifest(entries: &Entries) -> Result<(), PackError> {
         .map_err(PackError::Manifest)?
         .manifest;
     let is_file = |path: &BundlePath| entries.get(path).is_some_and(|found| found.size.is_some());
-    let issues = manifest.missing_files(is_file);
-    if issues.is_empty() {
-        Ok(())
-    } else {
-        Err(PackError::Manifest(InvalidManifest { issues }))
-    }
+    let mut issues = Issues::default();
+    issues.extend(manifest.missing_files(is_file));
+    issues.into_result().map_err(PackError::Manifest)
 }
 
 fn write(entries: &Entries, target: &File) -> Result<(), PackError> {

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::archive::{ArchiveError, Limits, Progress, Walk};
 use crate::collect::{Collected, Found, collect, collect_from};
 use crate::incoming::incoming;
-use crate::manifest::{InvalidManifest, Issue, Manifest, Parsed};
+use crate::manifest::{InvalidManifest, Issue, Issues, Manifest, Parsed};
 use crate::path::BundlePath;
 use crate::signature::{SignatureFault, SignatureRules, Statement};
 use crate::store::{
@@ -359,11 +359,10 @@ pub async fn publish(
         bytes,
         is_beside,
     } = choose_manifest(manifest, manifest_json)?;
-    let mut issues = manifest.missing_files(|file| files.contains_key(file));
+    let mut issues = Issues::default();
+    issues.extend(manifest.missing_files(|file| files.contains_key(file)));
     issues.extend((context.capability_check)(&manifest));
-    if !issues.is_empty() {
-        return Err(InvalidManifest { issues }.into());
-    }
+    issues.into_result()?;
     // Before the component: what nobody vouches for is not compiled.
     let statement = Statement::new(walked.hash, is_beside.then_some(&bytes));
     let publisher = &manifest.publisher;

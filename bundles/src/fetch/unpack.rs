@@ -12,7 +12,7 @@ use super::bundle::{Index, Record};
 use super::download::count_damage;
 use super::{FetchError, sync, write_synced};
 use crate::archive::{ArchiveError, Limits, Rejection, Sink, SinkError, Walk, walk};
-use crate::manifest::{InvalidManifest, Manifest};
+use crate::manifest::{Issues, Manifest};
 use crate::path::BundlePath;
 
 /// A folder that is removed unless it was renamed in the meantime.
@@ -137,12 +137,9 @@ impl Unpacked {
             source,
         };
         let manifest = Manifest::parse(&bytes).map_err(invalid)?.manifest;
-        let issues = manifest.missing_files(|file| self.files.contains_key(file));
-        if issues.is_empty() {
-            Ok(())
-        } else {
-            Err(invalid(InvalidManifest { issues }))
-        }
+        let mut issues = Issues::default();
+        issues.extend(manifest.missing_files(|file| self.files.contains_key(file)));
+        issues.into_result().map_err(invalid)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Manifest v2: what an extension is and what it asks for.
 
+mod issues;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,8 @@ use semver::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+pub(crate) use self::issues::Issues;
+pub use self::issues::{InvalidManifest, Issue};
 use crate::path::{BundlePath, BundlePathError};
 
 /// A manifest that passed every check.
@@ -130,23 +133,6 @@ pub struct Parsed {
     pub warnings: Vec<Issue>,
 }
 
-/// Something to say about one place of a manifest.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Issue {
-    /// JSON pointer of the place; empty for the manifest as a whole.
-    pub path: String,
-    /// What it is.
-    pub message: String,
-}
-
-/// A manifest that is refused, with every reason there is.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the manifest is invalid: {}", list(.issues))]
-pub struct InvalidManifest {
-    /// At least one, sorted by path.
-    pub issues: Vec<Issue>,
-}
-
 /// A file of the bundle that a manifest names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
@@ -181,7 +167,8 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// Every issue at once, except that text which is no JSON has just that one, at the empty path.
+    /// Every issue at once, a hundred of them in words, except that text which is no JSON has just that one,
+    /// at the empty path.
     pub fn parse(bytes: &[u8]) -> Result<Parsed, InvalidManifest> {
         validate::parse(bytes)
     }
@@ -281,20 +268,6 @@ fn from_list(name: &str) -> (String, Value) {
         ),
         other => (other.to_owned(), json!({})),
     }
-}
-
-fn list(issues: &[Issue]) -> String {
-    let texts: Vec<_> = issues
-        .iter()
-        .map(|Issue { path, message }| {
-            if path.is_empty() {
-                message.clone()
-            } else {
-                format!("{path}: {message}")
-            }
-        })
-        .collect();
-    texts.join("; ")
 }
 
 mod reference {
@@ -573,9 +546,49 @@ mod tests {
 
     #[test]
     fn the_message_does_not_repeat_the_manifest() {
-        let long = "x".repeat(100_000);
-        let error = parse(&with("runtime", json!(long))).unwrap_err();
-        assert!(error.to_string().len() < 300, "{error}");
+        let long = "x".repeat(60_000);
+        for manifest in [
+            with("runtime", json!(long)),
+            with("capabilities", json!({ long.as_str(): {} })),
+            with("capabilities", json!([long])),
+            with("entry", json!(long)),
+            with(
+                "ui",
+                json!({ "type": long, "entry": long, long.as_str(): 1 }),
+            ),
+        ] {
+            let error = parse(&manifest).unwrap_err();
+            assert!(error.to_string().len() < 700, "{error}");
+        }
+        let warnings = parse(&with(&long, json!(1))).unwrap().warnings;
+        assert!(warnings[0].path.len() < 100, "{warnings:?}");
+    }
+
+    #[test]
+    fn a_hostile_manifest_has_no_more_to_say_than_others() {
+        let issues = |manifest: &Value| {
+            let error = parse(manifest).unwrap_err();
+            assert!(error.to_string().len() < 1_000, "{error}");
+            error.issues
+        };
+        let endpoints = vec![json!({}); 80_000];
+        let of_endpoints = issues(&with("api", json!({ "endpoints": endpoints })));
+        assert_eq!(of_endpoints.len(), 101);
+        // Two fields of each are missing, and there are too many.
+        let others = "and 159901 more";
+        assert_eq!(of_endpoints[100].message, others);
+        assert_eq!(issues(&with("assets", json!(vec![1; 120_000]))).len(), 101);
+        let repeated = "\"sbom\": \"\", ".repeat(10_000);
+        let text = format!("{{{repeated}\"name\": 1}}");
+        let repeated = Manifest::parse(text.as_bytes()).unwrap_err().issues;
+        assert!(repeated.len() <= 101, "{}", repeated.len());
+
+        let unknown = (0..20_000).map(|number| (number.to_string(), json!(1)));
+        let mut odd = minimal();
+        odd.as_object_mut().unwrap().extend(unknown);
+        let warnings = parse(&odd).unwrap().warnings;
+        assert_eq!(warnings.len(), 101);
+        assert_eq!(warnings[100].message, "and 19900 more");
     }
 
     #[test]

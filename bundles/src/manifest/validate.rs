@@ -1,7 +1,6 @@
 //! The checks of a manifest: the published schema, and what a schema cannot say.
 
-use std::collections::{BTreeMap, HashSet};
-use std::fmt::Display;
+use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use alga_model::{ExtensionName, member_pointer, parse_json};
@@ -10,6 +9,7 @@ use jsonschema::{JsonType, PatternOptions, ValidationError, Validator};
 use semver::Version;
 use serde_json::{Map, Value};
 
+use super::issues::Issues;
 use super::{InvalidManifest, Issue, Manifest, Parsed, bare};
 use crate::path::BundlePath;
 
@@ -36,12 +36,7 @@ static VALIDATOR: LazyLock<Validator> = LazyLock::new(|| {
 });
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, InvalidManifest> {
-    let whole = |message: String| InvalidManifest {
-        issues: vec![Issue {
-            path: String::new(),
-            message,
-        }],
-    };
+    let whole = |message: String| InvalidManifest::of(String::new(), message);
     if bytes.len() > Manifest::MAX_BYTES {
         let max = Manifest::MAX_BYTES;
         return Err(whole(format!(
@@ -93,34 +88,6 @@ pub(super) fn schema_references<'v>(name: &str, request: &'v Value) -> Vec<(Stri
             ))
         })
         .collect()
-}
-
-/// At most one issue per path, the first one: what else is found there is noise.
-#[derive(Default)]
-struct Issues(BTreeMap<String, String>);
-
-impl Issues {
-    fn add(&mut self, path: String, message: impl Into<String>) {
-        self.0.entry(path).or_insert_with(|| message.into());
-    }
-
-    fn check<T, E: Display>(&mut self, path: &str, result: Result<T, E>) {
-        if let Err(error) = result {
-            self.add(path.to_owned(), error.to_string());
-        }
-    }
-
-    fn into_result(self) -> Result<(), InvalidManifest> {
-        if self.0.is_empty() {
-            return Ok(());
-        }
-        let issues = self
-            .0
-            .into_iter()
-            .map(|(path, message)| Issue { path, message })
-            .collect();
-        Err(InvalidManifest { issues })
-    }
 }
 
 /// The place and the words for what the schema found. The value itself is left out: it may be as
@@ -251,14 +218,14 @@ fn check_endpoints(endpoints: &[Value], issues: &mut Issues) {
 
 /// What is odd but not wrong, sorted by path.
 fn warnings(value: &Value) -> Vec<Issue> {
-    let mut warnings = repeated_capabilities(value);
+    let mut warnings = Issues::default();
+    warn_of_repeated_capabilities(value, &mut warnings);
     warn_of_unknown(value, &DOCUMENT, "", &mut warnings);
-    warnings.sort();
-    warnings
+    warnings.into_list()
 }
 
 /// Finds the members for which the schema lists the known ones and no rule for others.
-fn warn_of_unknown(value: &Value, schema: &Value, path: &str, warnings: &mut Vec<Issue>) {
+fn warn_of_unknown(value: &Value, schema: &Value, path: &str, warnings: &mut Issues) {
     match (value, schema.get("properties"), schema.get("items")) {
         (Value::Object(members), Some(known), _) => {
             for (name, value) in members {
@@ -266,8 +233,7 @@ fn warn_of_unknown(value: &Value, schema: &Value, path: &str, warnings: &mut Vec
                 if let Some(schema) = known.get(name) {
                     warn_of_unknown(value, schema, &path, warnings);
                 } else if schema.get("additionalProperties").is_none() {
-                    let message = "this field is not known and has no effect".to_owned();
-                    warnings.push(Issue { path, message });
+                    warnings.add(path, "this field is not known and has no effect");
                 }
             }
         }
@@ -280,21 +246,19 @@ fn warn_of_unknown(value: &Value, schema: &Value, path: &str, warnings: &mut Vec
     }
 }
 
-fn repeated_capabilities(value: &Value) -> Vec<Issue> {
+fn warn_of_repeated_capabilities(value: &Value, warnings: &mut Issues) {
     let mut seen = HashSet::new();
     let names = value
         .pointer("/capabilities")
         .and_then(Value::as_array)
         .into_iter()
         .flatten();
-    names
-        .enumerate()
-        .filter(|(_, name)| name.as_str().is_some_and(|name| !seen.insert(bare(name))))
-        .map(|(index, _)| Issue {
-            path: format!("/capabilities/{index}"),
-            message: "this capability is listed twice".to_owned(),
-        })
-        .collect()
+    for (index, name) in names.enumerate() {
+        if name.as_str().is_some_and(|name| !seen.insert(bare(name))) {
+            let path = format!("/capabilities/{index}");
+            warnings.add(path, "this capability is listed twice");
+        }
+    }
 }
 
 #[cfg(test)]

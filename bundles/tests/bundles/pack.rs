@@ -215,9 +215,9 @@ fn a_folder_that_could_not_be_published_is_not_packed() {
     assert_eq!(
         issues(packed(&room, "missing", "b").unwrap_err()),
         [
+            "/capabilities/alga.storage/namespaces/0/schemaReference",
             "/entry",
             "/ui/entry",
-            "/capabilities/alga.storage/namespaces/0/schemaReference"
         ]
     );
 
