@@ -23,7 +23,7 @@ use crate::path::{BundlePath, BundlePathError};
 pub struct Manifest {
     /// The name of the extension.
     pub name: ExtensionName,
-    /// Who publishes it; 1–128 characters, none of them a control character.
+    /// Who publishes it; see [`Manifest::check_publisher`].
     pub publisher: String,
     /// Its version.
     pub version: Version,
@@ -174,7 +174,7 @@ impl Manifest {
     }
 
     /// Whether `publisher` may be the name of a publisher: 1–128 characters, none of them a control
-    /// character, no space around them.
+    /// character or one that can't be seen, no space around them.
     pub fn check_publisher(publisher: &str) -> Result<(), &'static str> {
         validate::check_publisher(publisher)
     }
@@ -499,8 +499,12 @@ mod tests {
     }
 
     #[test]
-    fn a_publisher_is_1_to_128_characters_without_space_around_them() {
-        for good in ["x".to_owned(), "ä".repeat(128), "A & B Ltd".to_owned()] {
+    fn a_publisher_is_1_to_128_characters_that_can_be_seen_without_space_around_them() {
+        let all = ["x".to_owned(), "ä".repeat(128), "A & B Ltd".to_owned()];
+        for good in all
+            .into_iter()
+            .chain(["株式会社".to_owned(), "e\u{301}".to_owned()])
+        {
             assert!(parse(&with("publisher", json!(good))).is_ok(), "{good}");
         }
         for bad in [
@@ -509,6 +513,10 @@ mod tests {
             "x ".to_owned(),
             "a\u{7}b".to_owned(),
             " ".to_owned(),
+            "Example\u{200B} Ltd".to_owned(),
+            "Example \u{202E}Ltd".to_owned(),
+            "\u{FEFF}Example Ltd".to_owned(),
+            "Example Ltd\u{3164}".to_owned(),
         ] {
             assert_eq!(
                 issue_paths(&with("publisher", json!(bad))),

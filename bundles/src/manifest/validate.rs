@@ -178,12 +178,27 @@ pub(super) fn check_publisher(publisher: &str) -> Result<(), &'static str> {
         Err("a publisher must have 1 to 128 characters")
     } else if publisher.contains(char::is_control) {
         Err("a publisher must not contain a control character")
+    } else if publisher.contains(is_invisible) {
+        Err("a publisher must not contain a character that can't be seen")
     } else if publisher.trim() != publisher {
-        // Names belong to publishers: two that look alike must not be two.
         Err("a publisher must not start or end with space")
     } else {
         Ok(())
     }
+}
+
+/// Whether a character shows nothing, or only changes how others are shown, so that two publishers would
+/// look the same in every font. Letters of different scripts that look alike are another matter.
+///
+/// Unicode's `Default_Ignorable_Code_Point`, the separators of lines and paragraphs, and the empty pattern of
+/// Braille.
+const fn is_invisible(character: char) -> bool {
+    matches!(character,
+        '\u{AD}' | '\u{34F}' | '\u{61C}' | '\u{115F}'..='\u{1160}' | '\u{17B4}'..='\u{17B5}'
+        | '\u{180B}'..='\u{180F}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
+        | '\u{2060}'..='\u{206F}' | '\u{2800}' | '\u{3164}' | '\u{FE00}'..='\u{FE0F}' | '\u{FEFF}'
+        | '\u{FFA0}' | '\u{FFF0}'..='\u{FFF8}' | '\u{1BCA0}'..='\u{1BCA3}'
+        | '\u{1D173}'..='\u{1D17A}' | '\u{E0000}'..='\u{E0FFF}')
 }
 
 fn check_requests(requests: &Map<String, Value>, issues: &mut Issues) {
