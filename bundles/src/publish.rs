@@ -28,8 +28,17 @@ use crate::store::{
 /// Judges the component of a bundle; whoever runs components implements it.
 #[async_trait]
 pub trait ComponentCheck: Send + Sync {
-    /// Whether the component of the bundle `hash` can be run here. A good time to compile it.
-    async fn check(&self, hash: ContentHash, component: Vec<u8>) -> Result<(), CheckError>;
+    /// Whether the file `entry` of the bundle `hash` is a component that can be run here. A good time to
+    /// compile it.
+    ///
+    /// The hash alone doesn't tell which file that is: for a bundle without a manifest the one beside it does,
+    /// and nobody has decided for that one yet.
+    async fn check(
+        &self,
+        hash: ContentHash,
+        entry: &BundlePath,
+        component: Vec<u8>,
+    ) -> Result<(), CheckError>;
 }
 
 /// Why a component was not found good.
@@ -59,6 +68,14 @@ pub struct InvalidComponent {
 pub trait VersionRegistry: Send + Sync {
     /// Registers a version. Doing so again with equal values gives the same ids.
     async fn register(&self, version: NewVersion) -> Result<RegisteredVersion, RegisterError>;
+
+    /// Fails where the content is registered with another manifest at this moment, so that nothing is done
+    /// for what [`register`](Self::register) would refuse.
+    async fn ensure_manifest(
+        &self,
+        content: ContentHash,
+        manifest_json: &str,
+    ) -> Result<(), RegisterError>;
 }
 
 /// A version to be registered.
@@ -368,10 +385,15 @@ pub async fn publish(
     let publisher = &manifest.publisher;
     let rules = context.signatures;
     warnings.extend(rules.check(publisher, &statement, signature.as_deref())?);
+    let manifest_json = String::from_utf8_lossy(&bytes).into_owned();
+    let is_free = context
+        .registry
+        .ensure_manifest(walked.hash, &manifest_json);
+    is_free.await?;
     let component = take_component(components, manifest.entry())?;
     context
         .component_check
-        .check(walked.hash, component)
+        .check(walked.hash, manifest.entry(), component)
         .await?;
 
     let bundle = ObjectKey::Bundle(walked.hash);
@@ -383,7 +405,7 @@ pub async fn publish(
         publisher: manifest.publisher.clone(),
         version: manifest.version.clone(),
         content_hash: walked.hash,
-        manifest_json: String::from_utf8_lossy(&bytes).into_owned(),
+        manifest_json,
         size: walked.size,
         actor: context.actor.to_owned(),
     });

@@ -185,7 +185,10 @@ impl Stores {
         let admission = Admission::new(admission_limits(config), config.admission.longest_wait);
         let engine = self.engine(config)?;
         let bundles = Arc::new(bundles);
-        Ok(Executor::new(activity, admission, bundles, engine, gate))
+        let registry = Arc::clone(&self.registry) as _;
+        Ok(Executor::new(
+            activity, admission, bundles, engine, gate, registry,
+        ))
     }
 
     /// Writes out what is under way and closes the databases.

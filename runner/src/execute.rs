@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use alga_bundles::{BundleCache, FetchError};
 use alga_host_api::{Invocation, Request, Response, Served};
 use alga_model::{ContentHash, ErrorChain};
+use alga_registry::{Install, Registry, RegistryError};
 use alga_storage::{Actor, Caller, Gate};
 use metrics::Histogram;
 use tokio::sync::Semaphore;
@@ -22,6 +23,7 @@ use crate::deadline::within;
 use crate::engine::{CompilerFailure, Engine, PrepareError, Prepared, Run, RunError, RunLimits};
 use crate::headers;
 use crate::installs::KnownInstall;
+use crate::versions::{Runnable, RunnableVersions, UnknownVersion};
 
 /// The names a caller may give the storage capability when it narrows what an extension may use.
 const STORAGE_PROVIDERS: [&str; 3] = ["alga.storage", "storage.kv", "cap:storage.kv"];
@@ -70,6 +72,7 @@ pub struct Executor {
     bundles: Arc<BundleCache>,
     engine: Engine,
     gate: Gate,
+    versions: RunnableVersions,
     /// How much is made ready that nobody called.
     warming: Semaphore,
     /// How long calls took that were answered; looked up once, as a recorder copies labels.
@@ -121,6 +124,9 @@ pub enum ExecuteError {
     /// The bundle is not to be had.
     #[error("cannot get the bundle of the extension")]
     Bundle(#[source] Arc<FetchError>),
+    /// The registry can't say what is to be run.
+    #[error("cannot use the registry")]
+    Registry(#[source] Arc<RegistryError>),
     /// The component of the bundle can't run here.
     #[error("the component of the extension can't run here: {0}")]
     Component(String),
@@ -142,7 +148,7 @@ impl Executor {
     /// How many versions are made ready at once that nobody called.
     pub const WARMED_AT_ONCE: usize = 4;
 
-    /// Runs the extensions of `bundles` on `engine`, with storage behind `gate`,
+    /// Runs the versions of `registry` from `bundles` on `engine`, with storage behind `gate`,
     /// when `admission` lets them. What they do is remembered in `activity`.
     pub fn new(
         activity: Activity,
@@ -150,6 +156,7 @@ impl Executor {
         bundles: Arc<BundleCache>,
         engine: Engine,
         gate: Gate,
+        registry: Arc<dyn Registry>,
     ) -> Self {
         Self {
             activity,
@@ -157,6 +164,7 @@ impl Executor {
             bundles,
             engine,
             gate,
+            versions: RunnableVersions::new(registry),
             warming: Semaphore::new(Self::WARMED_AT_ONCE),
             answered: duration_of(OK),
         }
@@ -228,14 +236,15 @@ impl Executor {
         self.reported(admitted).instrument(span).await
     }
 
-    /// Brings a bundle into the cache and makes its component ready, so that a call finds it so. However
-    /// many are asked for, few are made ready at once, so that calls have most of the machine.
-    pub async fn warm(&self, hash: ContentHash) -> Result<(), ExecuteError> {
+    /// Brings the bundle of a version into the cache and makes its component ready, so that a call finds it so.
+    /// However many are asked for, few are made ready at once, so that calls have most of the machine.
+    pub async fn warm(&self, version: Uuid, bundle: ContentHash) -> Result<(), ExecuteError> {
         let _turn = self.warming.acquire().await;
+        let version = self.versions.find(version, bundle).await?;
         // Where the component is ready, its bundle may be gone from the cache all the same.
-        let bundle = self.bundles.get(hash).await;
+        let bundle = version.fetch(&self.bundles).await;
         drop(bundle.map_err(|error| ExecuteError::Bundle(Arc::new(error)))?);
-        self.ready(hash).await.map(drop)
+        self.ready(version).await.map(drop)
     }
 
     async fn permit(
@@ -329,7 +338,15 @@ impl Executor {
         deadline: Instant,
     ) -> Result<Prepared, ExecuteError> {
         // What is not ready by then goes on being made ready, for those who come later.
-        let ready = self.ready(known.install.content_hash);
+        let ready = async {
+            let Install {
+                version_id,
+                content_hash,
+                ..
+            } = known.install;
+            let version = self.versions.find(version_id, content_hash).await?;
+            self.ready(version).await
+        };
         let prepared = within(deadline, pin!(ready))
             .await
             .ok_or(RunError::Timeout)??;
@@ -337,11 +354,11 @@ impl Executor {
         Ok(prepared)
     }
 
-    /// The component of a bundle.
-    async fn ready(&self, hash: ContentHash) -> Result<Prepared, ExecuteError> {
+    /// The component of a version.
+    async fn ready(&self, version: Runnable) -> Result<Prepared, ExecuteError> {
         let bundles = Arc::clone(&self.bundles);
-        let load = async move { bundles.get(hash).await?.read_component().await };
-        let prepared = self.engine.prepare(hash, load).await;
+        let load = async move { version.fetch(&bundles).await?.read_component().await };
+        let prepared = self.engine.prepare(version.component, load).await;
         prepared.map_err(|error| match error {
             PrepareError::Load(error) => ExecuteError::Bundle(error),
             PrepareError::Invalid(invalid) => ExecuteError::Component(invalid.message),
@@ -555,6 +572,15 @@ fn may_use_storage(providers: Option<&[String]>) -> bool {
     })
 }
 
+impl From<UnknownVersion> for ExecuteError {
+    fn from(error: UnknownVersion) -> Self {
+        match error {
+            UnknownVersion::Bundle(error) => Self::Bundle(Arc::new(error)),
+            UnknownVersion::Registry(error) => Self::Registry(Arc::new(error)),
+        }
+    }
+}
+
 impl ExecuteError {
     /// The code that callers, logs and metrics know it by.
     pub fn code(&self) -> &'static str {
@@ -571,6 +597,7 @@ impl ExecuteError {
                 | FetchError::Changed { .. }
                 | FetchError::Interrupted => "UNAVAILABLE",
             },
+            Self::Registry(_) => "UNAVAILABLE",
             Self::Component(_) => "INVALID_COMPONENT",
             Self::Compiler(_) => "UNAVAILABLE",
             Self::Refused(refusal) => match refusal.reason {
@@ -603,9 +630,11 @@ impl ExecuteError {
                 | RunError::MemoryLimit
                 | RunError::HostCallLimit { .. },
             ) => "guest",
-            Self::Bundle(_) | Self::Compiler(_) | Self::Stopping | Self::Run(RunError::Host(_)) => {
-                "host"
-            }
+            Self::Bundle(_)
+            | Self::Registry(_)
+            | Self::Compiler(_)
+            | Self::Stopping
+            | Self::Run(RunError::Host(_)) => "host",
         }
     }
 }

@@ -36,8 +36,8 @@ use uuid::Uuid;
 
 use crate::admission::{self, Admission, Caps, Who};
 use crate::engine::{
-    CompilerFailure, Engine, EngineError, EngineOptions, InvalidComponent, PrepareError, Prepared,
-    Run, RunError, RunLimits,
+    CompilerFailure, ComponentId, Engine, EngineError, EngineOptions, InvalidComponent,
+    PrepareError, Prepared, Run, RunError, RunLimits,
 };
 use crate::headers;
 
@@ -269,10 +269,10 @@ fn namespaces(names: &BTreeSet<String>) -> Result<Vec<Namespace>, HarnessError> 
 }
 
 async fn prepare(engine: &Engine, component: &[u8]) -> Result<Prepared, HarnessError> {
-    let hash = ContentHash::of(component);
+    let id = ComponentId::alone(ContentHash::of(component));
     let bytes = component.to_vec();
     let prepared = engine
-        .prepare(hash, async { Ok::<_, Infallible>(bytes) })
+        .prepare(id, async { Ok::<_, Infallible>(bytes) })
         .await;
     prepared.map_err(|error| match error {
         PrepareError::Invalid(invalid) => HarnessError::Component(invalid),

@@ -35,3 +35,4 @@ pub mod telemetry;
 pub mod tokens;
 pub mod upkeep;
 pub mod uploads;
+mod versions;

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use alga_bundles::{
-    CheckError, ComponentCheck, InvalidComponent, Issue, Manifest, NewVersion, Published,
-    RegisterError, RegisteredVersion, VersionRegistry,
+    BundlePath, CheckError, ComponentCheck, InvalidComponent, Issue, Manifest, NewVersion,
+    Published, RegisterError, RegisteredVersion, VersionRegistry,
 };
 use alga_model::{Clock, ContentHash};
 use alga_registry::{Change, Registry, RegistryError, VersionKey};
 use alga_storage::{CAPABILITY, InvalidGrant, StorageGrant};
 use async_trait::async_trait;
 
-use crate::engine::{Engine, PrepareError};
+use crate::engine::{ComponentId, Engine, PrepareError};
 
 /// Judges a component by compiling and linking it, which the first invocation then need not do.
 #[derive(Debug, Clone, Copy)]
@@ -19,9 +19,15 @@ pub struct EngineCheck<'a>(pub &'a Engine);
 
 #[async_trait]
 impl ComponentCheck for EngineCheck<'_> {
-    async fn check(&self, hash: ContentHash, component: Vec<u8>) -> Result<(), CheckError> {
+    async fn check(
+        &self,
+        hash: ContentHash,
+        entry: &BundlePath,
+        component: Vec<u8>,
+    ) -> Result<(), CheckError> {
+        let id = ComponentId::new(hash, entry.as_str());
         let load = async { Ok::<_, std::convert::Infallible>(component) };
-        match self.0.prepare(hash, load).await {
+        match self.0.prepare(id, load).await {
             Ok(_) => Ok(()),
             Err(PrepareError::Invalid(invalid)) => Err(CheckError::Invalid(InvalidComponent {
                 message: invalid.message,
@@ -124,6 +130,23 @@ impl VersionRegistry for Versions {
             extension_id: registered.extension.id,
             version_id: registered.version.id,
         })
+    }
+
+    async fn ensure_manifest(
+        &self,
+        content: ContentHash,
+        manifest_json: &str,
+    ) -> Result<(), RegisterError> {
+        let version = self.registry.version(&VersionKey::Content(content)).await;
+        let version = version.map_err(|error| RegisterError::Unavailable {
+            source: error.into(),
+        })?;
+        match version {
+            Some(version) if version.manifest != manifest_json => {
+                Err(RegisterError::ManifestConflict)
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 }
 

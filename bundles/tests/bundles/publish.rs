@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use alga_bundles::{
-    BundleStore, CheckError, ComponentCheck, InvalidComponent, Limits, LocalStore, ObjectKey,
-    PublishContext, PublishError, PublishRequest, Published, RegisterError, SignatureRules,
-    publish,
+    BundlePath, BundleStore, CheckError, ComponentCheck, InvalidComponent, Limits, LocalStore,
+    ObjectKey, PublishContext, PublishError, PublishRequest, Published, RegisterError,
+    SignatureRules, publish,
 };
 use alga_model::ContentHash;
 use async_trait::async_trait;
@@ -341,6 +341,20 @@ async fn a_manifest_beside_the_bundle_counts_only_where_it_has_none() {
 }
 
 #[tokio::test]
+async fn a_manifest_that_the_registry_would_refuse_costs_no_check_of_the_component() {
+    let mut scene = Scene::new();
+    let without = Tar::new().file("dist/main.wasm", COMPONENT).zst();
+    publish_with(&scene, &without, &version("2.0.0"))
+        .await
+        .unwrap();
+    scene.verdict = Verdict::Bad("it was looked at");
+    let error = publish_with(&scene, &without, &version("2.0.1")).await;
+    assert_eq!(error.unwrap_err().code(), "MANIFEST_CONFLICT");
+    let error = publish_with(&scene, &without, &version("2.0.0")).await;
+    assert_eq!(error.unwrap_err().code(), "INVALID_COMPONENT");
+}
+
+#[tokio::test]
 async fn an_attempt_that_failed_half_way_is_repaired_by_the_next() {
     let scene = Scene::new();
     scene.registry.unavailable.store(1, Ordering::SeqCst);
@@ -371,7 +385,12 @@ async fn a_file_that_changes_after_its_check_is_not_stored() {
     struct Swap(PathBuf);
     #[async_trait]
     impl ComponentCheck for Swap {
-        async fn check(&self, _: ContentHash, _: Vec<u8>) -> Result<(), CheckError> {
+        async fn check(
+            &self,
+            _: ContentHash,
+            _: &BundlePath,
+            _: Vec<u8>,
+        ) -> Result<(), CheckError> {
             fs::write(&self.0, Tar::valid().file("evil", b"").zst()).unwrap();
             Ok(())
         }
@@ -397,13 +416,18 @@ async fn a_file_that_changes_after_its_check_is_not_stored() {
     );
 }
 
-/// Takes one component and no other.
-struct Only(&'static [u8]);
+/// Takes one component in one place and no other.
+struct Only(&'static str, &'static [u8]);
 
 #[async_trait]
 impl ComponentCheck for Only {
-    async fn check(&self, _: ContentHash, component: Vec<u8>) -> Result<(), CheckError> {
-        if component == self.0 {
+    async fn check(
+        &self,
+        _: ContentHash,
+        entry: &BundlePath,
+        component: Vec<u8>,
+    ) -> Result<(), CheckError> {
+        if entry.as_str() == self.0 && component == self.1 {
             Ok(())
         } else {
             Err(CheckError::Invalid(InvalidComponent {
@@ -419,7 +443,7 @@ async fn the_component_is_found_wherever_the_manifest_stands_in_the_archive() {
     named["entry"] = json!("z/notes.bin");
     let named = named.to_string();
     let right = b"\0asm the right one";
-    let check = Only(right);
+    let check = Only("z/notes.bin", right);
     for manifest_at in 0..4 {
         let mut files: Vec<(&str, &[u8])> = vec![
             ("a.wasm", b"\0asm another"),

@@ -319,6 +319,15 @@ impl VersionRegistry for Failing<MemoryRegistry> {
     async fn register(&self, version: NewVersion) -> Result<RegisteredVersion, RegisterError> {
         self.doing(self.inner.register(version)).await
     }
+
+    async fn ensure_manifest(
+        &self,
+        content: ContentHash,
+        manifest_json: &str,
+    ) -> Result<(), RegisterError> {
+        let asked = self.inner.ensure_manifest(content, manifest_json);
+        self.doing(asked).await
+    }
 }
 
 #[async_trait]

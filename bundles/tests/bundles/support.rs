@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use alga_bundles::{
-    BundleStore, CheckError, ComponentCheck, Content, Created, Cursor, ETag, InvalidComponent,
-    Listing, LocalStore, NewVersion, ObjectKey, Page, PartedUpload, RegisterError,
+    BundlePath, BundleStore, CheckError, ComponentCheck, Content, Created, Cursor, ETag,
+    InvalidComponent, Listing, LocalStore, NewVersion, ObjectKey, Page, PartedUpload, RegisterError,
     RegisteredVersion, StagedUpload, StagingKey, Stat, StoreError, StoredObject, Unfinished,
     Verified, VersionRegistry,
 };
@@ -421,7 +421,12 @@ pub(crate) enum Verdict {
 
 #[async_trait]
 impl ComponentCheck for Verdict {
-    async fn check(&self, _: ContentHash, component: Vec<u8>) -> Result<(), CheckError> {
+    async fn check(
+        &self,
+        _: ContentHash,
+        _: &BundlePath,
+        component: Vec<u8>,
+    ) -> Result<(), CheckError> {
         assert!(component.starts_with(b"\0asm"));
         match self {
             Self::Good => Ok(()),
@@ -483,5 +488,20 @@ impl VersionRegistry for MemoryRegistry {
                 Ok(ids)
             }
         }
+    }
+
+    async fn ensure_manifest(
+        &self,
+        content: ContentHash,
+        manifest_json: &str,
+    ) -> Result<(), RegisterError> {
+        let versions = self.versions.lock().unwrap();
+        let mut of_content = versions
+            .values()
+            .filter(|(version, _)| version.content_hash == content);
+        if of_content.any(|(version, _)| version.manifest_json != manifest_json) {
+            return Err(RegisterError::ManifestConflict);
+        }
+        Ok(())
     }
 }

@@ -5,6 +5,7 @@ use alga_registry::VersionKey;
 use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
 use super::error::{AdminError, Missing};
 use super::members::{Member, Members};
@@ -99,7 +100,7 @@ impl Operation for Warmup {
         let extensions = admin.extensions.as_ref().ok_or(AdminError::RunsNothing)?;
         let mut found = Vec::new();
         for item in ask.body.items {
-            found.push(match admin.content_of(by, item).await {
+            found.push(match admin.version_to_warm(by, item).await {
                 Err(AdminError::NotFound(missing)) => Err(AdminError::NotFound(missing)),
                 content => Ok(content?),
             });
@@ -112,12 +113,12 @@ impl Operation for Warmup {
     }
 }
 
-async fn warm(executor: &Executor, found: Result<ContentHash, AdminError>) -> Warmed {
-    let hash = match found {
-        Ok(hash) => hash,
+async fn warm(executor: &Executor, found: Result<(Uuid, ContentHash), AdminError>) -> Warmed {
+    let (version, hash) = match found {
+        Ok(found) => found,
         Err(error) => return Warmed::failed(None, error.code(), &error),
     };
-    match executor.warm(hash).await {
+    match executor.warm(version, hash).await {
         Ok(()) => Warmed {
             content_hash: Some(hash),
             ready: true,
@@ -141,20 +142,28 @@ impl Warmed {
 }
 
 impl Admin {
-    /// What a registered version consists of. What isn't registered is not for running.
-    async fn content_of(&self, by: &Author, item: WarmupItem) -> Result<ContentHash, AdminError> {
+    /// A registered version and what it consists of. What isn't registered is not for running.
+    async fn version_to_warm(
+        &self,
+        by: &Author,
+        item: WarmupItem,
+    ) -> Result<(Uuid, ContentHash), AdminError> {
         match item {
-            WarmupItem::Install { install_id } => Ok(self.find(by, install_id).await?.content_hash),
+            WarmupItem::Install { install_id } => {
+                let install = self.find(by, install_id).await?;
+                Ok((install.version_id, install.content_hash))
+            }
             WarmupItem::Version { extension, version } => {
                 by.ensure_unlimited()?;
-                Ok(self.version(&extension, version).await?.content_hash)
+                let version = self.version(&extension, version).await?;
+                Ok((version.id, version.content_hash))
             }
             WarmupItem::Content { content_hash } => {
                 by.ensure_unlimited()?;
                 let key = VersionKey::Content(content_hash);
                 let version = self.registry.version(&key).await?;
                 version
-                    .map(|version| version.content_hash)
+                    .map(|version| (version.id, version.content_hash))
                     .ok_or(AdminError::NotFound(Missing::Content(content_hash)))
             }
         }

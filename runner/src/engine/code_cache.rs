@@ -14,11 +14,11 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use alga_model::ContentHash;
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, futimens};
 
 use super::code::Code;
 use super::code_seal::Seal;
+use super::component_id::ComponentId;
 
 /// What the name of a file ends with.
 const EXTENSION: &str = "cwasm";
@@ -58,45 +58,45 @@ impl CodeCache {
         Ok(cache)
     }
 
-    /// The compiled code of a bundle's component, if it is here and genuine. What isn't genuine is
+    /// The compiled code of a component, if it is here and genuine. What isn't genuine is
     /// removed.
-    pub(super) fn read(&self, bundle: ContentHash) -> Option<Code> {
-        let path = self.path(bundle);
+    pub(super) fn read(&self, id: ComponentId) -> Option<Code> {
+        let path = self.path(id);
         let file = match read_and_touch(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => {
-                tracing::warn!(%bundle, %error, "cannot read compiled code");
+                tracing::warn!(bundle = %id.bundle(), %error, "cannot read compiled code");
                 return None;
             }
         };
-        let genuine = self.seal.open(bundle, file);
+        let genuine = self.seal.open(id, file);
         if genuine.is_none() {
             metrics::counter!("alga_engine_code_cache_rejected_total").increment(1);
-            tracing::error!(%bundle, "compiled code is not what was written; it is removed and compiled again");
+            tracing::error!(bundle = %id.bundle(), "compiled code is not what was written; it is removed and compiled again");
             drop(fs::remove_file(&path));
         }
         genuine
     }
 
     /// Keeps compiled code. A failure costs the next start a compilation and nothing else.
-    pub(super) fn write(&self, bundle: ContentHash, code: &Code) {
-        let written = self.try_write(bundle, code.bytes());
+    pub(super) fn write(&self, id: ComponentId, code: &Code) {
+        let written = self.try_write(id, code.bytes());
         if let Err(error) = written.and_then(|()| self.trim()) {
-            tracing::warn!(%bundle, %error, "cannot keep compiled code");
+            tracing::warn!(bundle = %id.bundle(), %error, "cannot keep compiled code");
         }
     }
 
-    fn try_write(&self, bundle: ContentHash, code: &[u8]) -> io::Result<()> {
+    fn try_write(&self, id: ComponentId, code: &[u8]) -> io::Result<()> {
         let mut file = tempfile::Builder::new()
             .prefix(UNFINISHED)
             .tempfile_in(&self.folder)?;
         // Tells that somebody is at work. Who removes the file before costs a compilation.
         file.as_file().lock()?;
-        file.write_all(&self.seal.of(bundle, code))?;
+        file.write_all(&self.seal.of(id, code))?;
         file.write_all(code)?;
         file.as_file().sync_all()?;
-        file.persist(self.path(bundle))?;
+        file.persist(self.path(id))?;
         Ok(())
     }
 
@@ -143,10 +143,10 @@ impl CodeCache {
         Ok(kept)
     }
 
-    /// Where the sealed code of a bundle's component is, if it is kept.
-    pub(super) fn path(&self, bundle: ContentHash) -> PathBuf {
+    /// Where the sealed code of a component is, if it is kept.
+    pub(super) fn path(&self, id: ComponentId) -> PathBuf {
         self.folder
-            .join(format!("{}{}", bundle.to_hex(), self.suffix()))
+            .join(format!("{}{}", id.digest().to_hex(), self.suffix()))
     }
 
     /// What the name of a file ends with that this engine can load.
@@ -209,7 +209,7 @@ fn make_private(folder: &Path) -> io::Result<()> {
 mod tests {
     use std::time::Duration;
 
-    use alga_model::Secret;
+    use alga_model::{ContentHash, Secret};
 
     use super::*;
 
@@ -227,12 +227,17 @@ mod tests {
         Code::of_our_own(bytes.to_vec(), 0)
     }
 
-    fn read(cache: &CodeCache, bundle: ContentHash) -> Option<Vec<u8>> {
-        Some(cache.read(bundle)?.bytes().to_vec())
+    fn read(cache: &CodeCache, id: ComponentId) -> Option<Vec<u8>> {
+        Some(cache.read(id)?.bytes().to_vec())
+    }
+
+    /// The one component of a bundle with these bytes.
+    fn component(bytes: &[u8]) -> ComponentId {
+        ComponentId::new(ContentHash::of(bytes), "dist/main.wasm")
     }
 
     /// Files of 32 + 68 bytes, last used in this order.
-    fn filled(folder: &Path, bundles: &[ContentHash]) {
+    fn filled(folder: &Path, bundles: &[ComponentId]) {
         let cache = cache(folder, 1);
         for (second, bundle) in (1..).zip(bundles) {
             cache.write(*bundle, &code(&[7; 68]));
@@ -252,7 +257,7 @@ mod tests {
     #[test]
     fn what_was_written_comes_back_for_the_same_bundle_and_key() {
         let folder = tempfile::tempdir().unwrap();
-        let (one, other) = (ContentHash::of(b"one"), ContentHash::of(b"other"));
+        let (one, other) = (component(b"one"), component(b"other"));
         cache(folder.path(), 1).write(one, &code(b"code"));
         let came_back = read(&cache(folder.path(), 1), one);
         assert_eq!(came_back.as_deref(), Some(b"code".as_slice()));
@@ -268,7 +273,7 @@ mod tests {
     #[test]
     fn a_flipped_bit_anywhere_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
-        let bundle = ContentHash::of(b"bundle");
+        let bundle = component(b"bundle");
         let cache = cache(folder.path(), 1);
         for position in 0..Seal::BYTES + 4 {
             cache.write(bundle, &code(b"code"));
@@ -282,7 +287,7 @@ mod tests {
     #[test]
     fn code_of_another_bundle_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let (one, other) = (ContentHash::of(b"one"), ContentHash::of(b"other"));
+        let (one, other) = (component(b"one"), component(b"other"));
         let cache = cache(folder.path(), 1);
         cache.write(one, &code(b"code"));
         fs::rename(cache.path(one), cache.path(other)).unwrap();
@@ -290,9 +295,22 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_cut_short_is_refused() {
+    fn code_of_another_file_of_the_bundle_is_neither_found_nor_taken() {
         let folder = tempfile::tempdir().unwrap();
         let bundle = ContentHash::of(b"bundle");
+        let [debug, main] = ["dist/debug.wasm", "dist/main.wasm"];
+        let [debug, main] = [debug, main].map(|entry| ComponentId::new(bundle, entry));
+        let cache = cache(folder.path(), 1);
+        cache.write(debug, &code(b"code"));
+        assert_eq!(read(&cache, main), None);
+        fs::rename(cache.path(debug), cache.path(main)).unwrap();
+        assert_eq!(read(&cache, main), None);
+    }
+
+    #[test]
+    fn a_file_that_is_cut_short_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let bundle = component(b"bundle");
         let cache = cache(folder.path(), 1);
         for length in [0, 1, Seal::BYTES - 1, Seal::BYTES] {
             fs::write(cache.path(bundle), vec![0; length]).unwrap();
@@ -302,7 +320,7 @@ mod tests {
 
     #[test]
     fn what_was_used_least_recently_makes_room() {
-        let bundles = [b"a", b"b", b"c"].map(|name| ContentHash::of(name));
+        let bundles = [b"a", b"b", b"c"].map(|name| component(name));
         for (budget, left) in [
             (300, [true, true, true]),
             (299, [true, false, true]),
@@ -322,9 +340,9 @@ mod tests {
     #[test]
     fn what_is_written_makes_room_for_itself() {
         let folder = tempfile::tempdir().unwrap();
-        let bundles = [b"a", b"b"].map(|name| ContentHash::of(name));
+        let bundles = [b"a", b"b"].map(|name| component(name));
         filled(folder.path(), &bundles);
-        let (cache, new) = (cache_of(folder.path(), 1, 250), ContentHash::of(b"new"));
+        let (cache, new) = (cache_of(folder.path(), 1, 250), component(b"new"));
         cache.write(new, &code(&[7; 68]));
         assert_eq!(read(&cache, bundles[0]).map(|code| code.len()), None);
         assert_eq!(read(&cache, bundles[1]).map(|code| code.len()), Some(68));
@@ -334,7 +352,7 @@ mod tests {
     #[test]
     fn what_another_engine_left_makes_room_first() {
         let folder = tempfile::tempdir().unwrap();
-        let ours = ContentHash::of(b"ours");
+        let ours = component(b"ours");
         filled(folder.path(), &[ours]);
         let foreign = folder.path().join("ab-0123456789abcdef.cwasm");
         fs::write(&foreign, [7; 100]).unwrap();
@@ -363,7 +381,7 @@ mod tests {
     #[test]
     fn a_folder_that_others_empty_meanwhile_is_no_trouble() {
         let folder = tempfile::tempdir().unwrap();
-        let bundles: Vec<_> = (0..64_u8).map(|name| ContentHash::of(&[name])).collect();
+        let bundles: Vec<_> = (0..64_u8).map(|name| component(&[name])).collect();
         let caches = [0, 150, 350].map(|budget| cache_of(folder.path(), 1, budget));
         std::thread::scope(|scope| {
             for cache in &caches {

@@ -7,6 +7,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
 use super::code::Code;
+use super::component_id::ComponentId;
 
 /// An HMAC-SHA256 over what code is for and the code itself, under a key that only this deployment has.
 ///
@@ -39,25 +40,22 @@ impl Seal {
         self.compatibility
     }
 
-    /// What is to stand before the code of a bundle's component.
-    pub(super) fn of(&self, bundle: ContentHash, code: &[u8]) -> [u8; Self::BYTES] {
-        self.authenticate(bundle, code)
-            .finalize()
-            .into_bytes()
-            .into()
+    /// What is to stand before the code of a component.
+    pub(super) fn of(&self, id: ComponentId, code: &[u8]) -> [u8; Self::BYTES] {
+        self.authenticate(id, code).finalize().into_bytes().into()
     }
 
-    /// Sealed code of a bundle's component, if it is genuine.
-    pub(super) fn open(&self, bundle: ContentHash, sealed: Vec<u8>) -> Option<Code> {
+    /// Sealed code of a component, if it is genuine.
+    pub(super) fn open(&self, id: ComponentId, sealed: Vec<u8>) -> Option<Code> {
         let (tag, code) = sealed.split_at_checked(Self::BYTES)?;
-        self.authenticate(bundle, code).verify_slice(tag).ok()?;
+        self.authenticate(id, code).verify_slice(tag).ok()?;
         Some(Code::of_our_own(sealed, Self::BYTES))
     }
 
-    fn authenticate(&self, bundle: ContentHash, code: &[u8]) -> Hmac<Sha256> {
+    fn authenticate(&self, id: ComponentId, code: &[u8]) -> Hmac<Sha256> {
         let mut mac = Hmac::<Sha256>::new_from_slice(self.key.expose())
             .expect("HMAC takes a key of any length");
-        mac.update(bundle.as_bytes());
+        mac.update(id.digest().as_bytes());
         mac.update(self.compatibility.as_bytes());
         mac.update(code);
         mac

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use alga_host_api::ExtensionPre;
-use alga_model::ContentHash;
 use moka::future::Cache;
 use tokio::task::spawn_blocking;
 use wasmtime::component::{Component, Linker};
@@ -12,6 +11,7 @@ use super::Prepared;
 use super::code::Code;
 use super::code_cache::CodeCache;
 use super::compiler::{Compilations, CompileError, CompilerFailure, refusal};
+use super::component_id::ComponentId;
 use super::failures::{Failure, Failures};
 use super::handler;
 use super::shared_code::SharedCode;
@@ -45,7 +45,7 @@ pub enum PrepareError<E> {
 /// The components of a process.
 pub(super) struct Components {
     workshop: Arc<Workshop>,
-    prepared: Cache<ContentHash, (Prepared, u32)>,
+    prepared: Cache<ComponentId, (Prepared, u32)>,
 }
 
 /// Everything that a component is made ready with.
@@ -79,22 +79,20 @@ impl Components {
 
     pub(super) async fn prepare<F, E>(
         &self,
-        hash: ContentHash,
+        id: ComponentId,
         load: F,
     ) -> Result<Prepared, PrepareError<E>>
     where
         F: Future<Output = Result<Vec<u8>, E>> + Send + 'static,
         E: Send + Sync + 'static,
     {
-        if let Some((prepared, _)) = self.prepared.get(&hash).await {
+        if let Some((prepared, _)) = self.prepared.get(&id).await {
             return Ok(prepared);
         }
         let (cache, workshop) = (self.prepared.clone(), Arc::clone(&self.workshop));
         // In a task of its own: a caller that goes away must not make the others start again.
         let work =
-            tokio::spawn(
-                async move { cache.try_get_with(hash, workshop.prepare(hash, load)).await },
-            );
+            tokio::spawn(async move { cache.try_get_with(id, workshop.prepare(id, load)).await });
         match work.await {
             Ok(Ok((prepared, _))) => Ok(prepared),
             Ok(Err(error)) => Err(match &*error {
@@ -111,20 +109,20 @@ impl Components {
 impl Workshop {
     async fn prepare<F, E>(
         self: Arc<Self>,
-        hash: ContentHash,
+        id: ComponentId,
         load: F,
     ) -> Result<(Prepared, u32), PrepareError<E>>
     where
         F: Future<Output = Result<Vec<u8>, E>>,
         E: Send + Sync + 'static,
     {
-        if let Some(invalid) = self.failures.of(hash).await {
+        if let Some(invalid) = self.failures.of(id).await {
             return Err(PrepareError::Invalid(invalid));
         }
-        match self.make(hash, load).await {
+        match self.make(id, load).await {
             Ok(made) => Ok(made),
             Err(Unmade::Bad(failure)) => {
-                let invalid = self.failures.remember(hash, failure).await;
+                let invalid = self.failures.remember(id, failure).await;
                 Err(PrepareError::Invalid(invalid))
             }
             Err(Unmade::Other(error)) => Err(error),
@@ -133,7 +131,7 @@ impl Workshop {
 
     async fn make<F, E>(
         self: &Arc<Self>,
-        hash: ContentHash,
+        id: ComponentId,
         load: F,
     ) -> Result<(Prepared, u32), Unmade<E>>
     where
@@ -141,18 +139,18 @@ impl Workshop {
         E: Send + Sync + 'static,
     {
         let cached = self.blocking(move |workshop| {
-            let component = workshop.cached(hash)?;
+            let component = workshop.cached(id)?;
             Some(workshop.link(&component))
         });
         if let Some(made) = cached.await? {
             return made;
         }
         if let Some(shared) = &self.shared_code
-            && let Some(code) = shared.take(hash).await
+            && let Some(code) = shared.take(id).await
         {
             let taken = self.blocking(move |workshop| {
-                let component = workshop.load(hash, &code)?;
-                workshop.keep(hash, &code);
+                let component = workshop.load(id, &code)?;
+                workshop.keep(id, &code);
                 Some(workshop.link(&component))
             });
             if let Some(made) = taken.await? {
@@ -167,7 +165,7 @@ impl Workshop {
         ensure_component(&bytes)?;
         let code = self
             .compilations
-            .compile(&slot, &self.engine, hash, bytes)
+            .compile(&slot, &self.engine, id.bundle(), bytes)
             .await?;
         let made = self.blocking(move |workshop| {
             let component = code.load(&workshop.engine).map_err(|error| {
@@ -180,12 +178,12 @@ impl Workshop {
                 }
             })?;
             let made = workshop.link(&component)?;
-            workshop.keep(hash, &code);
+            workshop.keep(id, &code);
             Ok::<_, Unmade<E>>(made)
         });
         let made = made.await??;
         if let (Some(shared), Some(cache)) = (&self.shared_code, &self.code_cache) {
-            shared.leave(hash, cache.path(hash));
+            shared.leave(id, cache.path(id));
         }
         Ok(made)
     }
@@ -202,22 +200,22 @@ impl Workshop {
             .map_err(|_| PrepareError::Stopped)
     }
 
-    fn cached(&self, hash: ContentHash) -> Option<Component> {
-        let code = self.code_cache.as_ref()?.read(hash)?;
-        self.load(hash, &code)
+    fn cached(&self, id: ComponentId) -> Option<Component> {
+        let code = self.code_cache.as_ref()?.read(id)?;
+        self.load(id, &code)
     }
 
-    fn load(&self, hash: ContentHash, code: &Code) -> Option<Component> {
+    fn load(&self, id: ComponentId, code: &Code) -> Option<Component> {
         code.load(&self.engine)
             .inspect_err(
-                |error| tracing::warn!(bundle = %hash, %error, "cannot load compiled code"),
+                |error| tracing::warn!(bundle = %id.bundle(), %error, "cannot load compiled code"),
             )
             .ok()
     }
 
-    fn keep(&self, hash: ContentHash, code: &Code) {
+    fn keep(&self, id: ComponentId, code: &Code) {
         if let Some(code_cache) = &self.code_cache {
-            code_cache.write(hash, code);
+            code_cache.write(id, code);
         }
     }
 

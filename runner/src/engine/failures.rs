@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use alga_model::ContentHash;
 use moka::Expiry;
 use moka::future::Cache;
 
+use super::component_id::ComponentId;
 use super::components::InvalidComponent;
 
 /// How many are remembered. A deployment has few of them.
@@ -14,7 +14,7 @@ const MOST: u64 = 1_024;
 pub(super) const PASSING: Duration = Duration::from_secs(60);
 
 /// What is known to be wrong with components.
-pub(super) struct Failures(Cache<ContentHash, Failure>);
+pub(super) struct Failures(Cache<ComponentId, Failure>);
 
 /// What is wrong with a component.
 #[derive(Debug, Clone)]
@@ -47,24 +47,24 @@ impl Failures {
         Self(cache.build())
     }
 
-    pub(super) async fn of(&self, bundle: ContentHash) -> Option<InvalidComponent> {
-        Some(self.0.get(&bundle).await?.invalid)
+    pub(super) async fn of(&self, id: ComponentId) -> Option<InvalidComponent> {
+        Some(self.0.get(&id).await?.invalid)
     }
 
     /// Remembers it, and gives it back without what only mattered here.
-    pub(super) async fn remember(&self, bundle: ContentHash, failure: Failure) -> InvalidComponent {
+    pub(super) async fn remember(&self, id: ComponentId, failure: Failure) -> InvalidComponent {
         let invalid = failure.invalid.clone();
-        self.0.insert(bundle, failure).await;
+        self.0.insert(id, failure).await;
         invalid
     }
 }
 
 struct Lasting;
 
-impl Expiry<ContentHash, Failure> for Lasting {
+impl Expiry<ComponentId, Failure> for Lasting {
     fn expire_after_create(
         &self,
-        _bundle: &ContentHash,
+        _id: &ComponentId,
         failure: &Failure,
         _now: Instant,
     ) -> Option<Duration> {
@@ -74,22 +74,33 @@ impl Expiry<ContentHash, Failure> for Lasting {
 
 #[cfg(test)]
 mod tests {
+    use alga_model::ContentHash;
+
     use super::*;
 
     #[tokio::test]
-    async fn what_is_remembered_is_about_one_bundle() {
+    async fn what_is_remembered_is_about_one_file_of_one_bundle() {
         let failures = Failures::new();
         let why = Failure::lasting("why".to_owned());
-        let (bad, other) = (ContentHash::of(b"bad"), ContentHash::of(b"other"));
+        let (bundle, other) = (ContentHash::of(b"bundle"), ContentHash::of(b"other"));
+        let bad = ComponentId::new(bundle, "dist/bad.wasm");
         assert_eq!(failures.remember(bad, why).await.message, "why");
         assert_eq!(failures.of(bad).await.unwrap().message, "why");
-        assert!(failures.of(other).await.is_none());
+        for good in [
+            ComponentId::new(bundle, "dist/main.wasm"),
+            ComponentId::new(other, "dist/bad.wasm"),
+        ] {
+            assert!(failures.of(good).await.is_none());
+        }
     }
 
     #[test]
     fn only_what_may_pass_is_forgotten() {
         let forgotten = |failure: fn(String) -> Failure| {
-            let (bad, failure) = (ContentHash::of(b"bad"), failure("why".to_owned()));
+            let (bad, failure) = (
+                ComponentId::alone(ContentHash::of(b"bad")),
+                failure("why".to_owned()),
+            );
             Lasting.expire_after_create(&bad, &failure, Instant::now())
         };
         assert_eq!(forgotten(Failure::lasting), None);

@@ -8,6 +8,7 @@ mod code;
 mod code_cache;
 mod code_seal;
 mod compiler;
+mod component_id;
 mod components;
 mod error;
 mod failures;
@@ -28,7 +29,7 @@ use alga_bundles::BundleStore;
 use alga_host_api::{
     ExtensionPre, HostCtx, Invocation, InvocationLog, LogLimits, LogSink, Request, Response,
 };
-use alga_model::{ContentHash, Secret};
+use alga_model::Secret;
 use alga_storage::{Caller, Gate};
 use tokio::runtime::Handle;
 use wasmtime::component::Linker;
@@ -51,6 +52,7 @@ use crate::admission::Permit;
 use crate::deadline::within;
 
 pub use self::compiler::{CompileOptions, Compiler, CompilerFailure, Task as CompileTask};
+pub use self::component_id::ComponentId;
 pub use self::components::{InvalidComponent, PrepareError};
 pub use self::error::{EngineError, RunError};
 pub(crate) use self::shared_code::OUTCOMES as SHARED_CODE_OUTCOMES;
@@ -202,19 +204,15 @@ impl Engine {
         })
     }
 
-    /// The component of a bundle, compiled and linked: from memory, from the code cache, from what other
-    /// processes left in the store, or from the bytes that `load` gives. It is prepared once however many callers ask, also when they
-    /// go away meanwhile.
-    pub async fn prepare<F, E>(
-        &self,
-        hash: ContentHash,
-        load: F,
-    ) -> Result<Prepared, PrepareError<E>>
+    /// A component, compiled and linked: from memory, from the code cache, from what other processes left in the
+    /// store, or from the bytes that `load` gives, which must be those of `id`. It is prepared once however
+    /// many callers ask, also when they go away meanwhile.
+    pub async fn prepare<F, E>(&self, id: ComponentId, load: F) -> Result<Prepared, PrepareError<E>>
     where
         F: Future<Output = Result<Vec<u8>, E>> + Send + 'static,
         E: Send + Sync + 'static,
     {
-        self.components.prepare(hash, load).await
+        self.components.prepare(id, load).await
     }
 
     /// Waits until what was compiled is where other processes find it, or can't be brought there.

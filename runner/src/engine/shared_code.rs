@@ -12,12 +12,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use alga_bundles::{BundleStore, Content, ObjectKey, StoreError};
-use alga_model::{ContentHash, ErrorChain};
+use alga_model::{ContentHash, ContentHasher, ErrorChain};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use super::code::Code;
 use super::code_seal::Seal;
+use super::component_id::ComponentId;
 
 /// What can become of code that is looked for or left.
 pub(crate) const OUTCOMES: [&str; 5] = ["taken", "absent", "rejected", "left", "failed"];
@@ -30,8 +31,8 @@ pub(super) struct SharedCode(Arc<Shared>);
 struct Shared {
     store: Arc<dyn BundleStore>,
     seal: Seal,
-    /// Bundles whose code in the store is not genuine.
-    rejected: Mutex<HashSet<ContentHash>>,
+    /// Components whose code in the store is not genuine.
+    rejected: Mutex<HashSet<ComponentId>>,
     /// Who reads or writes, as each may have all of the code in memory.
     turns: Semaphore,
     /// How much is still to be left there.
@@ -57,33 +58,31 @@ impl SharedCode {
         }))
     }
 
-    /// The compiled code of a bundle's component, if another process has left it and it is genuine.
-    pub(super) async fn take(&self, bundle: ContentHash) -> Option<Code> {
+    /// The compiled code of a component, if another process has left it and it is genuine.
+    pub(super) async fn take(&self, id: ComponentId) -> Option<Code> {
         let shared = &*self.0;
         let read = async {
             let _turn = shared.turns.acquire().await;
-            let key = shared.key(bundle);
+            let key = shared.key(id);
             shared.store.read(key, Self::MOST_BYTES).await
         };
         let outcome = match timeout(Self::LOOK, read).await {
-            Ok(Ok(sealed)) => match shared.seal.open(bundle, sealed) {
+            Ok(Ok(sealed)) => match shared.seal.open(id, sealed) {
                 Some(code) => {
                     count("taken");
                     return Some(code);
                 }
-                None => shared.reject(bundle, "it is not what was written"),
+                None => shared.reject(id, "it is not what was written"),
             },
             Ok(Err(StoreError::NotFound { .. })) => "absent",
-            Ok(Err(error @ StoreError::TooLarge { .. })) => {
-                shared.reject(bundle, &error.to_string())
-            }
+            Ok(Err(error @ StoreError::TooLarge { .. })) => shared.reject(id, &error.to_string()),
             Ok(Err(error)) => {
                 let error = ErrorChain(&error);
-                tracing::warn!(%bundle, %error, "cannot look for compiled code in the store");
+                tracing::warn!(bundle = %id.bundle(), %error, "cannot look for compiled code in the store");
                 "failed"
             }
             Err(_) => {
-                tracing::warn!(%bundle, "looking for compiled code in the store took too long");
+                tracing::warn!(bundle = %id.bundle(), "looking for compiled code in the store took too long");
                 "failed"
             }
         };
@@ -92,18 +91,18 @@ impl SharedCode {
     }
 
     /// Leaves the sealed code in `file` for other processes, in the background.
-    pub(super) fn leave(&self, bundle: ContentHash, file: impl AsRef<Path> + Send + 'static) {
+    pub(super) fn leave(&self, id: ComponentId, file: impl AsRef<Path> + Send + 'static) {
         let leaving = Leaving::begin(Arc::clone(&self.0));
         tokio::spawn(async move {
             let Leaving(shared) = &leaving;
-            let left = timeout(Self::LEAVE, shared.leave(bundle, file.as_ref())).await;
+            let left = timeout(Self::LEAVE, shared.leave(id, file.as_ref())).await;
             let problem = match left {
                 Ok(Ok(())) => return count("left"),
                 Ok(Err(error)) => ErrorChain(&error).to_string(),
                 Err(_) => "it took too long".to_owned(),
             };
             count("failed");
-            tracing::warn!(%bundle, problem, "cannot leave compiled code in the store");
+            tracing::warn!(bundle = %id.bundle(), problem, "cannot leave compiled code in the store");
         });
     }
 
@@ -116,37 +115,34 @@ impl SharedCode {
 }
 
 impl Shared {
-    fn key(&self, bundle: ContentHash) -> ObjectKey {
-        ObjectKey::Compiled {
-            bundle,
-            compatibility: self.seal.compatibility(),
-        }
+    fn key(&self, id: ComponentId) -> ObjectKey {
+        key(id, self.seal.compatibility())
     }
 
     /// Code that may not be used is logged loudly, and gives way to what is compiled now.
-    fn reject(&self, bundle: ContentHash, problem: &str) -> &'static str {
-        self.rejected().insert(bundle);
-        tracing::error!(%bundle, problem, "compiled code in the store was refused, and is compiled again");
+    fn reject(&self, id: ComponentId, problem: &str) -> &'static str {
+        self.rejected().insert(id);
+        tracing::error!(bundle = %id.bundle(), problem, "compiled code in the store was refused, and is compiled again");
         "rejected"
     }
 
-    async fn leave(&self, bundle: ContentHash, file: &Path) -> Result<(), StoreError> {
+    async fn leave(&self, id: ComponentId, file: &Path) -> Result<(), StoreError> {
         let _turn = self.turns.acquire().await;
-        let key = self.key(bundle);
+        let key = self.key(id);
         let size = tokio::fs::metadata(file).await.map_or(0, |meta| meta.len());
         let limit = SharedCode::MOST_BYTES;
         if size > limit {
             return Err(StoreError::TooLarge { key, size, limit });
         }
-        if self.rejected().contains(&bundle) {
+        if self.rejected().contains(&id) {
             self.store.remove(key).await?;
         }
         self.store.create(key, Content::File(file)).await?;
-        self.rejected().remove(&bundle);
+        self.rejected().remove(&id);
         Ok(())
     }
 
-    fn rejected(&self) -> std::sync::MutexGuard<'_, HashSet<ContentHash>> {
+    fn rejected(&self) -> std::sync::MutexGuard<'_, HashSet<ComponentId>> {
         self.rejected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -164,6 +160,17 @@ impl Leaving {
 impl Drop for Leaving {
     fn drop(&mut self) {
         self.0.pending.send_modify(|pending| *pending -= 1);
+    }
+}
+
+/// Below the bundle, so that the code of each of its files goes when the bundle goes.
+fn key(id: ComponentId, compatibility: ContentHash) -> ObjectKey {
+    let mut hasher = ContentHasher::new();
+    hasher.update(id.digest().as_bytes());
+    hasher.update(compatibility.as_bytes());
+    ObjectKey::Compiled {
+        bundle: id.bundle(),
+        compatibility: hasher.finish(),
     }
 }
 
@@ -197,17 +204,18 @@ mod tests {
         SharedCode::new(Arc::new(store), seal)
     }
 
+    /// The one component of a bundle with these bytes.
+    fn component(bytes: &[u8]) -> ComponentId {
+        ComponentId::new(ContentHash::of(bytes), "dist/main.wasm")
+    }
+
     /// Where an object is.
-    fn object(folder: &TempDir, bundle: ContentHash, seal: &Seal) -> PathBuf {
-        let compatibility = seal.compatibility();
-        let key = ObjectKey::Compiled {
-            bundle,
-            compatibility,
-        };
+    fn object(folder: &TempDir, bundle: ComponentId, seal: &Seal) -> PathBuf {
+        let key = key(bundle, seal.compatibility());
         folder.path().join("store").join(key.to_string())
     }
 
-    async fn leave(folder: &TempDir, seal: Seal, bundle: ContentHash, code: &[u8]) {
+    async fn leave(folder: &TempDir, seal: Seal, bundle: ComponentId, code: &[u8]) {
         let file = folder.path().join("sealed");
         fs::write(&file, [&seal.of(bundle, code)[..], code].concat()).unwrap();
         let shared = shared(folder, seal);
@@ -215,7 +223,7 @@ mod tests {
         shared.settle().await;
     }
 
-    async fn take(folder: &TempDir, seal: Seal, bundle: ContentHash) -> Option<Vec<u8>> {
+    async fn take(folder: &TempDir, seal: Seal, bundle: ComponentId) -> Option<Vec<u8>> {
         let code = shared(folder, seal).take(bundle).await?;
         Some(code.bytes().to_vec())
     }
@@ -223,7 +231,7 @@ mod tests {
     #[tokio::test]
     async fn what_one_left_another_with_the_same_key_and_engine_takes() {
         let folder = tempfile::tempdir().unwrap();
-        let (bundle, other) = (ContentHash::of(b"bundle"), ContentHash::of(b"other"));
+        let (bundle, other) = (component(b"bundle"), component(b"other"));
         assert_eq!(take(&folder, seal(1), bundle).await, None);
         leave(&folder, seal(1), bundle, b"code").await;
         let taken = take(&folder, seal(1), bundle).await;
@@ -235,14 +243,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_anybody_else_wrote_is_refused_and_replaced() {
+    async fn code_of_another_file_of_the_bundle_is_neither_found_nor_taken() {
         let folder = tempfile::tempdir().unwrap();
         let bundle = ContentHash::of(b"bundle");
+        let entries = ["dist/debug.wasm", "dist/main.wasm"];
+        let [debug, main] = entries.map(|entry| ComponentId::new(bundle, entry));
+        leave(&folder, seal(1), debug, b"code").await;
+        assert_eq!(take(&folder, seal(1), main).await, None);
+        let from = object(&folder, debug, &seal(1));
+        let to = object(&folder, main, &seal(1));
+        assert_eq!(from.parent(), to.parent(), "both go with the bundle");
+        fs::rename(from, to).unwrap();
+        assert_eq!(take(&folder, seal(1), main).await, None);
+        assert_eq!(take(&folder, seal(1), debug).await, None);
+    }
+
+    #[tokio::test]
+    async fn what_anybody_else_wrote_is_refused_and_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let bundle = component(b"bundle");
         leave(&folder, seal(1), bundle, b"code").await;
         let path = object(&folder, bundle, &seal(1));
         let genuine = fs::read(&path).unwrap();
         let forged = [&seal(2).of(bundle, b"evil")[..], b"evil"].concat();
-        let elsewhere = [&seal(1).of(ContentHash::of(b"x"), b"code")[..], b"code"].concat();
+        let elsewhere = [&seal(1).of(component(b"x"), b"code")[..], b"code"].concat();
         let cut = genuine[..Seal::BYTES - 1].to_vec();
         let mut bad = vec![forged, elsewhere, cut, Vec::new()];
         for position in 0..genuine.len() {
@@ -264,7 +288,7 @@ mod tests {
     #[tokio::test]
     async fn code_that_is_there_already_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let bundle = ContentHash::of(b"bundle");
+        let bundle = component(b"bundle");
         leave(&folder, seal(1), bundle, b"first").await;
         leave(&folder, seal(1), bundle, b"second").await;
         let taken = take(&folder, seal(1), bundle).await;
@@ -274,7 +298,7 @@ mod tests {
     #[tokio::test]
     async fn code_beyond_the_limit_is_neither_left_nor_read() {
         let folder = tempfile::tempdir().unwrap();
-        let bundle = ContentHash::of(b"bundle");
+        let bundle = component(b"bundle");
         let sized = |path: &Path, bytes| {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::File::create(path).unwrap().set_len(bytes).unwrap();
@@ -294,7 +318,7 @@ mod tests {
     #[tokio::test]
     async fn a_store_that_fails_is_as_good_as_one_that_has_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let bundle = ContentHash::of(b"bundle");
+        let bundle = component(b"bundle");
         let shared = shared(&folder, seal(1));
         fs::remove_dir_all(folder.path().join("store")).unwrap();
         fs::write(folder.path().join("store"), b"no folder").unwrap();

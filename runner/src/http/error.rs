@@ -148,6 +148,7 @@ impl ApiError {
                     | FetchError::Changed { .. }
                     | FetchError::Interrupted => StatusCode::SERVICE_UNAVAILABLE,
                 },
+                ExecuteError::Registry(_) => StatusCode::SERVICE_UNAVAILABLE,
                 ExecuteError::Component(_) => StatusCode::BAD_GATEWAY,
                 ExecuteError::Refused(refusal) => refused(refusal.reason),
                 ExecuteError::Compiler(_) | ExecuteError::Stopping => {

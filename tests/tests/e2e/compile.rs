@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use alga_e2e::guest;
 use alga_model::ContentHash;
 use alga_runner::engine::{
-    CompileOptions, Compiler, Engine, EngineOptions, PrepareError, Prepared,
+    CompileOptions, Compiler, ComponentId, Engine, EngineOptions, PrepareError, Prepared,
 };
 use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
@@ -243,8 +243,8 @@ async fn prepare(
     engine: &Engine,
     component: Vec<u8>,
 ) -> Result<Prepared, PrepareError<std::convert::Infallible>> {
-    let hash = ContentHash::of(&component);
-    engine.prepare(hash, async { Ok(component) }).await
+    let id = ComponentId::alone(ContentHash::of(&component));
+    engine.prepare(id, async { Ok(component) }).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

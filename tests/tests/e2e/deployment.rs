@@ -279,6 +279,16 @@ impl Deployment {
         arguments: &[&str],
     ) -> Installed {
         let hash = self.ok(&["bundle", "add", path(bundle)]);
+        self.create_install(extension, &hash, arguments)
+    }
+
+    /// Installs an extension, whose only bundle has this hash, for a new tenant.
+    pub(crate) fn create_install(
+        &self,
+        extension: &str,
+        hash: &str,
+        arguments: &[&str],
+    ) -> Installed {
         let tenant = Uuid::new_v4().to_string();
         let create = [
             "install",
@@ -293,7 +303,7 @@ impl Deployment {
             tenant,
             install,
             extension: extension.to_owned(),
-            hash,
+            hash: hash.to_owned(),
         }
     }
 

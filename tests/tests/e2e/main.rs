@@ -16,6 +16,7 @@ mod admission;
 mod architecture;
 mod assets;
 mod auth;
+mod beside;
 mod bucket;
 mod bucket_uploads;
 mod commands;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use alga_bundles::{BundleStore as _, Content, Listing, LocalStore, ObjectKey};
 use alga_e2e::guest;
 use alga_model::{ContentHash, Secret};
-use alga_runner::engine::{CompileOptions, Compiler, Engine, EngineOptions, Prepared};
+use alga_runner::engine::{CompileOptions, Compiler, ComponentId, Engine, EngineOptions, Prepared};
 use tempfile::TempDir;
 
 use crate::deployment::RUNNER;
@@ -34,17 +34,21 @@ fn replica(folder: &TempDir, name: &str, key: u8, fuel: Option<u64>) -> Engine {
     .unwrap()
 }
 
+fn id(component: &[u8]) -> ComponentId {
+    ComponentId::alone(ContentHash::of(component))
+}
+
 async fn compiled(engine: &Engine, component: &[u8]) {
-    let (hash, bytes) = (ContentHash::of(component), component.to_vec());
+    let (id, bytes) = (id(component), component.to_vec());
     let load = async { Ok::<_, std::convert::Infallible>(bytes) };
-    engine.prepare(hash, load).await.unwrap();
+    engine.prepare(id, load).await.unwrap();
     engine.settle().await;
 }
 
 /// The component, if there is no need to compile it.
 async fn at_hand(engine: &Engine, component: &[u8]) -> Option<Prepared> {
     let load = async { Err("it would have to be compiled") };
-    engine.prepare(ContentHash::of(component), load).await.ok()
+    engine.prepare(id(component), load).await.ok()
 }
 
 /// Where the one piece of code in the store is.

@@ -58,7 +58,7 @@ pub(crate) async fn finalize(
     }
 }
 
-fn refused<T>(status: u16, code: &str) -> Result<T, (u16, String)> {
+pub(crate) fn refused<T>(status: u16, code: &str) -> Result<T, (u16, String)> {
     Err((status, code.to_owned()))
 }
 

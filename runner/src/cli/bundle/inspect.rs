@@ -78,7 +78,7 @@ impl Verify {
         let component = component(&self.file, &inspection).await?;
         let engine = Engine::new(engine_options(config))?;
         EngineCheck(&engine)
-            .check(inspection.hash, component)
+            .check(inspection.hash, manifest.entry(), component)
             .await?;
         output::line(inspection.hash)?;
         Ok(ExitCode::SUCCESS)

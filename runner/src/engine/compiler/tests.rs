@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::failure::Limit;
 use super::*;
 use crate::engine::failures::PASSING;
-use crate::engine::{Engine, EngineOptions, PrepareError, Prepared};
+use crate::engine::{ComponentId, Engine, EngineOptions, PrepareError, Prepared};
 
 const COMPONENT_BYTES: usize = 1 << 20;
 
@@ -95,7 +95,8 @@ async fn failure(script: &str) -> CompileError {
 
 async fn prepare(engine: &Engine, bundle: &[u8]) -> Result<Prepared, PrepareError<Infallible>> {
     let load = async { Ok(component()) };
-    engine.prepare(ContentHash::of(bundle), load).await
+    let id = ComponentId::alone(ContentHash::of(bundle));
+    engine.prepare(id, load).await
 }
 
 #[tokio::test]
