@@ -419,9 +419,7 @@ pub async fn publish(
             .store(context.store, walked.hash, walked.size)
             .await?;
     }
-    // After the registry has decided: a copy left by a refused attempt would stand in the way of the
-    // right one for ever.
-    store_manifest(context.store, ObjectKey::Manifest(walked.hash), &bytes).await?;
+    store_manifest(context, walked.hash, &bytes).await?;
     Ok(Published {
         extension: PublishedExtension {
             id: extension_id,
@@ -654,16 +652,35 @@ fn take_component(
     })
 }
 
+/// Puts the copy of the manifest that was registered beside the bundle.
+///
+/// The registry has decided by now, so whatever else lies there is no copy of anything: it is damaged, or was
+/// left by a version that is removed.
 async fn store_manifest(
-    store: &dyn BundleStore,
-    key: ObjectKey,
+    PublishContext {
+        store, registry, ..
+    }: PublishContext<'_>,
+    hash: ContentHash,
     bytes: &[u8],
 ) -> Result<(), PublishError> {
-    match store.create(key, Content::Bytes(bytes)).await? {
-        Created::Written => Ok(()),
-        Created::Existing { .. } => match store.read(key, Manifest::MAX_BYTES as u64).await? {
-            existing if existing == bytes => Ok(()),
-            _ => Err(PublishError::ManifestConflict),
-        },
+    let key = ObjectKey::Manifest(hash);
+    let content = Content::Bytes(bytes);
+    if matches!(store.create(key, content).await?, Created::Written) {
+        return Ok(());
     }
+    match store.read(key, Manifest::MAX_BYTES as u64).await {
+        Ok(existing) if existing == bytes => return Ok(()),
+        Ok(_) | Err(StoreError::TooLarge { .. } | StoreError::NotFound { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    // Unless this version was removed in its turn, and the copy is that of the next one.
+    let manifest_json = String::from_utf8_lossy(bytes);
+    registry.ensure_manifest(hash, &manifest_json).await?;
+    tracing::warn!(
+        bundle = %hash,
+        "the copy of a manifest in the store is not the one that is registered, and is replaced"
+    );
+    store.remove(key).await?;
+    store.create(key, content).await?;
+    Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use alga_bundles::{
     BundlePath, BundleStore, CheckError, ComponentCheck, InvalidComponent, Limits, LocalStore,
-    ObjectKey, PublishContext, PublishError, PublishRequest, Published, RegisterError,
+    Manifest, ObjectKey, PublishContext, PublishError, PublishRequest, Published, RegisterError,
     SignatureRules, publish,
 };
 use alga_model::ContentHash;
@@ -352,6 +352,29 @@ async fn a_manifest_that_the_registry_would_refuse_costs_no_check_of_the_compone
     assert_eq!(error.unwrap_err().code(), "MANIFEST_CONFLICT");
     let error = publish_with(&scene, &without, &version("2.0.0")).await;
     assert_eq!(error.unwrap_err().code(), "INVALID_COMPONENT");
+}
+
+#[tokio::test]
+async fn a_copy_of_another_manifest_gives_way_to_the_registered_one() {
+    let scene = Scene::new();
+    let without = Tar::new().file("dist/main.wasm", COMPONENT).zst();
+    let key = ObjectKey::Manifest(ContentHash::of(&without));
+    for (number, copy) in [&b""[..], b"{}", &vec![b' '; Manifest::MAX_BYTES + 1]]
+        .into_iter()
+        .enumerate()
+    {
+        scene.room.plant(key, copy);
+        let manifest = version(&format!("2.0.{number}"));
+        publish_with(&scene, &without, &manifest).await.unwrap();
+        let stored = scene.store.read(key, u64::MAX).await.unwrap();
+        assert_eq!(stored, manifest.to_string().as_bytes());
+        // The version is removed, and what is in the store stays for a while.
+        scene.registry.versions.lock().unwrap().clear();
+    }
+    let next = version("3.0.0");
+    publish_with(&scene, &without, &next).await.unwrap();
+    let stored = scene.store.read(key, u64::MAX).await.unwrap();
+    assert_eq!(stored, next.to_string().as_bytes());
 }
 
 #[tokio::test]

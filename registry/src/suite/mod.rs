@@ -90,6 +90,7 @@ macro_rules! registry_suite {
             an_upgrade_that_makes_no_sense_is_refused
             a_version_is_removed_once_nobody_needs_it
             a_removed_version_comes_back_only_as_it_was
+            a_removed_versions_content_comes_back_with_another_manifest
             a_record_tells_what_was_upgraded_and_removed
             switches_never_changed_are_the_default
             each_edit_of_the_switches_replaces_what_it_names

@@ -184,6 +184,28 @@ pub async fn a_removed_version_comes_back_only_as_it_was(registry: &dyn Registry
     Ok(())
 }
 
+/// A manifest is decided for a version, not for its content for ever: one that was wrong is mended by
+/// removing the version and registering it again.
+pub async fn a_removed_versions_content_comes_back_with_another_manifest(
+    registry: &dyn Registry,
+) -> Outcome {
+    let wrong = version("notes", "1.0.0");
+    let registered = registry.register_version(&wrong, at(0)).await?;
+    registry
+        .remove_version(registered.version.id, at(1))
+        .await?;
+    let corrected = NewVersion {
+        manifest: r#"{"entry":"dist/other.wasm"}"#.to_owned(),
+        ..wrong
+    };
+    let again = registry.register_version(&corrected, at(2)).await?;
+    assert!(again.created && again.version.id != registered.version.id);
+    let key = VersionKey::Content(corrected.content_hash);
+    let found = registry.version(&key).await?;
+    assert_eq!(found.map(|found| found.manifest), Some(corrected.manifest));
+    Ok(())
+}
+
 /// The audit tells both sides of an upgrade, of a rollback, and what a removed version was.
 pub async fn a_record_tells_what_was_upgraded_and_removed(registry: &dyn Registry) -> Outcome {
     let install = installed(registry, "notes", TenantId::generate()).await?;

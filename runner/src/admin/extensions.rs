@@ -162,7 +162,7 @@ impl Operation for ShowVersion {
 impl Operation for RemoveVersion {
     const METHOD: Method = Method::Delete;
     const PATH: &'static str = "/v1/extensions/{name}/versions/{version}";
-    const SUMMARY: &'static str = "Removes a version that no install has nor would go back to, and answers what it was; it can be published again only as it was, and the extension's name stays its publisher's";
+    const SUMMARY: &'static str = "Removes a version that no install has nor would go back to, and answers what it was; it can be published again only with the same bytes, and the extension's name stays its publisher's";
     const REFUSALS: &'static [(u16, &'static str)] = &[(404, "NOT_FOUND"), (409, "VERSION_IN_USE")];
 
     type Target = (ExtensionName, String);

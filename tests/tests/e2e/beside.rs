@@ -50,6 +50,14 @@ async fn publish(deployment: &Deployment, manifest: &str) -> Result<Value, (u16,
     finalize(deployment, &body).await
 }
 
+async fn remove(deployment: &Deployment, version: &str) {
+    let path = format!("/v1/extensions/{ECHO}/versions/{version}");
+    let response = deployment.admin(Method::DELETE, &path).send().await;
+    let response = response.unwrap();
+    let status = response.status();
+    assert!(status.is_success(), "{:?}", response.text().await);
+}
+
 fn install(deployment: &Deployment) -> Installed {
     deployment.create_install(ECHO, &ContentHash::of(&bundle()).to_string(), &[])
 }
@@ -108,6 +116,27 @@ async fn a_manifest_that_named_a_core_module_is_corrected() {
     assert_eq!(answered, refused(400, "INVALID_COMPONENT"));
     let corrected = manifest("Tests", "1.0.0", MAIN);
     publish(&deployment, &corrected).await.unwrap();
+    let installed = install(&deployment);
+    assert_eq!(deployment.call(&installed, get("/")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_removed_version_comes_back_with_another_manifest() {
+    let deployment = Deployment::started();
+    let wrong = manifest("Tests", "1.0.0", DEBUG);
+    publish(&deployment, &wrong).await.unwrap();
+    remove(&deployment, "1.0.0").await;
+
+    // The copy in the store and the bundle in the cache are still those of the first manifest.
+    let corrected = manifest("Tests", "1.0.0", MAIN);
+    let published = publish(&deployment, &corrected).await.unwrap();
+    assert_eq!(publish(&deployment, &corrected).await.unwrap(), published);
+    let hex = ContentHash::of(&bundle()).to_hex();
+    let copy = deployment
+        .data()
+        .join(format!("bundles/sha256/{hex}/manifest.json"));
+    assert_eq!(fs::read_to_string(copy).unwrap(), corrected);
+    assert_eq!(deployment.ok(&["bundle", "fsck"]), "");
     let installed = install(&deployment);
     assert_eq!(deployment.call(&installed, get("/")).await.status, 200);
 }
