@@ -589,6 +589,7 @@ impl ExecuteError {
             Self::Bundle(error) => match **error {
                 FetchError::NotFound { .. } => "BUNDLE_NOT_FOUND",
                 FetchError::Integrity { .. }
+                | FetchError::ManifestIntegrity { .. }
                 | FetchError::Archive { .. }
                 | FetchError::Manifest { .. } => "BUNDLE_DAMAGED",
                 FetchError::Offline { .. } => "BUNDLE_OFFLINE",

@@ -18,7 +18,9 @@ const MAX_REMEMBERED: usize = 10_000;
 pub(crate) struct Runnable {
     /// The bundle.
     pub(crate) bundle: ContentHash,
-    /// The file that the manifest it was registered with has run.
+    /// The digest of the manifest it was registered with.
+    pub(crate) manifest: ContentHash,
+    /// The file that this manifest has run.
     pub(crate) component: ComponentId,
 }
 
@@ -73,15 +75,16 @@ impl Runnable {
         })?;
         Ok(Self {
             bundle,
+            manifest: ContentHash::of(text),
             component: ComponentId::new(bundle, parsed.manifest.entry().as_str()),
         })
     }
 
-    /// Its bundle.
+    /// Its bundle, with the manifest it was registered with.
     pub(crate) async fn fetch(
         &self,
         bundles: &BundleCache,
     ) -> Result<Arc<CachedBundle>, FetchError> {
-        bundles.get(self.bundle).await
+        bundles.get_with_manifest(self.bundle, self.manifest).await
     }
 }

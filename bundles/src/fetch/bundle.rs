@@ -22,6 +22,9 @@ use crate::path::BundlePath;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Index {
     pub(super) bundle: ContentHash,
+    /// Whether the manifest was in the archive, and so is covered by the hash. Else it was beside it, and is
+    /// worth no more than its digest among the files says.
+    pub(super) has_own_manifest: bool,
     pub(super) files: BTreeMap<BundlePath, Record>,
 }
 
@@ -127,6 +130,13 @@ impl CachedBundle {
     /// Its manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.contents.manifest
+    }
+
+    /// Whether its manifest is that of its archive, or, where that has none, the one with this digest.
+    pub(super) fn has_manifest(&self, expected: Option<ContentHash>) -> bool {
+        let index = &self.contents.index;
+        let record = index.files.get(Manifest::FILE);
+        index.has_own_manifest || record.map(|record| record.sha256) == expected
     }
 
     /// Where its component is.

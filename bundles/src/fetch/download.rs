@@ -51,8 +51,39 @@ impl Source {
         retry.run(|| self.attempt(key, expected, terms)).await
     }
 
-    /// The manifest of a bundle that has none in its archive.
+    /// Whether the manifest beside a bundle was another than it should be a moment ago. Then it is looked at
+    /// before the bundle is downloaded, which would be for nothing.
+    pub(super) fn doubts_manifest(&self, hash: ContentHash) -> bool {
+        self.found.recent(ObjectKey::Manifest(hash)).is_some()
+    }
+
+    /// The manifest of a bundle that has none in its archive, which must have the digest `expected`.
     pub(super) async fn manifest(
+        &self,
+        hash: ContentHash,
+        expected: ContentHash,
+        options: &FetchOptions,
+    ) -> Result<Vec<u8>, FetchError> {
+        let bytes = self.read_manifest(hash, options).await?;
+        let actual = ContentHash::of(&bytes);
+        if actual == expected {
+            return Ok(bytes);
+        }
+        count_damage();
+        let key = ObjectKey::Manifest(hash);
+        if self.found.recent(key) != Some(actual) {
+            // As loudly as a bundle with other bytes: the manifest says which file is run.
+            tracing::error!(bundle = %hash, %expected, %actual, %key, "the manifest beside a bundle is not the one that was registered");
+            self.found.remember(key, ETag::new(actual.to_hex()), actual);
+        }
+        Err(FetchError::ManifestIntegrity {
+            hash,
+            expected,
+            actual,
+        })
+    }
+
+    async fn read_manifest(
         &self,
         hash: ContentHash,
         options: &FetchOptions,
@@ -126,6 +157,13 @@ impl Found {
         let found = self.lock();
         let finding = found.get(&key)?;
         (finding.is_recent() && finding.etag == *etag).then_some(finding.actual)
+    }
+
+    /// The hash that an object had a moment ago, in whatever state.
+    fn recent(&self, key: ObjectKey) -> Option<ContentHash> {
+        let found = self.lock();
+        let finding = found.get(&key)?;
+        finding.is_recent().then_some(finding.actual)
     }
 
     fn remember(&self, key: ObjectKey, etag: ETag, actual: ContentHash) {

@@ -33,6 +33,19 @@ pub enum FetchError {
         /// What the bytes have.
         actual: ContentHash,
     },
+    /// The manifest beside the bundle, whose archive has none, is not the one that was registered. It was
+    /// thrown away.
+    #[error(
+        "the manifest beside the bundle {hash} has the hash {actual}, the registered one {expected}"
+    )]
+    ManifestIntegrity {
+        /// The bundle.
+        hash: ContentHash,
+        /// The digest of the manifest that was registered.
+        expected: ContentHash,
+        /// The digest of the one in the store.
+        actual: ContentHash,
+    },
     /// The bytes are right, but no bundle that may be used here.
     #[error("the bundle {hash} cannot be used")]
     Archive {

@@ -34,7 +34,7 @@ pub use error::FetchError;
 pub use retry::Retry;
 
 use crate::archive::Limits;
-use crate::manifest::{InvalidManifest, Issue, Manifest};
+use crate::manifest::{InvalidManifest, Manifest};
 use crate::store::{BundleStore, ObjectKey, StagingKey};
 use bundle::{Contents, OnDisk};
 use download::{Source, Terms};
@@ -96,6 +96,8 @@ struct Shared {
 struct Wanted {
     hash: ContentHash,
     key: ObjectKey,
+    /// The digest that its manifest must have where its archive has none.
+    manifest: Option<ContentHash>,
 }
 
 /// A flight ends with an outcome for everybody who waits.
@@ -144,7 +146,7 @@ impl BundleCache {
         })
     }
 
-    /// The bundle `hash`, verified.
+    /// The bundle `hash`, verified, with the manifest in its archive.
     ///
     /// However many callers ask at once, it is fetched once, and goes on being fetched when some or
     /// all of them go away.
@@ -153,12 +155,41 @@ impl BundleCache {
     ///
     /// [`FetchError::Integrity`] when the store has other bytes under this hash: nothing of them is
     /// kept. [`FetchError::NotFound`] when it has none, [`FetchError::Offline`] when it may not be asked.
+    /// [`FetchError::Manifest`] when its archive has no manifest.
     pub async fn get(&self, hash: ContentHash) -> Result<Arc<CachedBundle>, FetchError> {
-        if let Some(bundle) = self.shared.at_hand(hash) {
+        self.get_registered(hash, None).await
+    }
+
+    /// The same, but where the archive has no manifest, with the one beside it in the store if that has
+    /// the digest `manifest`, the SHA-256 of the one that was registered.
+    ///
+    /// The hash of a bundle doesn't cover what is beside it, and who can write to the store must not decide
+    /// which file of a bundle is run.
+    ///
+    /// # Errors
+    ///
+    /// As for [`get`](Self::get), and [`FetchError::ManifestIntegrity`] when the one in the store is another.
+    pub async fn get_with_manifest(
+        &self,
+        hash: ContentHash,
+        manifest: ContentHash,
+    ) -> Result<Arc<CachedBundle>, FetchError> {
+        self.get_registered(hash, Some(manifest)).await
+    }
+
+    async fn get_registered(&self, hash: ContentHash, manifest: Option<ContentHash>) -> Outcome {
+        if let Some(bundle) = self.shared.at_hand(hash)
+            && bundle.has_manifest(manifest)
+        {
             return Ok(bundle);
         }
         let key = ObjectKey::Bundle(hash);
-        self.land(Wanted { hash, key }).await
+        self.land(Wanted {
+            hash,
+            key,
+            manifest,
+        })
+        .await
     }
 
     /// Removes what is beyond the budget now, which otherwise happens after every fetch by itself.
@@ -180,8 +211,12 @@ impl BundleCache {
         upload: StagingKey,
         expected: ContentHash,
     ) -> Result<Arc<CachedBundle>, FetchError> {
-        let (hash, key) = (expected, upload.into());
-        self.land(Wanted { hash, key }).await
+        self.land(Wanted {
+            hash: expected,
+            key: upload.into(),
+            manifest: None,
+        })
+        .await
     }
 
     async fn land(&self, wanted: Wanted) -> Outcome {
@@ -240,18 +275,29 @@ impl Shared {
             None => CachedBundle::load(&folder, hash),
         });
         let bundle = match on_disk.await? {
-            OnDisk::Ready(bundle) => bundle,
-            OnDisk::Absent => self.fetch(wanted).await?,
-            // What nobody can replace is left to whoever may mend it.
-            OnDisk::Damaged(_) if self.options.offline => return Err(FetchError::Offline { hash }),
-            OnDisk::Damaged(reason) => {
-                tracing::warn!(bundle = %hash, reason, "a cached bundle is damaged and is fetched again");
-                self.discard(hash).await?;
-                self.fetch(wanted).await?
+            OnDisk::Ready(bundle) if bundle.has_manifest(wanted.manifest) => bundle,
+            OnDisk::Ready(_) if wanted.manifest.is_none() => return Err(without_manifest(hash)),
+            // The version that it was fetched for is removed, or the cache is older than a repair of the store.
+            OnDisk::Ready(_) => {
+                let reason = "its manifest is not the one that is registered";
+                self.fetch_instead(wanted, reason).await?
             }
+            OnDisk::Absent => self.fetch(wanted).await?,
+            OnDisk::Damaged(reason) => self.fetch_instead(wanted, &reason).await?,
         };
         self.remember(&bundle);
         Ok(bundle)
+    }
+
+    async fn fetch_instead(self: &Arc<Self>, wanted: Wanted, reason: &str) -> Outcome {
+        let hash = wanted.hash;
+        // What nobody can replace is left to whoever may mend it.
+        if self.options.offline {
+            return Err(FetchError::Offline { hash });
+        }
+        tracing::warn!(bundle = %hash, reason, "a cached bundle is damaged and is fetched again");
+        self.discard(hash).await?;
+        self.fetch(wanted).await
     }
 
     fn known(&self, hash: ContentHash) -> Option<Known> {
@@ -327,10 +373,20 @@ impl Shared {
         blocking(move || discard(&folder, &grave)).await
     }
 
-    async fn fetch(self: &Arc<Self>, Wanted { hash, key }: Wanted) -> Outcome {
+    async fn fetch(self: &Arc<Self>, wanted: Wanted) -> Outcome {
+        let Wanted {
+            hash,
+            key,
+            manifest,
+        } = wanted;
         let (options, work) = (&self.options, &self.work);
         if options.offline {
             return Err(FetchError::Offline { hash });
+        }
+        if let Some(manifest) = manifest
+            && self.source.doubts_manifest(hash)
+        {
+            self.source.manifest(hash, manifest, options).await?;
         }
         let spool = self
             .source
@@ -339,15 +395,13 @@ impl Shared {
         let (scratch, limits) = (work.new_path(), options.limits.clone());
         let mut unpacked =
             blocking(move || Unpacked::from_bundle(spool.path(), &scratch, hash, &limits)).await?;
-        if !unpacked.has_manifest() {
-            if key != ObjectKey::Bundle(hash) {
-                return Err(without_manifest(hash));
-            }
-            let manifest = self.source.manifest(hash, options).await?;
+        if !unpacked.has_own_manifest() {
+            let expected = manifest.ok_or_else(|| without_manifest(hash))?;
+            let manifest = self.source.manifest(hash, expected, options).await?;
             unpacked = blocking(move || unpacked.with_manifest(&manifest)).await?;
         }
         let (folder, grave) = (self.folder.join(hash.to_hex()), work.new_path());
-        let bundle = blocking(move || install(unpacked, &folder, &grave, hash)).await?;
+        let bundle = blocking(move || install(unpacked, &folder, &grave, wanted)).await?;
         metrics::counter!("alga_bundles_fetched_total").increment(1);
         tracing::info!(bundle = %hash, "fetched a bundle");
         self.trim_soon();
@@ -356,13 +410,8 @@ impl Shared {
 }
 
 fn without_manifest(hash: ContentHash) -> FetchError {
-    let issue = Issue {
-        path: String::new(),
-        message: format!("the archive has no {}", Manifest::FILE),
-    };
-    let source = InvalidManifest {
-        issues: vec![issue],
-    };
+    let message = format!("the archive has no {}", Manifest::FILE);
+    let source = InvalidManifest::of(String::new(), message);
     FetchError::Manifest { hash, source }
 }
 
@@ -375,7 +424,8 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// Makes an unpacked bundle the one in the cache.
-fn install(unpacked: Unpacked, folder: &Path, grave: &Path, hash: ContentHash) -> Outcome {
+fn install(unpacked: Unpacked, folder: &Path, grave: &Path, wanted: Wanted) -> Outcome {
+    let hash = wanted.hash;
     let scratch = unpacked.seal(hash)?;
     // Before anybody else sees the folder, so that nobody removes it before it is used.
     let lease = Lease::take(scratch.path());
@@ -393,8 +443,8 @@ fn install(unpacked: Unpacked, folder: &Path, grave: &Path, hash: ContentHash) -
         }
         // Another process was faster. Its bundle is as good as ours, or is in the way, or gone again.
         match CachedBundle::load(folder, hash)? {
-            OnDisk::Ready(bundle) => return Ok(bundle),
-            OnDisk::Damaged(_) => discard(folder, grave)?,
+            OnDisk::Ready(bundle) if bundle.has_manifest(wanted.manifest) => return Ok(bundle),
+            OnDisk::Ready(_) | OnDisk::Damaged(_) => discard(folder, grave)?,
             OnDisk::Absent => {}
         }
     }

@@ -42,6 +42,7 @@ impl Drop for Scratch {
 pub(super) struct Unpacked {
     scratch: Scratch,
     hash: ContentHash,
+    has_own_manifest: bool,
     files: BTreeMap<BundlePath, Record>,
     folders: BTreeSet<PathBuf>,
 }
@@ -90,13 +91,14 @@ impl Unpacked {
         Ok(Self {
             scratch: folder,
             hash,
+            has_own_manifest: files.contains_key(Manifest::FILE),
             files,
             folders,
         })
     }
 
-    pub(super) fn has_manifest(&self) -> bool {
-        self.files.contains_key(Manifest::FILE)
+    pub(super) const fn has_own_manifest(&self) -> bool {
+        self.has_own_manifest
     }
 
     /// Adds the manifest that the archive lacks.
@@ -118,6 +120,7 @@ impl Unpacked {
         let failed = |error| FetchError::cache(self.scratch.path(), error);
         let index = Index {
             bundle: hash,
+            has_own_manifest: self.has_own_manifest,
             files: self.files,
         };
         let text = serde_json::to_vec(&index).map_err(|error| failed(error.into()))?;

@@ -501,13 +501,108 @@ async fn a_bundle_without_a_manifest_takes_the_one_beside_it() {
     let hash = ContentHash::of(&bytes);
     room.plant(ObjectKey::Bundle(hash), &bytes);
     let cache = cache(&room, &store);
-    assert!(matches!(cache.get(hash).await, Err(FetchError::Store(_))));
+    let registered = manifest().to_string();
+    let digest = ContentHash::of(registered.as_bytes());
+    let fetched = cache.get_with_manifest(hash, digest).await;
+    assert!(matches!(fetched, Err(FetchError::Store(_))), "{fetched:?}");
     assert_eq!(contents(&room), (vec![], vec![]));
 
-    room.plant(ObjectKey::Manifest(hash), manifest().to_string().as_bytes());
-    let bundle = cache.get(hash).await.unwrap();
-    assert_eq!(bundle.manifest().name.as_str(), "com.example.notes");
+    room.plant(ObjectKey::Manifest(hash), registered.as_bytes());
+    for _ in 0..2 {
+        let bundle = cache.get_with_manifest(hash, digest).await.unwrap();
+        assert_eq!(bundle.manifest().name.as_str(), "com.example.notes");
+        assert_eq!(bundle.read_component().await.unwrap(), COMPONENT);
+    }
+    assert_eq!(store.opens(), 4, "twice the bundle and its manifest");
+    // Who can't say which manifest it should be gets none, at hand or not.
+    for _ in 0..2 {
+        let error = cache.get(hash).await.unwrap_err();
+        assert!(matches!(error, FetchError::Manifest { .. }), "{error:?}");
+        fs::remove_dir_all(room.path("cache").join(hash.to_hex())).unwrap_or_default();
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_beside_a_bundle_that_is_not_the_registered_one_is_damage() {
+    let room = Room::new();
+    let (store, _) = stocked(&room);
+    let bytes = Tar::new()
+        .file("dist/main.wasm", COMPONENT)
+        .file("dist/other.wasm", b"\0asm other")
+        .zst();
+    let hash = ContentHash::of(&bytes);
+    room.plant(ObjectKey::Bundle(hash), &bytes);
+    let registered = manifest().to_string();
+    let digest = ContentHash::of(registered.as_bytes());
+    let mut swapped = manifest();
+    swapped["entry"] = serde_json::json!("dist/other.wasm");
+    room.plant(ObjectKey::Manifest(hash), swapped.to_string().as_bytes());
+    let cache = cache(&room, &store);
+    for opens in [2, 3] {
+        let error = cache.get_with_manifest(hash, digest).await.unwrap_err();
+        let FetchError::ManifestIntegrity {
+            expected, actual, ..
+        } = error
+        else {
+            panic!("{error:?}")
+        };
+        let other = ContentHash::of(swapped.to_string().as_bytes());
+        assert_eq!((expected, actual), (digest, other));
+        assert_eq!(contents(&room), (vec![], vec![]));
+        assert_eq!(store.opens(), opens, "the bundle is downloaded once");
+    }
+    room.plant(ObjectKey::Manifest(hash), registered.as_bytes());
+    let bundle = cache.get_with_manifest(hash, digest).await.unwrap();
     assert_eq!(bundle.read_component().await.unwrap(), COMPONENT);
+}
+
+#[tokio::test]
+async fn a_cached_bundle_is_no_more_than_the_manifest_it_was_fetched_with() {
+    let room = Room::new();
+    let (store, _) = stocked(&room);
+    let bytes = Tar::new()
+        .file("dist/main.wasm", COMPONENT)
+        .file("dist/other.wasm", b"\0asm other")
+        .zst();
+    let hash = ContentHash::of(&bytes);
+    room.plant(ObjectKey::Bundle(hash), &bytes);
+    let of_entry = |entry: &str| {
+        let mut of_entry = manifest();
+        of_entry["entry"] = serde_json::json!(entry);
+        of_entry.to_string()
+    };
+    let cache = cache(&room, &store);
+    // Published, removed, and published with another manifest.
+    for (entry, component) in [
+        ("dist/other.wasm", &b"\0asm other"[..]),
+        ("dist/main.wasm", COMPONENT),
+    ] {
+        let text = of_entry(entry);
+        room.plant(ObjectKey::Manifest(hash), text.as_bytes());
+        let digest = ContentHash::of(text.as_bytes());
+        let bundle = cache.get_with_manifest(hash, digest).await.unwrap();
+        assert_eq!(bundle.read_component().await.unwrap(), component);
+        let in_another_process = self::cache(&room, &store);
+        let bundle = in_another_process.get_with_manifest(hash, digest).await;
+        assert_eq!(bundle.unwrap().read_component().await.unwrap(), component);
+    }
+    let former = ContentHash::of(of_entry("dist/other.wasm").as_bytes());
+    let error = cache.get_with_manifest(hash, former).await.unwrap_err();
+    assert!(
+        matches!(error, FetchError::ManifestIntegrity { .. }),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_manifest_in_an_archive_needs_nobody_to_vouch_for_it() {
+    let room = Room::new();
+    let (store, hash) = stocked(&room);
+    let other = ContentHash::of(b"another manifest");
+    let cache = cache(&room, &store);
+    cache.get_with_manifest(hash, other).await.unwrap();
+    cache.get(hash).await.unwrap();
+    assert_eq!(store.opens(), 1);
 }
 
 #[tokio::test]

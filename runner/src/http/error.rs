@@ -140,6 +140,7 @@ impl ApiError {
                 ExecuteError::Bundle(error) => match **error {
                     FetchError::NotFound { .. } => StatusCode::NOT_FOUND,
                     FetchError::Integrity { .. }
+                    | FetchError::ManifestIntegrity { .. }
                     | FetchError::Archive { .. }
                     | FetchError::Manifest { .. } => StatusCode::BAD_GATEWAY,
                     FetchError::Offline { .. }
@@ -439,6 +440,11 @@ mod tests {
             ApiError::Execute(ExecuteError::Disabled),
             bundle(FetchError::NotFound { hash }),
             bundle(FetchError::Integrity {
+                expected: hash,
+                actual: hash,
+            }),
+            bundle(FetchError::ManifestIntegrity {
+                hash,
                 expected: hash,
                 actual: hash,
             }),

@@ -58,6 +58,20 @@ async fn remove(deployment: &Deployment, version: &str) {
     assert!(status.is_success(), "{:?}", response.text().await);
 }
 
+/// What making the bundle ready is answered with.
+async fn warmed(deployment: &Deployment) -> Value {
+    let hash = ContentHash::of(&bundle()).to_string();
+    let items = json!({ "items": [{ "contentHash": hash }] });
+    let request = deployment.admin(Method::POST, "/v1/warmup").json(&items);
+    let body: Value = request.send().await.unwrap().json().await.unwrap();
+    let item = &body["items"][0];
+    if item["ready"] == true {
+        item["ready"].clone()
+    } else {
+        item["error"]["code"].clone()
+    }
+}
+
 fn install(deployment: &Deployment) -> Installed {
     deployment.create_install(ECHO, &ContentHash::of(&bundle()).to_string(), &[])
 }
@@ -122,9 +136,10 @@ async fn a_manifest_that_named_a_core_module_is_corrected() {
 
 #[tokio::test]
 async fn a_removed_version_comes_back_with_another_manifest() {
-    let deployment = Deployment::started();
+    let mut deployment = Deployment::started();
     let wrong = manifest("Tests", "1.0.0", DEBUG);
     publish(&deployment, &wrong).await.unwrap();
+    assert_eq!(warmed(&deployment).await, true);
     remove(&deployment, "1.0.0").await;
 
     // The copy in the store and the bundle in the cache are still those of the first manifest.
@@ -138,6 +153,36 @@ async fn a_removed_version_comes_back_with_another_manifest() {
     assert_eq!(fs::read_to_string(copy).unwrap(), corrected);
     assert_eq!(deployment.ok(&["bundle", "fsck"]), "");
     let installed = install(&deployment);
+    assert_eq!(warmed(&deployment).await, true);
+    assert_eq!(deployment.call(&installed, get("/")).await.status, 200);
+    start_anew(&mut deployment);
+    assert_eq!(deployment.call(&installed, get("/")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_manifest_that_somebody_changed_in_the_store_decides_nothing() {
+    let mut deployment = Deployment::started();
+    let registered = manifest("Tests", "1.0.0", MAIN);
+    publish(&deployment, &registered).await.unwrap();
+    let installed = install(&deployment);
+    let hex = ContentHash::of(&bundle()).to_hex();
+    let copy = deployment
+        .data()
+        .join(format!("bundles/sha256/{hex}/manifest.json"));
+    fs::remove_file(&copy).unwrap();
+    fs::write(&copy, manifest("Tests", "1.0.0", DEBUG)).unwrap();
+    start_anew(&mut deployment);
+    for _ in 0..2 {
+        let answered = deployment.refusal(&installed.envelope(&get("/"))).await;
+        assert_eq!(answered, (502, "BUNDLE_DAMAGED".to_owned()));
+        assert_eq!(warmed(&deployment).await, "BUNDLE_DAMAGED");
+    }
+    let log = deployment.log();
+    let loudly = "the manifest beside a bundle is not the one that was registered";
+    assert_eq!(log.matches(loudly).count(), 1, "{log}");
+
+    deployment.fails(&["bundle", "fsck"]);
+    deployment.ok(&["bundle", "fsck", "--repair"]);
     assert_eq!(deployment.call(&installed, get("/")).await.status, 200);
 }
 
