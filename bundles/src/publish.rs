@@ -95,6 +95,8 @@ pub struct NewVersion {
     pub size: u64,
     /// Who did it, for the audit.
     pub actor: String,
+    /// The request it was done in, for the audit.
+    pub request_id: Option<String>,
 }
 
 /// Where a version is found in the registry.
@@ -152,6 +154,8 @@ pub struct PublishContext<'a> {
     pub limits: &'a Limits,
     /// Who publishes, for the audit.
     pub actor: &'a str,
+    /// The request in which that happens, if there is one, for the audit.
+    pub request_id: Option<&'a str>,
 }
 
 /// Where a bundle to be published is.
@@ -408,6 +412,7 @@ pub async fn publish(
         manifest_json,
         size: walked.size,
         actor: context.actor.to_owned(),
+        request_id: context.request_id.map(str::to_owned),
     });
     let RegisteredVersion {
         extension_id,

@@ -109,7 +109,7 @@ impl VersionRegistry for Versions {
         };
         let change = Change {
             actor: &version.actor,
-            request_id: None,
+            request_id: version.request_id.as_deref(),
             now: self.clock.now(),
         };
         let registered = self

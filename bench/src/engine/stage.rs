@@ -88,6 +88,7 @@ async fn publish_file(app: &App, file: &Path) -> anyhow::Result<ContentHash> {
         signatures: &SignatureRules::default(),
         limits: &Limits::default(),
         actor: "bench",
+        request_id: None,
     };
     Ok(publish(PublishRequest::new(file), context)
         .await?

@@ -155,6 +155,7 @@ impl Case {
             signatures: &SignatureRules::default(),
             limits: &Limits::default(),
             actor: "admin",
+            request_id: None,
         };
         let before = listing(&room.path(""));
         let published = publish(PublishRequest::new(&file), context).await;

@@ -47,6 +47,7 @@ impl Scene {
             signatures: &self.signatures,
             limits: &self.limits,
             actor: "admin",
+            request_id: Some("req-1"),
         }
     }
 
@@ -118,6 +119,7 @@ async fn a_published_bundle_is_stored_registered_and_answered() {
         (row.content_hash, row.size, row.actor.as_str()),
         (hash, bundle.len() as u64, "admin")
     );
+    assert_eq!(row.request_id.as_deref(), Some("req-1"));
     assert_eq!(row.manifest_json, manifest().to_string());
     assert_eq!(
         serde_json::to_value(&published).unwrap(),

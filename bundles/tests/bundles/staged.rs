@@ -104,6 +104,7 @@ impl Scene {
             signatures: &SignatureRules::default(),
             limits: &Limits::default(),
             actor: "admin",
+            request_id: None,
         };
         publish(request, context).await
     }

@@ -13,7 +13,7 @@ use super::error::AdminError;
 use super::members::Members;
 use super::operation::{Answer, Ask, Method, Operation, Parameters};
 use super::{Admin, Author, schema};
-use crate::uploads::{Finalize, FinalizeError, NewUpload, Received};
+use crate::uploads::{Finalize, FinalizeError, NewUpload, Publishing, Received};
 
 /// What the paths of uploads begin with.
 pub const UPLOADS: &str = "/api/ext-bundles/";
@@ -177,9 +177,15 @@ impl Operation for FinalizeUpload {
 
     async fn run(admin: &Admin, by: &Author, ask: Ask<Self>) -> Result<PublishedBody, AdminError> {
         let uploads = Arc::clone(admin.uploads(by)?);
-        let actor = by.actor.clone();
+        let (actor, request_id) = (by.actor.clone(), by.request_id.clone());
         // Goes on when the caller goes away: whoever asks again finds that it is done.
-        let publishing = async move { uploads.publisher.finalize(ask.body.into(), &actor).await };
+        let publishing = async move {
+            let by = Publishing {
+                actor: &actor,
+                request_id: request_id.as_deref(),
+            };
+            uploads.publisher.finalize(ask.body.into(), by).await
+        };
         let published = tokio::spawn(publishing.in_current_span()).await;
         let published = published
             .map_err(|error| FinalizeError::Publish(PublishError::Interrupted(error)))??;

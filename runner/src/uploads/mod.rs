@@ -13,7 +13,7 @@ mod rate;
 
 pub use self::intake::{Intake, IntakeLimits, NewUpload, Received, UploadError};
 pub(crate) use self::measure::{FINALIZED, UPLOADED};
-pub use self::publisher::{Finalize, FinalizeError, Publisher};
+pub use self::publisher::{Finalize, FinalizeError, Publisher, Publishing};
 
 /// What is done with bundles that come over the network.
 #[derive(Debug)]

@@ -46,6 +46,15 @@ pub struct Finalize {
     pub signature: Option<String>,
 }
 
+/// Who publishes it, for the audit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Publishing<'a> {
+    /// Who the audit says it was.
+    pub actor: &'a str,
+    /// The request, if there is one.
+    pub request_id: Option<&'a str>,
+}
+
 /// Why an upload was not published.
 #[derive(Debug, thiserror::Error)]
 pub enum FinalizeError {
@@ -111,12 +120,13 @@ impl Publisher {
     pub async fn finalize(
         &self,
         request: Finalize,
-        actor: &str,
+        by: Publishing<'_>,
     ) -> Result<Published, FinalizeError> {
+        let actor = by.actor;
         let mut measure = Measure::begin(&FINALIZED);
         let key = request.key;
         tracing::info!(actor, upload.key = %key, "an upload is to be published");
-        let published = self.finalize_measured(request, actor, &mut measure).await;
+        let published = self.finalize_measured(request, by, &mut measure).await;
         measure.end(published.as_ref().err().map(FinalizeError::code));
         match &published {
             Ok(published) => tracing::info!(
@@ -142,7 +152,7 @@ impl Publisher {
     async fn finalize_measured(
         &self,
         request: Finalize,
-        actor: &str,
+        by: Publishing<'_>,
         measure: &mut Measure,
     ) -> Result<Published, FinalizeError> {
         let key = request.key;
@@ -155,7 +165,8 @@ impl Publisher {
             capability_check: &capability_issues,
             signatures: &self.signatures,
             limits: &Limits::default(),
-            actor,
+            actor: by.actor,
+            request_id: by.request_id,
         };
         let again = request.clone();
         let published = match publish(request.of(source), context).await {

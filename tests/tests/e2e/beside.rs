@@ -207,3 +207,20 @@ async fn what_is_wrong_with_a_hostile_manifest_is_told_in_few_words() {
     let longest = deployment.log().lines().map(str::len).max();
     assert!(longest.unwrap() < 8 << 10, "{longest:?} bytes");
 }
+
+#[tokio::test]
+async fn the_audit_of_a_version_has_the_request_it_was_published_in() {
+    let deployment = Deployment::started();
+    let key = staged(&deployment, &bundle()).await;
+    let manifest = manifest("Tests", "1.0.0", MAIN);
+    let body = json!({ "key": key, "manifestJson": manifest });
+    let request = deployment.admin(Method::POST, "/api/ext-bundles/finalize");
+    let request = request.header("x-request-id", "req-publish").json(&body);
+    assert_eq!(request.send().await.unwrap().status(), 200);
+    let audit = deployment.admin(Method::GET, "/v1/audit").send().await;
+    let text = audit.unwrap().text().await.unwrap();
+    let registered = text.lines().find(|line| line.contains("version.register"));
+    let line: Value = serde_json::from_str(registered.unwrap()).unwrap();
+    assert_eq!(line["requestId"], "req-publish");
+    assert_eq!(line["actor"], "admin:local-admin");
+}

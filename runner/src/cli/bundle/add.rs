@@ -127,6 +127,7 @@ pub(in crate::cli) async fn add(
         signatures: &signatures,
         limits: &Limits::default(),
         actor: REGISTRY_ACTOR,
+        request_id: None,
     };
     let mut published = publish(request, context)
         .await
