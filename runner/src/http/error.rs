@@ -300,7 +300,9 @@ const fn store_status(error: &StoreError) -> StatusCode {
 
 const fn finalize_status(error: &FinalizeError) -> StatusCode {
     let error = match error {
-        FinalizeError::Size { .. } => return StatusCode::BAD_REQUEST,
+        FinalizeError::Size { .. } | FinalizeError::TooLarge { .. } => {
+            return StatusCode::BAD_REQUEST;
+        }
         FinalizeError::Busy | FinalizeError::Registry(_) => return StatusCode::SERVICE_UNAVAILABLE,
         FinalizeError::Publish(error) => error,
     };

@@ -66,6 +66,14 @@ pub enum FinalizeError {
         /// What it has.
         actual: u64,
     },
+    /// It is larger than a bundle may be.
+    #[error("the upload has {actual} bytes, a bundle has {limit} at most")]
+    TooLarge {
+        /// What it has.
+        actual: u64,
+        /// What a bundle may have.
+        limit: u64,
+    },
     /// Too many are being published.
     #[error("too many uploads are being published")]
     Busy,
@@ -81,7 +89,7 @@ impl FinalizeError {
     /// What programs branch on.
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::Size { .. } => "BAD_REQUEST",
+            Self::Size { .. } | Self::TooLarge { .. } => "BAD_REQUEST",
             Self::Busy => "OVERLOADED",
             Self::Publish(error) => error.code(),
             Self::Registry(_) => "REGISTRY_UNAVAILABLE",
@@ -204,12 +212,12 @@ impl Publisher {
         let Some(stat) = self.store.stat(request.key.into()).await? else {
             return self.published(request).await;
         };
-        measure.bytes(stat.size);
+        let actual = stat.size;
+        measure.bytes(actual);
+        let limit = Limits::default().compressed_bytes;
         match request.size {
-            Some(declared) if declared != stat.size => Err(FinalizeError::Size {
-                declared,
-                actual: stat.size,
-            }),
+            Some(declared) if declared != actual => Err(FinalizeError::Size { declared, actual }),
+            _ if actual > limit => Err(FinalizeError::TooLarge { actual, limit }),
             _ => Ok(Source::Staged(request.key)),
         }
     }

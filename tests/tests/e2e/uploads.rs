@@ -317,6 +317,14 @@ async fn what_is_wrong_with_an_upload_has_its_code() {
     let wrong_size = json!({ "key": key, "size": 1 });
     let answered = finalize(&deployment, &wrong_size).await;
     assert_eq!(answered, refused(400, "BAD_REQUEST"));
+    // Nobody can send so much, but a bucket takes it.
+    let large = format!("sha256/_staging/{}/bundle.tar.zst", Uuid::new_v4());
+    let file = deployment.data().join("bundles").join(&large);
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    let file = fs::File::create(file).unwrap();
+    file.set_len(200 * MIB as u64 + 1).unwrap();
+    let answered = finalize(&deployment, &json!({ "key": large })).await;
+    assert_eq!(answered, refused(400, "BAD_REQUEST"));
     let wrong_hash = json!({ "key": key, "declaredHash": "0".repeat(64) });
     let answered = finalize(&deployment, &wrong_hash).await;
     assert_eq!(answered, refused(400, "HASH_MISMATCH"));
