@@ -103,7 +103,7 @@ pub trait BundleStore: fmt::Debug + Send + Sync + 'static {
         bytes: Bytes,
     ) -> Result<ETag, StoreError>;
 
-    /// Makes the object visible, of the parts told, in order; others are dropped. Durable when it returns.
+    /// Makes the object visible, of exactly the parts told, in order. Durable when it returns.
     ///
     /// It can be repeated, whatever became of the call before: an upload that is joined already is told as it is
     /// when the object has `size` bytes.
@@ -111,9 +111,9 @@ pub trait BundleStore: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// [`StoreError::WrongSize`] when the parts have other than `size` bytes together,
-    /// [`StoreError::Changed`] when one is not the one told, [`StoreError::Failed`] when there is none or one before the last
-    /// is not full, [`StoreError::Exists`] when the key was taken meanwhile: the upload goes on then.
-    /// [`StoreError::NotFound`] when it was given up or swept.
+    /// [`StoreError::Changed`] when one is not the one told or there are others, [`StoreError::Failed`] when there
+    /// is none or one before the last is not full, [`StoreError::Exists`] when the key was taken meanwhile: the
+    /// upload goes on then. [`StoreError::NotFound`] when it was given up or swept.
     async fn join_parts(
         &self,
         upload: &PartedUpload,

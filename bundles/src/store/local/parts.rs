@@ -117,8 +117,11 @@ fn joined_before(store: &LocalStore, upload: &PartedUpload, size: u64) -> io::Re
     stat(&found).map(Ok)
 }
 
-/// Whether these parts are what the file begins with.
+/// Whether these parts, and no others, are in the file.
 fn has_parts(file: &File, parts: &[Part]) -> io::Result<bool> {
+    if file.metadata()?.len() > offset(parts.len() as u64 + 1) {
+        return Ok(false);
+    }
     let mut buffer = vec![0; PART_BYTES];
     for (number, part) in (1..).zip(parts) {
         let len = usize::try_from(part.bytes).unwrap_or(usize::MAX);

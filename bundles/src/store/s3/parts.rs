@@ -122,7 +122,7 @@ async fn arrived(bucket: &Bucket, upload: &PartedUpload) -> Result<Option<Arrive
     }
 }
 
-/// The parts that were told, of those that have arrived, if they make an object of `size` bytes.
+/// The parts that have arrived, if they are those that were told and make an object of `size` bytes.
 fn chosen(
     upload: &PartedUpload,
     mut arrived: Arrived,
@@ -146,6 +146,10 @@ fn chosen(
             .set_checksum_crc32(part.checksum_crc32)
             .set_checksum_crc64_nvme(part.checksum_crc64_nvme);
         parts.push(part.build());
+    }
+    // Some servers would drop them, others refuse to join the rest.
+    if !arrived.is_empty() {
+        return Err(upload.has_changed());
     }
     upload.check_lengths(&lengths, size)?;
     Ok(parts)

@@ -32,7 +32,7 @@ pub use parts::{
     an_upload_in_parts_reads_back, an_upload_in_parts_that_is_given_up_leaves_nothing,
     an_upload_in_parts_that_is_gone_is_not_found, joining_again_tells_the_same,
     only_the_last_part_may_be_short, parts_other_than_those_told_are_not_joined,
-    parts_that_were_not_told_are_dropped, racing_joins_agree, the_parts_have_the_size_that_is_told,
+    racing_joins_agree, the_parts_have_the_size_that_is_told,
 };
 pub use staging::{
     a_canonical_object_is_not_promoted_over, a_damaged_object_is_replaced,
@@ -136,7 +136,6 @@ macro_rules! bundle_store_suite {
             joining_again_tells_the_same,
             racing_joins_agree,
             a_part_written_again_counts,
-            parts_that_were_not_told_are_dropped,
             parts_other_than_those_told_are_not_joined,
             the_parts_have_the_size_that_is_told,
             only_the_last_part_may_be_short,

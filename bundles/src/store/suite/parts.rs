@@ -197,14 +197,6 @@ pub async fn a_part_written_again_counts(store: &dyn BundleStore) {
     upload.joined(store).await;
 }
 
-/// Parts beyond those that are told are not of the object.
-pub async fn parts_that_were_not_told_are_dropped(store: &dyn BundleStore) {
-    let mut upload = Parted::write(store, &[PART_BYTES, 100, 10]).await;
-    upload.parts.pop();
-    upload.etags.pop();
-    upload.joined(store).await;
-}
-
 /// Parts are joined by what was told of them, or not at all.
 pub async fn parts_other_than_those_told_are_not_joined(store: &dyn BundleStore) {
     let upload = Parted::write(store, &[PART_BYTES, PART_BYTES]).await;
@@ -219,6 +211,8 @@ pub async fn parts_other_than_those_told_are_not_joined(store: &dyn BundleStore)
         ),
         (vec![one, two, two], 3 * PART_BYTES),
         (vec![two], PART_BYTES),
+        // There is another part.
+        (vec![one], PART_BYTES),
     ] {
         let told: Vec<_> = told.into_iter().cloned().collect();
         let refused = store.join_parts(&upload.upload, &told, len as u64).await;
@@ -276,8 +270,11 @@ pub async fn a_part_that_is_none_is_refused(store: &dyn BundleStore) {
         let is_refused = matches!(refused, Err(StoreError::Failed { .. }));
         assert!(is_refused, "{len} bytes as {number}: {refused:?}");
     }
-    put(store, &upload.upload, 10_000, b"the last one there can be").await;
     upload.joined(store).await;
+    let upload = begin(store).await;
+    put(store, &upload, 10_000, b"the last one there can be").await;
+    let aborted = store.abort_parts(&upload).await;
+    aborted.expect("an upload can be given up");
 }
 
 /// Nothing is begun for a key that is taken, and what took it meanwhile stays.
