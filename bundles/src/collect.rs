@@ -115,13 +115,18 @@ pub(crate) fn collect<'a>(
             limits,
             progress,
         },
+        None,
     )
 }
 
-/// Walks a bundle and keeps what publishing needs. Blocking.
-pub(crate) fn collect_from(input: impl Read, walk: Walk<'_>) -> Result<Collected, ArchiveError> {
+/// Walks a bundle, whose hash may be known, and keeps what publishing needs. Blocking.
+pub(crate) fn collect_from(
+    input: impl Read,
+    walk: Walk<'_>,
+    known: Option<ContentHash>,
+) -> Result<Collected, ArchiveError> {
     let mut collector = Collector::new(walk.limits.component_bytes);
-    let walked = archive::walk(input, walk, &mut collector)?;
+    let walked = archive::walk_known(input, walk, known, &mut collector)?;
     let Collector {
         files,
         manifest,

@@ -46,9 +46,9 @@ pub use manifest::{
 pub use pack::{PackError, pack};
 pub use path::{BundlePath, BundlePathError};
 pub use publish::{
-    CapabilityCheck, CheckError, ComponentCheck, InvalidComponent, NewVersion, PublishContext,
-    PublishError, PublishRequest, Published, PublishedExtension, PublishedVersion, RegisterError,
-    RegisteredVersion, Source, VersionRegistry, publish,
+    CapabilityCheck, CheckError, ComponentCheck, InvalidComponent, KnownHash, NewVersion,
+    PublishContext, PublishError, PublishRequest, Published, PublishedExtension, PublishedVersion,
+    RegisterError, RegisteredVersion, Source, VersionRegistry, publish,
 };
 pub use signature::{
     KeyId, ParsePublicKeyError, PublicKey, PublisherKeys, Signature, SignatureError,

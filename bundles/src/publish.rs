@@ -22,7 +22,8 @@ use crate::manifest::{InvalidManifest, Issue, Issues, Manifest, Parsed};
 use crate::path::BundlePath;
 use crate::signature::{SignatureFault, SignatureRules, Statement};
 use crate::store::{
-    BundleStore, Content, Created, ETag, ObjectKey, StagingKey, StoreError, StoredObject, Verified,
+    BundleStore, Content, Created, ETag, ObjectKey, StagingKey, Stat, StoreError, StoredObject,
+    Verified,
 };
 
 /// Judges the component of a bundle; whoever runs components implements it.
@@ -175,6 +176,8 @@ pub struct PublishRequest<'a> {
     pub source: Source<'a>,
     /// The hash it must have, if the sender named one.
     pub declared_hash: Option<ContentHash>,
+    /// The hash that a staged upload was found to have, if it need not be computed again.
+    pub known_hash: Option<KnownHash>,
     /// The manifest of a bundle that has none.
     pub manifest_json: Option<Vec<u8>>,
     /// The signature of its [`Statement`], as minisign writes one into a file.
@@ -194,10 +197,31 @@ impl<'a> PublishRequest<'a> {
         Self {
             source,
             declared_hash: None,
+            known_hash: None,
             manifest_json: None,
             signature: None,
             progress: None,
         }
+    }
+}
+
+/// The hash of a staged upload, by whoever hashed its bytes on their way into the store.
+///
+/// Trusted as long as the upload is in the very state it was in then: its bytes are read and judged all the same,
+/// but not hashed. In any other state they are, as if nothing were known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownHash {
+    /// The hash.
+    pub hash: ContentHash,
+    /// The state of the upload that has it.
+    pub etag: ETag,
+    /// The bytes of that.
+    pub size: u64,
+}
+
+impl KnownHash {
+    fn is_of(&self, stat: &Stat) -> bool {
+        self.etag == stat.etag && self.size == stat.size
     }
 }
 
@@ -357,12 +381,14 @@ pub async fn publish(
     let PublishRequest {
         source,
         declared_hash,
+        known_hash,
         manifest_json,
         signature,
         progress,
     } = request;
     let reading = Reading {
         expected: declared_hash,
+        known: known_hash,
         limits: context.limits,
         progress,
     };
@@ -444,6 +470,8 @@ pub async fn publish(
 /// How a bundle is read.
 struct Reading<'a> {
     expected: Option<ContentHash>,
+    /// Counts for a staged upload alone.
+    known: Option<KnownHash>,
     limits: &'a Limits,
     progress: Option<Arc<Progress<'static>>>,
 }
@@ -466,7 +494,12 @@ impl Reading<'_> {
             Source::Staged(key) => {
                 let object = store.open(key.into()).await?;
                 let etag = object.stat.etag.clone();
-                let collected = self.read_object(key.into(), object).await?;
+                let known = self
+                    .known
+                    .as_ref()
+                    .filter(|known| known.is_of(&object.stat));
+                let known = known.map(|known| known.hash);
+                let collected = self.read_object(key.into(), object, known).await?;
                 Ok((collected, Checked::Staged(key, etag)))
             }
             Source::Published(hash) => {
@@ -480,6 +513,7 @@ impl Reading<'_> {
             expected,
             limits,
             progress,
+            ..
         } = self;
         let (file, limits) = (file.to_owned(), limits.clone());
         let collected =
@@ -503,7 +537,7 @@ impl Reading<'_> {
             expected: Some(hash),
             ..self
         };
-        let read = reading.read_object(key, store.open(key).await?).await;
+        let read = reading.read_object(key, store.open(key).await?, None).await;
         read.map_err(|error| match error {
             // Nobody sent these bytes: they are the store's.
             PublishError::Archive(error @ ArchiveError::HashMismatch { .. }) => {
@@ -518,11 +552,13 @@ impl Reading<'_> {
         self,
         key: ObjectKey,
         object: StoredObject,
+        known: Option<ContentHash>,
     ) -> Result<Collected, PublishError> {
         let Self {
             expected,
             limits,
             progress,
+            ..
         } = self;
         let (limits, size) = (limits.clone(), object.stat.size);
         let (pump, incoming) = incoming(key, object);
@@ -533,7 +569,7 @@ impl Reading<'_> {
                 limits: &limits,
                 progress: progress.as_deref(),
             };
-            collect_from(incoming, walk)
+            collect_from(incoming, walk, known)
         });
         let pumped = pump.run().await;
         let collected = collecting.await.map_err(PublishError::Interrupted)?;

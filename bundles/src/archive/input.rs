@@ -6,22 +6,34 @@ use alga_model::{ContentHash, ContentHasher};
 
 use super::{ArchiveError, Progress};
 
-/// Hashes and counts what is read, and remembers a failure of the source, which zstd would hand on
+/// Counts what is read, hashes it unless its hash is known, and remembers a failure of the source, which zstd would hand on
 /// as if the data were at fault.
 pub(super) struct Input<'a, R> {
     source: R,
-    hasher: ContentHasher,
+    digest: Digest,
     size: u64,
     position: u64,
     failure: Option<io::Error>,
     progress: Option<&'a Progress<'a>>,
 }
 
+/// The hash of what is read.
+enum Digest {
+    Computed(ContentHasher),
+    Known(ContentHash),
+}
+
 impl<'a, R: Read> Input<'a, R> {
-    pub(super) fn new(source: R, size: u64, progress: Option<&'a Progress<'a>>) -> Self {
+    /// `known` is the hash that the whole has, where somebody vouches for it.
+    pub(super) fn new(
+        source: R,
+        size: u64,
+        known: Option<ContentHash>,
+        progress: Option<&'a Progress<'a>>,
+    ) -> Self {
         Self {
             source,
-            hasher: ContentHasher::new(),
+            digest: known.map_or_else(|| Digest::Computed(ContentHasher::new()), Digest::Known),
             size,
             position: 0,
             failure: None,
@@ -59,7 +71,10 @@ impl<'a, R: Read> Input<'a, R> {
 
     /// The hash of what was read.
     pub(super) fn into_hash(self) -> ContentHash {
-        self.hasher.finish()
+        match self.digest {
+            Digest::Computed(hasher) => hasher.finish(),
+            Digest::Known(hash) => hash,
+        }
     }
 }
 
@@ -82,7 +97,9 @@ impl<R: Read> Read for Input<'_, R> {
                 Ok(read) => break read,
             }
         };
-        self.hasher.update(buffer.get(..read).unwrap_or_default());
+        if let Digest::Computed(hasher) = &mut self.digest {
+            hasher.update(buffer.get(..read).unwrap_or_default());
+        }
         self.position += read as u64;
         if let Some(progress) = self.progress {
             progress(self.position.min(self.size));

@@ -100,6 +100,17 @@ pub struct Walked {
 ///
 /// [`ArchiveError::HashMismatch`] wins over damage and refusal, which are but its consequences.
 pub fn walk(input: impl Read, walk: Walk<'_>, sink: &mut dyn Sink) -> Result<Walked, ArchiveError> {
+    walk_known(input, walk, None, sink)
+}
+
+/// Reads a bundle as [`walk`] does. Where somebody vouches for its hash, that is taken for it and compared with the
+/// expected one; the bytes are not hashed.
+pub(crate) fn walk_known(
+    input: impl Read,
+    walk: Walk<'_>,
+    known: Option<ContentHash>,
+    sink: &mut dyn Sink,
+) -> Result<Walked, ArchiveError> {
     let Walk {
         size,
         expected,
@@ -112,7 +123,7 @@ pub fn walk(input: impl Read, walk: Walk<'_>, sink: &mut dyn Sink) -> Result<Wal
             limit: limits.compressed_bytes,
         });
     }
-    let mut input = Input::new(input, size, progress);
+    let mut input = Input::new(input, size, known, progress);
     let unpacked = walk_frame(&mut input, size, limits, sink);
     // What failed needs no hash of the whole unless it is to be told from another bundle.
     let ended = if unpacked.is_ok() || expected.is_some() {

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use alga_bundles::{
-    BundleStore, Content, Created, Cursor, ETag, Limits, Listing, LocalStore, NewVersion,
-    ObjectKey, Page, PartedUpload, PublishContext, PublishError, PublishRequest, Published,
-    RegisterError, RegisteredVersion, SignatureRules, Source, StagedUpload, StagingKey, Stat,
-    StoreError, StoredObject, Unfinished, Verified, VersionRegistry, publish,
+    BundleStore, Content, Created, Cursor, ETag, KnownHash, Limits, Listing, LocalStore,
+    NewVersion, ObjectKey, Page, PartedUpload, PublishContext, PublishError, PublishRequest,
+    Published, RegisterError, RegisteredVersion, SignatureRules, Source, StagedUpload, StagingKey,
+    Stat, StoreError, StoredObject, Unfinished, Verified, VersionRegistry, publish,
 };
 use alga_model::ContentHash;
 use async_trait::async_trait;
@@ -233,6 +233,117 @@ async fn another_hash_than_declared_is_refused() {
     };
     let refused = scene.publish(request).await.unwrap_err();
     assert_eq!(refused.code(), "HASH_MISMATCH");
+}
+
+/// What whoever staged an upload says its hash is.
+async fn known(scene: &Scene, key: StagingKey, hash: ContentHash) -> KnownHash {
+    let stat = scene.store.inner.stat(key.into()).await.unwrap().unwrap();
+    KnownHash {
+        hash,
+        etag: stat.etag,
+        size: stat.size,
+    }
+}
+
+#[tokio::test]
+async fn a_known_hash_gives_the_same_answer() {
+    let scene = Scene::new();
+    let bundle = Tar::valid().zst();
+    let key = scene.upload(&bundle).await;
+    let hashed = scene.publish(PublishRequest::of(Source::Staged(key)));
+    let hashed = hashed.await.unwrap();
+    let request = PublishRequest {
+        known_hash: Some(known(&scene, key, ContentHash::of(&bundle)).await),
+        ..PublishRequest::of(Source::Staged(key))
+    };
+    assert_eq!(scene.publish(request).await.unwrap(), hashed);
+}
+
+#[tokio::test]
+async fn a_known_hash_is_taken_for_an_upload_in_that_state_alone() {
+    let bundle = Tar::valid().zst();
+    let (actual, told) = (ContentHash::of(&bundle), ContentHash::of(b"told"));
+    // That a wrong one is believed shows that nobody hashed the bytes.
+    for (etag, size, expected) in [
+        (None, None, told),
+        (Some(ETag::new("another")), None, actual),
+        (None, Some(1), actual),
+    ] {
+        let scene = Scene::new();
+        let key = scene.upload(&bundle).await;
+        let known = known(&scene, key, told).await;
+        let request = PublishRequest {
+            known_hash: Some(KnownHash {
+                hash: told,
+                etag: etag.unwrap_or(known.etag),
+                size: size.unwrap_or(known.size),
+            }),
+            ..PublishRequest::of(Source::Staged(key))
+        };
+        let published = scene.publish(request).await.unwrap();
+        assert_eq!(published.content_hash, expected);
+        assert!(scene.read(ObjectKey::Bundle(expected)).await == bundle);
+    }
+}
+
+#[tokio::test]
+async fn a_known_hash_must_be_the_declared_one() {
+    let scene = Scene::new();
+    let bundle = Tar::valid().zst();
+    let key = scene.upload(&bundle).await;
+    let (actual, told) = (ContentHash::of(&bundle), ContentHash::of(b"told"));
+    let request = PublishRequest {
+        declared_hash: Some(actual),
+        known_hash: Some(known(&scene, key, told).await),
+        ..PublishRequest::of(Source::Staged(key))
+    };
+    let refused = scene.publish(request).await.unwrap_err();
+    assert_eq!(refused.code(), "HASH_MISMATCH");
+    assert_eq!(scene.stored(), [key.to_string()]);
+}
+
+#[tokio::test]
+async fn an_upload_with_a_known_hash_is_read_and_judged_all_the_same() {
+    let scene = Scene::new();
+    let mut damaged = Tar::valid().zst();
+    *damaged.last_mut().unwrap() ^= 1;
+    let mut longer = Tar::valid().zst();
+    longer.push(0);
+    for (bundle, code) in [
+        (damaged, "BAD_ARCHIVE"),
+        (longer, "BAD_ARCHIVE"),
+        (Tar::valid().file("../x", b"").zst(), "ARCHIVE_REJECTED"),
+        (
+            Tar::new().file("dist/main.wasm", COMPONENT).zst(),
+            "MANIFEST_REQUIRED",
+        ),
+    ] {
+        let key = scene.upload(&bundle).await;
+        let request = PublishRequest {
+            known_hash: Some(known(&scene, key, ContentHash::of(&bundle)).await),
+            ..PublishRequest::of(Source::Staged(key))
+        };
+        let refused = scene.publish(request).await.unwrap_err();
+        assert_eq!(refused.code(), code);
+    }
+}
+
+#[tokio::test]
+async fn a_known_hash_counts_for_no_file_and_nothing_published() {
+    let scene = Scene::new();
+    let bundle = Tar::valid().zst();
+    let key = scene.upload(&bundle).await;
+    let told = ContentHash::of(b"told");
+    let actual = ContentHash::of(&bundle);
+    let file = scene.room.write("bundle", &bundle);
+    for source in [Source::File(&file), Source::Published(actual)] {
+        let request = PublishRequest {
+            known_hash: Some(known(&scene, key, told).await),
+            ..PublishRequest::of(source)
+        };
+        let published = scene.publish(request).await.unwrap();
+        assert_eq!(published.content_hash, actual);
+    }
 }
 
 #[tokio::test]
