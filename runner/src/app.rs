@@ -127,6 +127,7 @@ impl Stores {
                 versions,
                 config.bundles.signature_rules(),
             ),
+            is_offline: config.bundles.offline,
         }
     }
 
@@ -140,7 +141,7 @@ impl Stores {
         Upkeep {
             storage: self.storage.here().ok().cloned().map(|it| it as _),
             registry: Arc::clone(&self.registry) as _,
-            bundles: Arc::clone(&self.bundles) as _,
+            bundles: (!config.bundles.offline).then(|| Arc::clone(&self.bundles) as _),
             installs,
             activity,
             clock: Arc::clone(&self.clock),
@@ -231,7 +232,7 @@ impl App {
     pub async fn build(config: &Config) -> anyhow::Result<Self> {
         let role = config.role();
         let stores = Stores::open(config).await?;
-        if role.runs_extensions() {
+        if role.runs_extensions() && !config.bundles.offline {
             check_bundles(&*stores.bundles).await?;
         }
         let (installs, gate) = stores.gate(config);

@@ -46,6 +46,17 @@ pub(crate) const OUTCOMES: [&str; 14] = [
     INTERNAL,
 ];
 
+/// What can become of a version that is made ready before anybody calls it.
+pub(crate) const WARMED: [&str; 7] = [
+    OK,
+    "INVALID_COMPONENT",
+    "BUNDLE_NOT_FOUND",
+    "BUNDLE_DAMAGED",
+    "BUNDLE_OFFLINE",
+    "UNAVAILABLE",
+    "OVERLOADED",
+];
+
 /// The outcome of an invocation that was answered.
 pub(crate) const OK: &str = "OK";
 
@@ -185,6 +196,11 @@ impl Executor {
         &self.engine
     }
 
+    /// The bundles that are at hand.
+    pub const fn bundles(&self) -> &Arc<BundleCache> {
+        &self.bundles
+    }
+
     /// The gate of the storage.
     pub const fn gate(&self) -> &Gate {
         &self.gate
@@ -240,6 +256,12 @@ impl Executor {
     /// However many are asked for, few are made ready at once, so that calls have most of the machine.
     pub async fn warm(&self, version: Uuid, bundle: ContentHash) -> Result<(), ExecuteError> {
         let _turn = self.warming.acquire().await;
+        let warmed = self.make_ready(version, bundle).await;
+        report_warmup(bundle, &warmed);
+        warmed
+    }
+
+    async fn make_ready(&self, version: Uuid, bundle: ContentHash) -> Result<(), ExecuteError> {
         let version = self.versions.find(version, bundle).await?;
         // Where the component is ready, its bundle may be gone from the cache all the same.
         let bundle = version.fetch(&self.bundles).await;
@@ -550,6 +572,33 @@ fn report_failure(error: &ExecuteError, duration: Duration) {
                 "the extension gave no answer"
             );
         }
+    }
+}
+
+/// Nobody else says why: the answer has no causes.
+fn report_warmup(hash: ContentHash, warmed: &Result<(), ExecuteError>) {
+    let outcome = warmed.as_ref().map_or_else(ExecuteError::code, |()| OK);
+    metrics::counter!("alga_engine_warmups_total", "outcome" => outcome).increment(1);
+    let Err(error) = warmed else {
+        return;
+    };
+    let (blame, cause) = (error.blame(), ErrorChain(error));
+    if blame == "host" {
+        tracing::warn!(
+            bundle = %hash,
+            error.code = outcome,
+            error.blame = blame,
+            error = %cause,
+            "a version was not made ready"
+        );
+    } else {
+        tracing::debug!(
+            bundle = %hash,
+            error.code = outcome,
+            error.blame = blame,
+            error = %cause,
+            "a version can't be made ready"
+        );
     }
 }
 

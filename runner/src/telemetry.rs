@@ -18,6 +18,7 @@ use tracing_subscriber::{Layer as _, Registry};
 
 use crate::config::{LogConfig, LogFormat};
 use crate::engine::SHARED_CODE_OUTCOMES;
+use crate::execute::WARMED;
 use crate::idempotency;
 use crate::uploads::{FINALIZED, UPLOADED};
 
@@ -64,6 +65,9 @@ fn register_counters() {
     counter!("alga_engine_code_cache_rejected_total").absolute(0);
     for outcome in SHARED_CODE_OUTCOMES {
         counter!("alga_engine_shared_code_total", "outcome" => outcome).absolute(0);
+    }
+    for outcome in WARMED {
+        counter!("alga_engine_warmups_total", "outcome" => outcome).absolute(0);
     }
     for reason in ["install", "tenant", "process", "stopping"] {
         counter!("alga_admission_refusals_total", "reason" => reason).absolute(0);
@@ -201,6 +205,10 @@ fn describe_metrics_of_bundles() {
         "What unpacked bundles take, as of the last look."
     );
     describe_counter!(
+        "alga_engine_warmups_total",
+        "Versions that were to be made ready before anybody calls them, by what became of it."
+    );
+    describe_counter!(
         "alga_engine_shared_code_total",
         "Compiled components that were looked for or left in the bundle store, by what became of it."
     );
@@ -237,10 +245,21 @@ fn describe_metrics_of_uploads() {
     );
 }
 
-/// From a cached read to the compilation of the largest component, about three to a decade.
+/// From a cached read to the longest call, about three to a decade.
 const DURATION_BUCKETS: [f64; 17] = [
     0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
     10.0, 30.0, 60.0,
+];
+
+/// What may take minutes: to compile a component, to receive a bundle over a slow line, to judge one that
+/// waits for its turn.
+const LONG_BUCKETS: [f64; 13] = [
+    0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 1_200.0,
+];
+const LONG: [&str; 3] = [
+    "alga_engine_compile_duration_seconds",
+    UPLOADED.duration,
+    FINALIZED.duration,
 ];
 
 /// From a small component to the largest bundle, four times as much from one to the next.
@@ -257,9 +276,13 @@ const SIZE_BUCKETS: [f64; 7] = [
 fn prometheus() -> Result<PrometheusBuilder, BuildError> {
     let durations = Matcher::Suffix("_duration_seconds".to_owned());
     let sizes = Matcher::Suffix("_size_bytes".to_owned());
-    PrometheusBuilder::new()
+    let builder = PrometheusBuilder::new()
         .set_buckets_for_metric(durations, &DURATION_BUCKETS)?
-        .set_buckets_for_metric(sizes, &SIZE_BUCKETS)
+        .set_buckets_for_metric(sizes, &SIZE_BUCKETS)?;
+    // A full name wins over its end.
+    LONG.into_iter().try_fold(builder, |builder, name| {
+        builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), &LONG_BUCKETS)
+    })
 }
 
 fn subscriber<W>(
@@ -557,12 +580,15 @@ mod tests {
             describe_metrics();
             metrics::histogram!("alga_storage_operation_duration_seconds", "operation" => "get")
                 .record(0.003);
+            metrics::histogram!(FINALIZED.duration).record(119.0);
         });
         let text = handle.render();
         for line in [
             "# HELP alga_storage_operation_duration_seconds How long",
             "alga_storage_operation_duration_seconds_bucket{operation=\"get\",le=\"0.0025\"} 0",
             "alga_storage_operation_duration_seconds_bucket{operation=\"get\",le=\"0.005\"} 1",
+            "alga_bundle_finalize_duration_seconds_bucket{le=\"60\"} 0",
+            "alga_bundle_finalize_duration_seconds_bucket{le=\"120\"} 1",
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }

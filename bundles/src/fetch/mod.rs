@@ -192,6 +192,22 @@ impl BundleCache {
         .await
     }
 
+    /// Whether a bundle could be put into the cache, as far as a small file can tell.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError::Cache`] when it could not.
+    pub async fn check(&self) -> Result<(), FetchError> {
+        let path = self.shared.work.new_path();
+        blocking(move || {
+            let written = std::fs::write(&path, b"check");
+            written
+                .and_then(|()| std::fs::remove_file(&path))
+                .map_err(|error| FetchError::cache(&path, error))
+        })
+        .await
+    }
+
     /// Removes what is beyond the budget now, which otherwise happens after every fetch by itself.
     pub async fn make_room(&self) {
         Arc::clone(&self.shared).trim().await;

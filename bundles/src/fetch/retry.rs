@@ -1,6 +1,9 @@
 //! Asking again.
 
+use std::error::Error;
 use std::time::Duration;
+
+use alga_model::ErrorChain;
 
 use super::FetchError;
 
@@ -31,12 +34,27 @@ impl Retry {
     where
         F: Future<Output = Result<T, FetchError>>,
     {
+        self.repeat(attempt, FetchError::is_transient).await
+    }
+
+    /// Calls `attempt` until it succeeds, fails in a way that is not transient, or has failed as often
+    /// as it may.
+    pub async fn repeat<T, E, F>(
+        &self,
+        attempt: impl Fn() -> F,
+        is_transient: impl Fn(&E) -> bool,
+    ) -> Result<T, E>
+    where
+        E: Error + 'static,
+        F: Future<Output = Result<T, E>>,
+    {
         let mut made = 1;
         loop {
             match attempt().await {
-                Err(error) if error.is_transient() && made < self.attempts => {
+                Err(error) if is_transient(&error) && made < self.attempts => {
                     metrics::counter!("alga_bundles_fetch_retries_total").increment(1);
-                    tracing::debug!(error = %error, attempt = made, "the bundle store is asked again");
+                    let attempt = made;
+                    tracing::debug!(error = %ErrorChain(&error), attempt, "the bundle store is asked again");
                     tokio::time::sleep(jittered(self.longest_pause(made))).await;
                     made += 1;
                 }

@@ -9,9 +9,9 @@ use std::time::SystemTime;
 
 use alga_bundles::{
     BundlePath, BundleStore, CheckError, ComponentCheck, Content, Created, Cursor, ETag,
-    InvalidComponent, Listing, LocalStore, NewVersion, ObjectKey, Page, PartedUpload, RegisterError,
-    RegisteredVersion, StagedUpload, StagingKey, Stat, StoreError, StoredObject, Unfinished,
-    Verified, VersionRegistry,
+    InvalidComponent, Listing, LocalStore, NewVersion, ObjectKey, Page, PartedUpload,
+    RegisterError, RegisteredVersion, StagedUpload, StagingKey, Stat, StoreError, StoredObject,
+    Unfinished, Verified, VersionRegistry,
 };
 use alga_model::ContentHash;
 use async_trait::async_trait;

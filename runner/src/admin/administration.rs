@@ -136,6 +136,9 @@ impl Refused {
             "UNANSWERED",
             "UNAVAILABLE",
             "OVERLOADED",
+            "COMPILER_UNAVAILABLE",
+            "REGISTRY_UNAVAILABLE",
+            "STORE_UNAVAILABLE",
             "TAILS_LIMITED",
             "INTERNAL",
         ];

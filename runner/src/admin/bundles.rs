@@ -164,6 +164,7 @@ impl Operation for FinalizeUpload {
         (409, "MANIFEST_CONFLICT"),
         (421, "MISDIRECTED"),
         (502, "STORE_FAILED"),
+        (503, "BUNDLE_OFFLINE"),
         (503, "COMPILER_UNAVAILABLE"),
         (503, "OVERLOADED"),
         (503, "REGISTRY_UNAVAILABLE"),
@@ -176,7 +177,7 @@ impl Operation for FinalizeUpload {
     type Answer = PublishedBody;
 
     async fn run(admin: &Admin, by: &Author, ask: Ask<Self>) -> Result<PublishedBody, AdminError> {
-        let uploads = Arc::clone(admin.uploads(by)?);
+        let uploads = Arc::clone(admin.open_uploads(by)?);
         let (actor, request_id) = (by.actor.clone(), by.request_id.clone());
         // Goes on when the caller goes away: whoever asks again finds that it is done.
         let publishing = async move {
@@ -202,6 +203,8 @@ impl Operation for AbortUpload {
         (400, "BAD_REQUEST"),
         (421, "MISDIRECTED"),
         (502, "STORE_FAILED"),
+        (503, "BUNDLE_OFFLINE"),
+        (503, "OVERLOADED"),
         (503, "STORE_UNAVAILABLE"),
     ];
 
@@ -216,7 +219,7 @@ impl Operation for AbortUpload {
         ask: Ask<Self>,
     ) -> Result<UploadAbortedBody, AdminError> {
         let AbortUploadBody { key } = ask.body;
-        admin.uploads(by)?.intake.abort(key).await?;
+        admin.open_uploads(by)?.intake.abort(key).await?;
         tracing::info!(actor = by.actor, upload.key = %key, "an upload was given up");
         Ok(UploadAbortedBody {
             key: key.to_string(),

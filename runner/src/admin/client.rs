@@ -188,16 +188,25 @@ impl Client {
             return Ok(response);
         }
         let body = response.json::<Value>().await.unwrap_or_default();
-        let error = body.get("error").unwrap_or(&Value::Null);
-        let text = |name| error.get(name).and_then(Value::as_str).map(str::to_owned);
-        Err(match (text("code"), text("message")) {
-            (Some(code), Some(message)) => {
-                let details = error.get("details").cloned().unwrap_or_default();
-                Refused::by_server(code, message, details)
-            }
-            _ => Refused::unanswered(format!("the server answered {status}"), None),
-        })
+        let said = || Refused::unanswered(format!("the server answered {status}"), None);
+        Err(refusal(&body).unwrap_or_else(said))
     }
+}
+
+/// What the body of a refusal says: that of the API, or the flat one of the interface for bundles.
+fn refusal(body: &Value) -> Option<Refused> {
+    let error = body.get("error")?;
+    let (members, message) = match error.as_str() {
+        Some(message) => (body, message),
+        None => (error, error.get("message")?.as_str()?),
+    };
+    let code = members.get("code")?.as_str()?;
+    let details = members.get("details").cloned().unwrap_or_default();
+    Some(Refused::by_server(
+        code.to_owned(),
+        message.to_owned(),
+        details,
+    ))
 }
 
 /// A file that is being sent.
@@ -310,7 +319,31 @@ fn encoded(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn a_refusal_is_understood_in_either_shape() {
+        let details = json!({ "issues": [] });
+        let nested = json!({ "code": "A", "message": "b", "details": details, "requestId": "c" });
+        let flat = json!({ "error": "b", "code": "A", "details": details, "requestId": "c" });
+        for body in [json!({ "error": nested }), flat] {
+            let refused = refusal(&body).unwrap();
+            assert_eq!(
+                (refused.code.as_str(), refused.message.as_str()),
+                ("A", "b")
+            );
+            assert_eq!(refused.details, details);
+        }
+        for body in [
+            Value::Null,
+            json!({ "error": "b" }),
+            json!({ "error": { "code": "A" } }),
+        ] {
+            assert!(refusal(&body).is_none(), "{body}");
+        }
+    }
 
     #[test]
     fn a_path_is_filled_with_what_it_names() {

@@ -61,6 +61,12 @@ pub enum AdminError {
     /// The logs of an install can't be followed now.
     #[error(transparent)]
     Tail(#[from] TailRefused),
+    /// The store of bundles may not be asked.
+    #[error("bundles are neither received nor published here, as `bundles.offline` is set")]
+    Offline,
+    /// The process stops.
+    #[error("the process stops; ask again")]
+    Stopping,
     /// An upload was not published.
     #[error(transparent)]
     Finalize(#[from] FinalizeError),
@@ -159,11 +165,12 @@ impl AdminError {
             Self::ApprovalNeeded(_) => "APPROVAL_NEEDED",
             Self::NothingToRollBack => "NOTHING_TO_ROLL_BACK",
             Self::Elsewhere(_) | Self::RunsNothing => "MISDIRECTED",
+            Self::Offline => "BUNDLE_OFFLINE",
             Self::Finalize(error) => error.code(),
             Self::Store(StoreError::Unavailable { .. }) => "STORE_UNAVAILABLE",
             Self::Store(_) => "STORE_FAILED",
             Self::Tail(TailRefused::Install | TailRefused::Tenant) => "TAILS_LIMITED",
-            Self::Tail(TailRefused::Process | TailRefused::Closed) => "OVERLOADED",
+            Self::Stopping | Self::Tail(TailRefused::Process | TailRefused::Closed) => "OVERLOADED",
             Self::Registry(RegistryError::Unavailable { .. })
             | Self::Storage(alga_storage::Error::Unavailable(_)) => "UNAVAILABLE",
             Self::Manifest(_) | Self::Registry(_) | Self::Storage(_) => "INTERNAL",

@@ -225,7 +225,21 @@ impl Admin {
     /// Bundles that come over the network, to somebody who may publish. It concerns every tenant.
     pub fn uploads(&self, by: &Author) -> Result<&Arc<Uploads>, AdminError> {
         by.ensure_unlimited()?;
-        self.uploads.as_ref().ok_or(AdminError::RunsNothing)
+        let uploads = self.uploads.as_ref().ok_or(AdminError::RunsNothing)?;
+        if uploads.is_offline {
+            return Err(AdminError::Offline);
+        }
+        Ok(uploads)
+    }
+
+    /// The same unless the process stops, which waits neither for an upload that is published now nor for
+    /// one that is given up.
+    fn open_uploads(&self, by: &Author) -> Result<&Arc<Uploads>, AdminError> {
+        let uploads = self.uploads(by)?;
+        if uploads.intake.is_closed() {
+            return Err(AdminError::Stopping);
+        }
+        Ok(uploads)
     }
 
     /// Edits an install that the author may know of.

@@ -1,10 +1,14 @@
 //! Making extensions ready before anybody calls them.
 
+use std::panic::resume_unwind;
+use std::sync::Arc;
+
 use alga_model::{ContentHash, ExtensionName, InstallId};
 use alga_registry::VersionKey;
 use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::error::{AdminError, Missing};
@@ -105,10 +109,16 @@ impl Operation for Warmup {
                 content => Ok(content?),
             });
         }
-        let executor = &extensions.executor;
-        let warmed = stream::iter(found).map(|found| warm(executor, found));
+        let extensions = Arc::clone(extensions);
+        // Goes on when the caller goes away: what was asked for is to be ready.
+        let warming = async move {
+            let executor = &extensions.executor;
+            let warmed = stream::iter(found).map(|found| warm(executor, found));
+            warmed.buffered(Executor::WARMED_AT_ONCE).collect().await
+        };
+        let warmed = tokio::spawn(warming.in_current_span()).await;
         Ok(WarmupAnswer {
-            items: warmed.buffered(Executor::WARMED_AT_ONCE).collect().await,
+            items: warmed.unwrap_or_else(|error| resume_unwind(error.into_panic())),
         })
     }
 }

@@ -1,15 +1,18 @@
 //! Finds what is not as it should be, and repairs what can be.
 
-use std::io;
+use std::cell::Cell;
+use std::{fmt, io};
 
-use alga_bundles::{BundleStore, Content, Listing, Manifest, ObjectKey, StoreError, StoredObject};
-use alga_model::{ContentHash, ContentHasher};
+use alga_bundles::{
+    BundleStore, Content, Listing, Manifest, ObjectKey, Retry, StoreError, StoredObject,
+};
+use alga_model::{ContentHash, ContentHasher, ErrorChain};
 use alga_registry::{MAX_PAGE_ITEMS, PageRequest, Registry, Version, VersionKey};
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use serde::Serialize;
 use tokio::io::AsyncReadExt as _;
 
-use super::Pages;
+use super::PAGE;
 
 /// What is wrong with an object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -29,6 +32,14 @@ pub enum Damage {
         /// The bundle.
         content_hash: ContentHash,
     },
+    /// An object can't be read, so that nobody knows whether it is as it should be.
+    #[serde(rename_all = "camelCase")]
+    Unreadable {
+        /// The object.
+        key: String,
+        /// Why, for people.
+        reason: String,
+    },
     /// The copy of the manifest is missing, or another than the one that is registered.
     #[serde(rename_all = "camelCase")]
     Manifest {
@@ -37,82 +48,183 @@ pub enum Damage {
     },
 }
 
-/// Reads every bundle there is and looks at what every version needs. `progress` is told how many bytes
-/// were read.
-pub async fn damages(
-    store: &dyn BundleStore,
-    registry: &dyn Registry,
-    mut progress: impl FnMut(u64),
-) -> anyhow::Result<Vec<Damage>> {
-    let (mut found, mut read) = (Vec::new(), 0);
-    let mut pages = Pages::of(store, Listing::Canonical);
-    while let Some(objects) = pages.next().await? {
-        for object in objects {
-            let ObjectKey::Bundle(content_hash) = object.key else {
-                continue;
-            };
-            let hashed = hash(store, object.key, |bytes| {
-                read += bytes;
-                progress(read);
-            });
-            match hashed.await? {
-                Some(actual) if actual != content_hash => found.push(Damage::Content {
-                    content_hash,
-                    actual,
-                }),
-                // It was removed meanwhile, and nobody needs it, or it is found to be missing.
-                Some(_) | None => {}
-            }
-        }
-    }
-    let mut after = None;
-    loop {
-        let page = PageRequest {
-            after,
-            limit: MAX_PAGE_ITEMS,
+/// How often in a row the store may be unavailable until it counts as gone: each time it was asked for
+/// some seconds.
+const MOST_AWAY: u32 = 8;
+
+/// Looks for damage.
+pub struct Search<'a> {
+    /// Where the bundles are.
+    pub store: &'a dyn BundleStore,
+    /// Who knows which there should be.
+    pub registry: &'a dyn Registry,
+    /// How often and how soon a store that is unavailable is asked again.
+    pub retry: Retry,
+    /// Is told how many bytes were read by now.
+    pub progress: &'a dyn Fn(u64),
+    /// Is told of each damage as soon as it is found. Its failure ends the search.
+    pub found: &'a dyn Fn(Damage) -> anyhow::Result<()>,
+}
+
+impl Search<'_> {
+    /// Reads every bundle there is and looks at what every version needs.
+    ///
+    /// An object that can't be read is a damage among others, and the search goes on.
+    ///
+    /// # Errors
+    ///
+    /// Where nobody can tell any more what there is to look at: the store or the registry is gone, or does
+    /// not list what it has.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let search = Searching {
+            search: &self,
+            read: Cell::new(0),
+            away: Cell::new(0),
         };
-        let extensions = registry.extensions(page).await;
-        let extensions = extensions.context("cannot use the registry")?;
-        for extension in &extensions.items {
-            of_extension(store, registry, extension.id, &mut found).await?;
-        }
-        after = extensions.next;
-        if after.is_none() {
-            return Ok(found);
-        }
+        // What the versions need can be told also where the store doesn't list what it has.
+        let read = search.bundles().await;
+        search.versions().await.and(read)
     }
 }
 
-async fn of_extension(
-    store: &dyn BundleStore,
-    registry: &dyn Registry,
-    extension: uuid::Uuid,
-    found: &mut Vec<Damage>,
-) -> anyhow::Result<()> {
-    let mut after = None;
-    loop {
-        let page = PageRequest {
-            after,
-            limit: MAX_PAGE_ITEMS,
+impl fmt::Debug for Search<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Search")
+            .field("store", &self.store)
+            .field("retry", &self.retry)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A search that is going on.
+struct Searching<'a> {
+    search: &'a Search<'a>,
+    /// The bytes that were read.
+    read: Cell<u64>,
+    /// How often in a row the store was unavailable.
+    away: Cell<u32>,
+}
+
+impl Searching<'_> {
+    async fn bundles(&self) -> anyhow::Result<()> {
+        let Search { store, retry, .. } = self.search;
+        let mut after = None;
+        loop {
+            let list = || store.list(Listing::Canonical, after.as_ref(), PAGE);
+            let page = retry.repeat(list, StoreError::is_transient).await?;
+            for object in page.objects {
+                if let ObjectKey::Bundle(content_hash) = object.key {
+                    self.bundle(content_hash).await?;
+                }
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn bundle(&self, content_hash: ContentHash) -> anyhow::Result<()> {
+        let key = ObjectKey::Bundle(content_hash);
+        let count = |bytes| {
+            self.read.set(self.read.get() + bytes);
+            (self.search.progress)(self.read.get());
         };
-        let versions = registry.versions(extension, page).await;
-        let versions = versions.context("cannot use the registry")?;
-        for summary in versions.items {
-            let content_hash = summary.content_hash;
-            let Some(version) = version(registry, content_hash).await? else {
-                continue;
+        match self
+            .ask(key, || hash(self.search.store, key, &count))
+            .await?
+        {
+            Some(Some(actual)) if actual != content_hash => {
+                let damage = Damage::Content {
+                    content_hash,
+                    actual,
+                };
+                (self.search.found)(damage)
+            }
+            // It was removed meanwhile, and nobody needs it, or it is found to be missing.
+            Some(Some(_) | None) | None => Ok(()),
+        }
+    }
+
+    async fn versions(&self) -> anyhow::Result<()> {
+        let mut after = None;
+        loop {
+            let page = PageRequest {
+                after,
+                limit: MAX_PAGE_ITEMS,
             };
-            if store.stat(ObjectKey::Bundle(content_hash)).await?.is_none() {
-                found.push(Damage::Missing { content_hash });
+            let extensions = self.search.registry.extensions(page).await;
+            let extensions = extensions.context("cannot use the registry")?;
+            for extension in &extensions.items {
+                self.versions_of(extension.id).await?;
             }
-            if !has_manifest(store, &version).await? {
-                found.push(Damage::Manifest { content_hash });
+            after = extensions.next;
+            if after.is_none() {
+                return Ok(());
             }
         }
-        after = versions.next;
-        if after.is_none() {
-            return Ok(());
+    }
+
+    async fn versions_of(&self, extension: uuid::Uuid) -> anyhow::Result<()> {
+        let registry = self.search.registry;
+        let mut after = None;
+        loop {
+            let page = PageRequest {
+                after,
+                limit: MAX_PAGE_ITEMS,
+            };
+            let versions = registry.versions(extension, page).await;
+            let versions = versions.context("cannot use the registry")?;
+            for summary in versions.items {
+                if let Some(version) = version(registry, summary.content_hash).await? {
+                    self.version(&version).await?;
+                }
+            }
+            after = versions.next;
+            if after.is_none() {
+                return Ok(());
+            }
         }
+    }
+
+    async fn version(&self, version: &Version) -> anyhow::Result<()> {
+        let Search { store, found, .. } = self.search;
+        let content_hash = version.content_hash;
+        let key = ObjectKey::Bundle(content_hash);
+        if let Some(None) = self.ask(key, || store.stat(key)).await? {
+            found(Damage::Missing { content_hash })?;
+        }
+        let key = ObjectKey::Manifest(content_hash);
+        if let Some(false) = self.ask(key, || has_manifest(*store, version)).await? {
+            found(Damage::Manifest { content_hash })?;
+        }
+        Ok(())
+    }
+
+    /// What the store says about an object; nothing where it can't be had, which is a damage.
+    async fn ask<T, F>(&self, key: ObjectKey, attempt: impl Fn() -> F) -> anyhow::Result<Option<T>>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let asked = self.search.retry.repeat(attempt, StoreError::is_transient);
+        let error = match asked.await {
+            Ok(answer) => {
+                self.away.set(0);
+                return Ok(Some(answer));
+            }
+            Err(error) => error,
+        };
+        let is_away = error.is_transient();
+        (self.search.found)(Damage::Unreadable {
+            key: key.to_string(),
+            reason: ErrorChain(&error).to_string(),
+        })?;
+        self.away.set(if is_away { self.away.get() + 1 } else { 0 });
+        ensure!(
+            self.away.get() < MOST_AWAY,
+            "the bundle store was unavailable for {MOST_AWAY} objects in a row"
+        );
+        Ok(None)
     }
 }
 
@@ -127,12 +239,12 @@ pub async fn repair(
         Damage::Content { content_hash, .. } => {
             let key = ObjectKey::Bundle(*content_hash);
             // Somebody may have mended it since it was looked at.
-            if hash(store, key, |_| {}).await? != Some(*content_hash) {
+            if hash(store, key, &|_| {}).await? != Some(*content_hash) {
                 store.remove(key).await?;
             }
             Ok(version(registry, *content_hash).await?.is_none())
         }
-        Damage::Missing { .. } => Ok(false),
+        Damage::Missing { .. } | Damage::Unreadable { .. } => Ok(false),
         Damage::Manifest { content_hash } => {
             let Some(version) = version(registry, *content_hash).await? else {
                 return Ok(true);
@@ -166,22 +278,23 @@ async fn has_manifest(store: &dyn BundleStore, version: &Version) -> Result<bool
 async fn hash(
     store: &dyn BundleStore,
     key: ObjectKey,
-    mut progress: impl FnMut(u64),
-) -> anyhow::Result<Option<ContentHash>> {
+    progress: &dyn Fn(u64),
+) -> Result<Option<ContentHash>, StoreError> {
     let StoredObject { stat, mut body } = match store.open(key).await {
         Ok(object) => object,
         Err(StoreError::NotFound { .. }) => return Ok(None),
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(error),
+    };
+    // Whatever the reason, reading it again may go better.
+    let cut_off = |source: io::Error| StoreError::Unavailable {
+        target: key.into(),
+        source: source.into(),
     };
     let (mut hasher, mut left) = (ContentHasher::new(), stat.size);
     let mut buffer = vec![0; 256 << 10];
     while left > 0 {
-        let read = body.read(&mut buffer).await;
-        let read = match read.with_context(|| format!("cannot read {key}"))? {
-            0 => {
-                let end = io::Error::from(io::ErrorKind::UnexpectedEof);
-                return Err(end).with_context(|| format!("cannot read {key}"));
-            }
+        let read = match body.read(&mut buffer).await.map_err(cut_off)? {
+            0 => return Err(cut_off(io::ErrorKind::UnexpectedEof.into())),
             read => read,
         };
         hasher.update(buffer.get(..read).unwrap_or_default());
@@ -193,15 +306,99 @@ async fn hash(
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+    use std::time::Duration;
+
     use alga_bundles::LocalStore;
     use alga_model::TenantId;
     use serde_json::json;
 
+    use super::super::unsteady::Unsteady;
     use super::*;
     use crate::stage::Stage;
 
-    async fn found(store: &LocalStore, stage: &Stage) -> Vec<Damage> {
-        damages(store, &*stage.registry, |_| {}).await.unwrap()
+    async fn found(store: &dyn BundleStore, stage: &Stage) -> Vec<Damage> {
+        let (found, searched) = search(store, stage).await;
+        searched.unwrap();
+        found
+    }
+
+    async fn search(store: &dyn BundleStore, stage: &Stage) -> (Vec<Damage>, anyhow::Result<()>) {
+        let found = RefCell::new(Vec::new());
+        let search = Search {
+            store,
+            registry: &*stage.registry,
+            retry: Retry {
+                attempts: 3,
+                base: Duration::ZERO,
+                cap: Duration::ZERO,
+            },
+            progress: &|_| {},
+            found: &|damage| {
+                found.borrow_mut().push(damage);
+                Ok(())
+            },
+        };
+        let searched = search.run().await;
+        (found.into_inner(), searched)
+    }
+
+    /// Bundles in the order of their names, without versions.
+    async fn stocked(store: &LocalStore, count: u8) -> Vec<ObjectKey> {
+        let mut hashes: Vec<_> = (0..count).map(|it| ContentHash::of(&[it])).collect();
+        for (number, hash) in (0..count).zip(&hashes) {
+            let key = ObjectKey::Bundle(*hash);
+            store.create(key, Content::Bytes(&[number])).await.unwrap();
+        }
+        hashes.sort_by_key(ContentHash::to_hex);
+        hashes.into_iter().map(ObjectKey::Bundle).collect()
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_told_and_the_search_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = LocalStore::open(folder.path()).unwrap();
+        let stage = Stage::open().await;
+        let keys = stocked(&store, 3).await;
+        let [first, second, third] = keys[..] else {
+            unreachable!()
+        };
+        std::fs::write(folder.path().join(first.to_string()), b"toads").unwrap();
+        std::fs::write(folder.path().join(third.to_string()), b"toads").unwrap();
+        let unsteady = Unsteady::new(store);
+        // As often as it is asked, and one time less.
+        unsteady.away(second, 3);
+        unsteady.away(third, 2);
+        let damages = found(&unsteady, &stage).await;
+        let problems: Vec<_> = damages
+            .iter()
+            .map(|damage| serde_json::to_value(damage).unwrap())
+            .map(|damage| damage["problem"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(problems, ["content", "unreadable", "content"]);
+        let Damage::Unreadable { key, reason } = &damages[1] else {
+            unreachable!()
+        };
+        assert_eq!(*key, second.to_string());
+        assert!(reason.contains("told to be away"), "{reason}");
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_gone_ends_the_search_with_what_was_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = LocalStore::open(folder.path()).unwrap();
+        let stage = Stage::open().await;
+        let keys = stocked(&store, 12).await;
+        std::fs::write(folder.path().join(keys[0].to_string()), b"toads").unwrap();
+        let unsteady = Unsteady::new(store);
+        for key in &keys[1..] {
+            unsteady.away(*key, u32::MAX);
+        }
+        let (damages, searched) = search(&unsteady, &stage).await;
+        let error = searched.unwrap_err().to_string();
+        assert!(error.contains("in a row"), "{error}");
+        assert!(matches!(damages[0], Damage::Content { .. }), "{damages:?}");
+        assert_eq!(damages.len(), 1 + MOST_AWAY as usize);
     }
 
     #[tokio::test]

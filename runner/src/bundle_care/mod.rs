@@ -4,13 +4,15 @@
 mod damage;
 mod garbage;
 mod sweep;
+#[cfg(test)]
+mod unsteady;
 
 use std::time::{Duration, SystemTime};
 
 use alga_bundles::{BundleStore, Cursor, Listed, Listing, Page, StoreError};
 use alga_model::Timestamp;
 
-pub use self::damage::{Damage, damages, repair};
+pub use self::damage::{Damage, Search, repair};
 pub use self::garbage::{Garbage, garbage, remove_garbage};
 pub use self::sweep::{SweptUploads, sweep_uploads};
 

@@ -51,12 +51,13 @@ pub(super) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) ->
     Ok(())
 }
 
-/// Shows on a terminal how far a long piece of work has come; elsewhere it is silent.
+/// Shows on a terminal how far a long piece of work has come; elsewhere it is silent. What is said after
+/// the last of its clones is gone begins on a line of its own.
 #[derive(Debug, Clone)]
 pub(super) struct Progress {
     what: &'static str,
     total: u64,
-    shown: Arc<AtomicU64>,
+    shown: Arc<Shown>,
 }
 
 impl Progress {
@@ -65,7 +66,7 @@ impl Progress {
         Self {
             what,
             total,
-            shown: Arc::new(AtomicU64::new(u64::MAX)),
+            shown: Arc::default(),
         }
     }
 
@@ -79,10 +80,57 @@ impl Progress {
             .checked_div(self.total)
             .unwrap_or(100)
             .min(100);
-        if self.shown.swap(percent, Ordering::Relaxed) != percent {
+        if self.shown.advance(percent) {
             let end = if percent == 100 { "\n" } else { "" };
             let _ = write!(io::stderr().lock(), "\r{} {percent:>3} %{end}", self.what);
         }
+    }
+
+    /// Shows nothing more, whoever still works; what is said next begins on a line of its own.
+    pub(super) fn end(&self) {
+        self.shown.end();
+    }
+}
+
+/// The percentage that is shown.
+#[derive(Debug)]
+struct Shown(AtomicU64);
+
+impl Shown {
+    const NOTHING: u64 = u64::MAX;
+    const ENDED: u64 = u64::MAX - 1;
+
+    /// Whether this is to be shown now.
+    fn advance(&self, percent: u64) -> bool {
+        let shown = self
+            .0
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, |shown| {
+                (shown != Self::ENDED && shown != percent).then_some(percent)
+            });
+        shown.is_ok()
+    }
+
+    /// Whether it leaves a line that has no end.
+    fn finish(&self) -> bool {
+        self.0.swap(Self::ENDED, Ordering::Relaxed) < 100
+    }
+
+    fn end(&self) {
+        if self.finish() {
+            note("");
+        }
+    }
+}
+
+impl Default for Shown {
+    fn default() -> Self {
+        Self(AtomicU64::new(Self::NOTHING))
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -106,13 +154,41 @@ impl Tally {
             self.shown = Some(done);
         }
     }
-}
 
-/// What is said next begins on a line of its own.
-impl Drop for Tally {
-    fn drop(&mut self) {
-        if self.shown.is_some() {
+    /// What is said next begins on a line of its own.
+    pub(super) fn pause(&mut self) {
+        if self.shown.take().is_some() {
             note("");
         }
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        self.pause();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_was_begun_is_ended_once_and_then_nothing_is_shown() {
+        let shown = Shown::default();
+        assert!(shown.advance(0));
+        assert!(!shown.advance(0));
+        assert!(shown.advance(42));
+        assert!(shown.finish());
+        assert!(!shown.finish());
+        assert!(!shown.advance(43));
+    }
+
+    #[test]
+    fn what_was_never_shown_or_came_to_its_end_leaves_no_line_open() {
+        assert!(!Shown::default().finish());
+        let whole = Shown::default();
+        assert!(whole.advance(100));
+        assert!(!whole.finish());
     }
 }

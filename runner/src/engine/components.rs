@@ -156,6 +156,7 @@ impl Workshop {
             if let Some(made) = taken.await? {
                 return made;
             }
+            shared.give_up(id);
         }
         // Before the bytes are loaded: those of all who wait would add up.
         let slot = self.compilations.slot().await;

@@ -33,8 +33,10 @@ struct Shared {
     seal: Seal,
     /// Components whose code in the store is not genuine.
     rejected: Mutex<HashSet<ComponentId>>,
-    /// Who reads or writes, as each may have all of the code in memory.
-    turns: Semaphore,
+    /// Who reads: each may have all of the code in memory.
+    readers: Semaphore,
+    /// Who writes, which holds up nobody who reads.
+    writers: Semaphore,
     /// How much is still to be left there.
     pending: watch::Sender<usize>,
 }
@@ -44,16 +46,20 @@ impl SharedCode {
     const MOST_BYTES: u64 = 256 << 20;
     /// How long it may take to find the code, which compiling might take too.
     const LOOK: Duration = Duration::from_secs(15);
+    /// How long to wait for a turn to look; less than a call may take.
+    const WAIT: Duration = Duration::from_secs(5);
     /// How long it may take to leave it, which nobody waits for.
     const LEAVE: Duration = Duration::from_secs(120);
-    const TURNS: usize = 4;
+    const READERS: usize = 4;
+    const WRITERS: usize = 2;
 
     pub(super) fn new(store: Arc<dyn BundleStore>, seal: Seal) -> Self {
         Self(Arc::new(Shared {
             store,
             seal,
             rejected: Mutex::default(),
-            turns: Semaphore::new(Self::TURNS),
+            readers: Semaphore::new(Self::READERS),
+            writers: Semaphore::new(Self::WRITERS),
             pending: watch::Sender::new(0),
         }))
     }
@@ -61,11 +67,12 @@ impl SharedCode {
     /// The compiled code of a component, if another process has left it and it is genuine.
     pub(super) async fn take(&self, id: ComponentId) -> Option<Code> {
         let shared = &*self.0;
-        let read = async {
-            let _turn = shared.turns.acquire().await;
-            let key = shared.key(id);
-            shared.store.read(key, Self::MOST_BYTES).await
+        let Ok(_turn) = timeout(Self::WAIT, shared.readers.acquire()).await else {
+            tracing::debug!(bundle = %id.bundle(), "too many look for compiled code in the store");
+            count("failed");
+            return None;
         };
+        let read = shared.store.read(shared.key(id), Self::MOST_BYTES);
         let outcome = match timeout(Self::LOOK, read).await {
             Ok(Ok(sealed)) => match shared.seal.open(id, sealed) {
                 Some(code) => {
@@ -88,6 +95,12 @@ impl SharedCode {
         };
         count(outcome);
         None
+    }
+
+    /// The code that was taken is genuine and can't be used all the same: it gives way to what is compiled
+    /// now, so that nobody else tries it in vain.
+    pub(super) fn give_up(&self, id: ComponentId) {
+        self.0.rejected().insert(id);
     }
 
     /// Leaves the sealed code in `file` for other processes, in the background.
@@ -127,7 +140,7 @@ impl Shared {
     }
 
     async fn leave(&self, id: ComponentId, file: &Path) -> Result<(), StoreError> {
-        let _turn = self.turns.acquire().await;
+        let _turn = self.writers.acquire().await;
         let key = self.key(id);
         let size = tokio::fs::metadata(file).await.map_or(0, |meta| meta.len());
         let limit = SharedCode::MOST_BYTES;
@@ -293,6 +306,54 @@ mod tests {
         leave(&folder, seal(1), bundle, b"second").await;
         let taken = take(&folder, seal(1), bundle).await;
         assert_eq!(taken.as_deref(), Some(b"first".as_slice()));
+    }
+
+    #[tokio::test]
+    async fn code_that_turned_out_to_be_of_no_use_gives_way_to_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let bundle = component(b"bundle");
+        leave(&folder, seal(1), bundle, b"first").await;
+        let file = folder.path().join("second");
+        fs::write(
+            &file,
+            [&seal(1).of(bundle, b"second")[..], b"second"].concat(),
+        )
+        .unwrap();
+        let shared = shared(&folder, seal(1));
+        assert!(shared.take(bundle).await.is_some());
+        shared.give_up(bundle);
+        shared.leave(bundle, file);
+        shared.settle().await;
+        let taken = take(&folder, seal(1), bundle).await;
+        assert_eq!(taken.as_deref(), Some(b"second".as_slice()));
+    }
+
+    #[tokio::test]
+    async fn who_leaves_code_keeps_nobody_from_taking_any_and_the_other_way_round() {
+        let folder = tempfile::tempdir().unwrap();
+        let bundle = component(b"bundle");
+        leave(&folder, seal(1), bundle, b"code").await;
+        let shared = shared(&folder, seal(1));
+        let writing = shared.0.writers.acquire_many(2).await.unwrap();
+        assert!(shared.take(bundle).await.is_some());
+        drop(writing);
+        let _reading = shared.0.readers.acquire_many(4).await.unwrap();
+        let other = ContentHash::of(b"other");
+        let file = folder.path().join("other");
+        fs::write(&file, [&seal(1).of(other, b"code")[..], b"code"].concat()).unwrap();
+        shared.leave(other, file);
+        shared.settle().await;
+        assert!(object(&folder, other, &seal(1)).exists());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_gets_no_turn_to_look_goes_on_without() {
+        let folder = tempfile::tempdir().unwrap();
+        let shared = shared(&folder, seal(1));
+        let _reading = shared.0.readers.acquire_many(4).await.unwrap();
+        let start = tokio::time::Instant::now();
+        assert!(shared.take(component(b"bundle")).await.is_none());
+        assert_eq!(start.elapsed(), SharedCode::WAIT);
     }
 
     #[tokio::test]

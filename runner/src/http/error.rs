@@ -1,4 +1,6 @@
-//! What callers see of failures: one body, `{"error": {"code", "message", "details", "requestId"}}`.
+//! What callers see of failures: one body, `{"error": {"code", "message", "details", "requestId"}}`, and
+//! one that the interface for bundles had before there was this program, `{"error", "code", "requestId",
+//! "details"}`.
 
 use std::any::Any;
 use std::time::Duration;
@@ -14,6 +16,7 @@ use alga_registry::RegistryError;
 use alga_storage::{
     BulkError, ErrorBody as StorageErrorBody, ErrorCode, ErrorDetails, ErrorMembers, Limit,
 };
+use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::activity::TailRefused;
@@ -69,6 +72,8 @@ pub(super) enum ApiError {
     Misdirected(&'static str),
 }
 
+/// How details are written where there are none.
+const NO_DETAILS: &str = "{}";
 /// How soon it makes sense to try again where nothing is known about that.
 const RETRY_UNAVAILABLE: Duration = Duration::from_secs(1);
 /// How soon somebody else may have stopped following an install: they are people.
@@ -125,7 +130,9 @@ impl ApiError {
                 AdminError::Tail(TailRefused::Install | TailRefused::Tenant) => {
                     StatusCode::TOO_MANY_REQUESTS
                 }
-                AdminError::Tail(TailRefused::Process | TailRefused::Closed)
+                AdminError::Offline
+                | AdminError::Stopping
+                | AdminError::Tail(TailRefused::Process | TailRefused::Closed)
                 | AdminError::Registry(RegistryError::Unavailable { .. })
                 | AdminError::Storage(alga_storage::Error::Unavailable(_)) => {
                     StatusCode::SERVICE_UNAVAILABLE
@@ -308,10 +315,11 @@ const fn finalize_status(error: &FinalizeError) -> StatusCode {
     };
     match error {
         PublishError::Archive(error) => match error {
+            // Also where the staged object is too large: the body of the request is not.
             ArchiveError::Damaged(_)
             | ArchiveError::Rejected { .. }
+            | ArchiveError::TooLarge { .. }
             | ArchiveError::HashMismatch { .. } => StatusCode::BAD_REQUEST,
-            ArchiveError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             ArchiveError::Read(_) | ArchiveError::Write { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         },
         PublishError::ManifestRequired
@@ -347,6 +355,7 @@ impl IntoResponse for ApiError {
             code: self.code(),
             message: self.message(),
             details: self.details(),
+            is_flat: false,
         };
         let mut response = self.status().into_response();
         if let Some(seconds) = self.retry_after() {
@@ -365,11 +374,25 @@ pub(super) struct ErrorBody {
     code: &'static str,
     message: String,
     details: Box<RawValue>,
+    is_flat: bool,
+}
+
+/// The body of a refusal where bundles are uploaded.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FlatBody<'a> {
+    error: &'a str,
+    code: &'a str,
+    request_id: &'a str,
+    /// Absent where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<&'a RawValue>,
 }
 
 impl ErrorBody {
-    /// The same with the code that the interface for bundles has for it, which is older than this program.
+    /// The same in the shape, and with the code, that the interface for bundles has for it.
     pub(super) fn of_bundles(&mut self) {
+        self.is_flat = true;
         self.code = match self.code {
             "FORBIDDEN" => "RBAC_FORBIDDEN",
             "INTERNAL" => "INTERNAL_ERROR",
@@ -380,13 +403,24 @@ impl ErrorBody {
     /// The response that carries this body.
     pub(super) fn write(self, response: Response, request_id: &str) -> Response {
         let (mut parts, _) = response.into_parts();
-        let error = ErrorMembers {
-            code: self.code.to_owned(),
-            message: self.message,
-            details: self.details,
-            request_id: request_id.to_owned(),
+        let body = if self.is_flat {
+            let details = (self.details.get() != NO_DETAILS).then_some(&*self.details);
+            let flat = FlatBody {
+                error: &self.message,
+                code: self.code,
+                request_id,
+                details,
+            };
+            Json(flat).into_response()
+        } else {
+            let error = ErrorMembers {
+                code: self.code.to_owned(),
+                message: self.message,
+                details: self.details,
+                request_id: request_id.to_owned(),
+            };
+            Json(StorageErrorBody { error }).into_response()
         };
-        let body = Json(StorageErrorBody { error }).into_response();
         parts.headers.extend(body.headers().clone());
         Response::from_parts(parts, body.into_body())
     }
@@ -399,6 +433,7 @@ pub(super) fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
         code: "INTERNAL",
         message: "the runner failed".to_owned(),
         details: to_raw_value(&json!({})).unwrap_or_default(),
+        is_flat: false,
     });
     response
 }
@@ -418,7 +453,7 @@ mod tests {
     use crate::admin::{Difference, Missing, Mistakes};
     use crate::execute::OUTCOMES;
     use crate::storage_place::KeptElsewhere;
-    use crate::uploads::{FINALIZED, UPLOADED};
+    use crate::uploads::{FINALIZED, Fault, UPLOADED};
 
     /// Every failure there is, once.
     fn all() -> Vec<ApiError> {
@@ -512,6 +547,8 @@ mod tests {
             [
                 AdminError::Elsewhere(KeptElsewhere),
                 AdminError::RunsNothing,
+                AdminError::Offline,
+                AdminError::Stopping,
             ]
             .map(ApiError::Admin),
         );
@@ -636,7 +673,18 @@ mod tests {
             assert!(UPLOADED.outcomes.contains(&error.code()), "{error:?}");
         }
         for error in publish() {
+            let error = FinalizeError::from(error);
             assert!(FINALIZED.outcomes.contains(&error.code()), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_to_blame_for_an_upload_that_was_not_published_is_told_by_the_status() {
+        for error in publish() {
+            let error = FinalizeError::from(error);
+            let is_of_the_host = error.fault() != Fault::Caller;
+            let status = finalize_status(&error);
+            assert_eq!(status.is_server_error(), is_of_the_host, "{error:?}");
         }
     }
 
@@ -723,6 +771,38 @@ mod tests {
                 _ => {}
             }
         }
+    }
+
+    async fn written(mut error: ErrorBody, of_bundles: bool) -> Value {
+        if of_bundles {
+            error.of_bundles();
+        }
+        let written = error.write(StatusCode::OK.into_response(), "req-1");
+        let body = axum::body::to_bytes(written.into_body(), 1 << 20).await;
+        serde_json::from_slice(&body.unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_interface_for_bundles_has_a_body_of_its_own() {
+        let body = |error: ApiError| {
+            let mut response = error.into_response();
+            response.extensions_mut().remove::<ErrorBody>().unwrap()
+        };
+        let forbidden = body(ApiError::Forbidden("why"));
+        let nested = json!({ "error": {
+            "code": "FORBIDDEN", "message": "why", "details": {}, "requestId": "req-1",
+        } });
+        assert_eq!(written(forbidden.clone(), false).await, nested);
+        let flat = json!({ "error": "why", "code": "RBAC_FORBIDDEN", "requestId": "req-1" });
+        assert_eq!(written(forbidden, true).await, flat);
+        let too_large = body(ApiError::Upload(UploadError::TooLarge { limit: 10 }));
+        let flat = json!({
+            "error": "a bundle may have at most 10 bytes",
+            "code": "TOO_LARGE",
+            "requestId": "req-1",
+            "details": { "limit": 10 },
+        });
+        assert_eq!(written(too_large, true).await, flat);
     }
 
     #[test]

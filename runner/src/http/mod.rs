@@ -48,6 +48,7 @@ pub struct Shared {
     pub metrics: Option<PrometheusHandle>,
     /// The most bytes of a request's body.
     pub max_body_bytes: usize,
+    bundles: routes::health::BundlesProbe,
     requests: RequestMetrics,
     draining: AtomicBool,
     /// Apart from what is only read: every request changes it, on every core.
@@ -69,6 +70,7 @@ impl AppState {
             tokens,
             metrics,
             max_body_bytes,
+            bundles: routes::health::BundlesProbe::default(),
             requests: RequestMetrics::default(),
             draining: AtomicBool::new(false),
             in_progress: CachePadded::new(AtomicUsize::new(0)),

@@ -44,6 +44,7 @@ fn document() -> Value {
     add(&mut paths, UploadQuery::PATH, "post", upload());
     add_others(&mut paths);
     schemas.insert("Error".to_owned(), error_schema());
+    schemas.insert("BundleError".to_owned(), bundle_error_schema());
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -86,7 +87,8 @@ impl Visitor for Operations {
         parameters.extend(query_parameters(&O::Query::schema()));
         parameters.extend(if_match(O::GUARD));
         parameters.extend(on_behalf());
-        let mut refusals = if O::PATH.starts_with(UPLOADS) {
+        let is_of_bundles = O::PATH.starts_with(UPLOADS);
+        let mut refusals = if is_of_bundles {
             OF_BUNDLES.to_vec()
         } else {
             EVERYWHERE.to_vec()
@@ -102,7 +104,11 @@ impl Visitor for Operations {
         if !body.is_null() {
             refusals.push((413, "TOO_LARGE"));
         }
-        let mut responses = responses(refusals);
+        let mut responses = if is_of_bundles {
+            responses_as("BundleError", refusals)
+        } else {
+            responses(refusals)
+        };
         let schema = json!({ "$ref": format!("#/components/schemas/{name}") });
         responses.insert(
             O::STATUS.to_string(),
@@ -207,7 +213,13 @@ fn on_behalf() -> [Value; 2] {
 }
 
 /// Refusals by status, with their codes.
-fn responses(mut refusals: Vec<(u16, &str)>) -> Map<String, Value> {
+fn responses(refusals: Vec<(u16, &str)>) -> Map<String, Value> {
+    responses_as("Error", refusals)
+}
+
+/// The same with bodies of this schema.
+fn responses_as(schema: &str, mut refusals: Vec<(u16, &str)>) -> Map<String, Value> {
+    let schema = format!("#/components/schemas/{schema}");
     refusals.sort_unstable();
     refusals.dedup();
     let by_status = refusals.chunk_by(|(one, _), (other, _)| one == other);
@@ -217,7 +229,7 @@ fn responses(mut refusals: Vec<(u16, &str)>) -> Map<String, Value> {
             let codes: Vec<_> = of_status.iter().map(|(_, code)| *code).collect();
             let response = json!({
                 "description": codes.join(", "),
-                "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Error" } } },
+                "content": { "application/json": { "schema": { "$ref": schema } } },
             });
             Some((status.to_string(), response))
         })
@@ -240,6 +252,20 @@ fn error_schema() -> Value {
             },
         },
         "required": ["error"],
+    })
+}
+
+/// A refusal where bundles are uploaded.
+fn bundle_error_schema() -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "error": { "type": "string", "description": "What it was, for people" },
+            "code": { "type": "string" },
+            "requestId": { "type": "string" },
+            "details": { "type": "object", "minProperties": 1 },
+        },
+        "required": ["error", "code", "requestId"],
     })
 }
 
@@ -313,10 +339,11 @@ fn upload() -> Value {
         (421, "MISDIRECTED"),
         (429, "RATE_LIMIT"),
         (502, "STORE_FAILED"),
+        (503, "BUNDLE_OFFLINE"),
         (503, "OVERLOADED"),
         (503, "STORE_UNAVAILABLE"),
     ];
-    let mut responses = responses([&OF_BUNDLES[..], &refusals].concat());
+    let mut responses = responses_as("BundleError", [&OF_BUNDLES[..], &refusals].concat());
     let staged = json!({
         "description": "Staged",
         "content": { "application/json": { "schema": UploadedBody::schema() } },

@@ -13,6 +13,7 @@ use super::AppState;
 use super::error::ErrorBody;
 use super::metrics::{self, RouteMetrics};
 use super::storage_api;
+use crate::admin::UPLOADS;
 use crate::execute::{new_id, text};
 
 /// The header that carries the id, in both directions.
@@ -44,9 +45,15 @@ pub(super) async fn trace(State(state): State<AppState>, request: Request, next:
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
     let route = state.requests.of(route);
+    // Here, where also what no route answers passes, and a panic.
+    let is_of_bundles = request.uri().path().starts_with(UPLOADS);
     let answer = async |mut request: Request, id: RequestId| {
         request.extensions_mut().insert(id);
-        next.run(request).await
+        let mut response = next.run(request).await;
+        if is_of_bundles && let Some(body) = response.extensions_mut().get_mut::<ErrorBody>() {
+            body.of_bundles();
+        }
+        response
     };
     traced(&route, request, answer).await
 }
@@ -135,7 +142,45 @@ fn millis(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use axum::Router;
+    use axum::body::Body;
+    use axum::routing::get;
+    use serde_json::Value;
+    use tower::ServiceExt as _;
+    use tower_http::catch_panic::CatchPanicLayer;
+
     use super::*;
+    use crate::app::App;
+    use crate::config::Config;
+    use crate::http::error;
+
+    #[tokio::test]
+    async fn a_panic_is_told_in_the_shape_of_the_interface_it_happened_in() {
+        async fn panicking() {
+            panic!("out of cheese");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.data.dir = folder.path().join("data");
+        let app = App::build(&config).await.unwrap();
+        let state = AppState::new(app, None, None, 1);
+        let router: Router = Router::new()
+            .route("/api/ext-bundles/any", get(panicking))
+            .route("/v1/any", get(panicking))
+            .layer(CatchPanicLayer::custom(error::panicked))
+            .layer(axum::middleware::from_fn_with_state(state, trace));
+        let body = async |path: &str| {
+            let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+            let response = router.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.status(), 500);
+            let body = axum::body::to_bytes(response.into_body(), 1 << 20).await;
+            serde_json::from_slice::<Value>(&body.unwrap()).unwrap()
+        };
+        assert_eq!(body("/v1/any").await["error"]["code"], "INTERNAL");
+        let flat = body("/api/ext-bundles/any").await;
+        assert_eq!(flat["code"], "INTERNAL_ERROR");
+        assert_eq!(flat["error"], "the runner failed");
+    }
 
     #[test]
     fn an_id_that_could_disturb_a_log_is_replaced() {

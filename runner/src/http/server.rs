@@ -85,17 +85,19 @@ impl Server {
         // For requests, not for connections: a client that has sent half a head of a request and
         // stops there has asked for nothing yet.
         let answered = tokio::time::timeout_at(deadline.into(), state.all_answered());
-        if door.let_in_until(answered).await.is_ok() {
-            let flushed = deadline.min(Instant::now() + FLUSH_TIMEOUT);
-            let closed = tokio::time::timeout_at(flushed.into(), door.close()).await;
-            tracing::debug!(in_time = closed.is_ok(), "connections were closed");
+        let flushed = if door.let_in_until(answered).await.is_ok() {
+            deadline.min(Instant::now() + FLUSH_TIMEOUT)
         } else {
             tracing::warn!(
                 requests_in_progress = state.requests_in_progress(),
                 "requests were still in progress when the time to stop had passed"
             );
             state.cut_uploads(CUT_TIMEOUT).await;
-        }
+            // Those that were cut are told so.
+            Instant::now() + FLUSH_TIMEOUT
+        };
+        let closed = tokio::time::timeout_at(flushed.into(), door.close()).await;
+        tracing::debug!(in_time = closed.is_ok(), "connections were closed");
         upkeep.stop().await;
     }
 }

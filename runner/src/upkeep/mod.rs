@@ -24,7 +24,10 @@ use crate::installs::Installs;
 pub use quotas::QuotaGauges;
 pub use sweep::{Swept, sweep};
 
-/// How long to wait between two looks for uploads that nobody published.
+/// How long to wait until the first look for uploads that nobody published: a process may not live for
+/// an hour.
+const FIRST_LOOK: Duration = Duration::from_mins(1);
+/// How long to wait between two looks.
 const UPLOADS_INTERVAL: Duration = Duration::from_hours(1);
 
 /// Looks after the databases, and after uploads that nobody published.
@@ -37,8 +40,8 @@ pub struct Upkeep {
     pub storage: Option<Arc<dyn Maintenance>>,
     /// The registry.
     pub registry: Arc<dyn RegistryDatabase>,
-    /// Where bundles are kept.
-    pub bundles: Arc<dyn BundleStore>,
+    /// Where bundles are kept, if that may be asked.
+    pub bundles: Option<Arc<dyn BundleStore>>,
     /// What is known of installs, their limits among it.
     pub installs: Arc<Installs>,
     /// What installs did a moment ago, where they run here.
@@ -66,22 +69,16 @@ impl Upkeep {
         tasks.spawn(async move { listening::listen(&*upkeep.registry, &upkeep.installs).await });
         let upkeep = Arc::clone(self);
         tasks.spawn(async move {
-            loop {
-                tokio::time::sleep(with_jitter(upkeep.interval)).await;
-                // A panic is a defect, and must not let the databases fill up from then on.
-                let run = AssertUnwindSafe(upkeep.run()).catch_unwind();
-                if run.await.is_err() {
-                    count_failure("run");
-                }
-            }
+            let interval = upkeep.interval;
+            again_and_again("run", interval, interval, || upkeep.run()).await;
         });
-        let upkeep = Arc::clone(self);
-        tasks.spawn(async move {
-            loop {
-                tokio::time::sleep(with_jitter(UPLOADS_INTERVAL)).await;
-                upkeep.sweep_uploads().await;
-            }
-        });
+        if let Some(bundles) = &self.bundles {
+            let (bundles, clock) = (Arc::clone(bundles), Arc::clone(&self.clock));
+            tasks.spawn(async move {
+                let sweep = || sweep_old_uploads(&*bundles, &*clock);
+                again_and_again("uploads", FIRST_LOOK, UPLOADS_INTERVAL, sweep).await;
+            });
+        }
         Running(tasks)
     }
 
@@ -131,28 +128,6 @@ impl Upkeep {
         }
     }
 
-    async fn sweep_uploads(&self) {
-        let before = earlier(self.clock.now(), UPLOADS_KEPT);
-        match sweep_uploads(&*self.bundles, before).await {
-            Ok(swept) if swept == SweptUploads::default() => {}
-            Ok(SweptUploads { staged, unfinished }) => {
-                tracing::info!(
-                    staged,
-                    unfinished,
-                    "uploads that nobody published were removed"
-                );
-            }
-            Err(error) => {
-                count_failure("uploads");
-                tracing::warn!(
-                    error = %ErrorChain(&error),
-                    error.blame = "host",
-                    "cannot remove uploads that nobody published; it is tried again"
-                );
-            }
-        }
-    }
-
     async fn look_at_quotas(&self) {
         let Some(storage) = &self.storage else {
             return;
@@ -178,6 +153,47 @@ impl Running {
     }
 }
 
+/// Does `work` after `first` and from then on once an interval, for ever.
+async fn again_and_again<F: Future<Output = ()>>(
+    part: &'static str,
+    first: Duration,
+    interval: Duration,
+    work: impl Fn() -> F,
+) {
+    let mut wait = first;
+    loop {
+        tokio::time::sleep(with_jitter(wait)).await;
+        // A panic is a defect, and must not let databases and store fill up from then on.
+        let done = AssertUnwindSafe(work()).catch_unwind();
+        if done.await.is_err() {
+            count_failure(part);
+        }
+        wait = interval;
+    }
+}
+
+async fn sweep_old_uploads(bundles: &dyn BundleStore, clock: &dyn Clock) {
+    let before = earlier(clock.now(), UPLOADS_KEPT);
+    match sweep_uploads(bundles, before).await {
+        Ok(swept) if swept == SweptUploads::default() => {}
+        Ok(SweptUploads { staged, unfinished }) => {
+            tracing::info!(
+                staged,
+                unfinished,
+                "uploads that nobody published were removed"
+            );
+        }
+        Err(error) => {
+            count_failure("uploads");
+            tracing::warn!(
+                error = %ErrorChain(&error),
+                error.blame = "host",
+                "cannot remove all uploads that nobody published; it is tried again"
+            );
+        }
+    }
+}
+
 fn count_failure(part: &'static str) {
     metrics::counter!("alga_upkeep_failures_total", "part" => part).increment(1);
 }
@@ -191,7 +207,6 @@ fn with_jitter(interval: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use alga_bundles::LocalStore;
     use alga_model::TenantId;
     use metrics_exporter_prometheus::PrometheusBuilder;
 
@@ -207,12 +222,10 @@ mod tests {
             },
             ..alga_storage::Limits::default()
         };
-        // It is first looked at after an hour.
-        let unused = LocalStore::open(tempfile::tempdir().unwrap().path()).unwrap();
         Arc::new(Upkeep {
             storage: Some(Arc::clone(&stage.storage) as _),
             registry: Arc::clone(&stage.registry) as _,
-            bundles: Arc::new(unused),
+            bundles: None,
             installs: stage.installs_with(limits),
             activity: stage.admin().activity,
             clock: Arc::clone(&stage.clock) as _,
@@ -246,7 +259,7 @@ mod tests {
                 .await
                 .unwrap();
         }
-        assert_eq!(Arc::strong_count(&upkeep), 3);
+        assert_eq!(Arc::strong_count(&upkeep), 2);
         running.stop().await;
         assert_eq!(Arc::strong_count(&upkeep), 1);
     }
@@ -311,6 +324,26 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_panics_is_done_again_an_interval_later() {
+        let times = std::cell::RefCell::new(Vec::new());
+        let start = tokio::time::Instant::now();
+        let (first, interval) = (Duration::from_secs(60), Duration::from_secs(3_600));
+        let work = || async {
+            times.borrow_mut().push(start.elapsed());
+            assert!(times.borrow().len() > 1, "the first time fails");
+        };
+        let for_ever = again_and_again("run", first, interval, work);
+        let ended = tokio::time::timeout(Duration::from_secs(6_000), for_ever).await;
+        assert!(ended.is_err());
+        let times = times.into_inner();
+        let [one, two] = times[..] else {
+            panic!("{times:?}")
+        };
+        assert!(one >= first && one < 2 * first, "{one:?}");
+        assert!(two >= first + interval, "{two:?}");
     }
 
     #[test]

@@ -182,10 +182,11 @@ impl Intake {
                 error.blame = "host",
                 "the store did not take an upload"
             ),
-            Err(error) => tracing::info!(
+            Err(error) => tracing::debug!(
                 actor,
                 error.code = error.code(),
-                reason = %error,
+                error.blame = error.blame(),
+                error = %error,
                 "an upload was refused"
             ),
         }
@@ -204,7 +205,7 @@ impl Intake {
         let new = announced?;
         self.ensure_possible(new.size)?;
         let key = StagingKey::new(new.id.unwrap_or_else(Uuid::now_v7));
-        tracing::info!(
+        tracing::debug!(
             actor,
             upload.key = %key,
             size_bytes = new.size,
@@ -229,7 +230,7 @@ impl Intake {
         tracing::info!(
             actor,
             upload.key = %key,
-            bundle.hash = %hash,
+            bundle = %hash,
             size_bytes = new.size,
             duration_ms = u64::try_from(measure.elapsed().as_millis()).unwrap_or(u64::MAX),
             "an upload is staged"
@@ -311,6 +312,11 @@ impl Intake {
         });
     }
 
+    /// Whether whoever comes is refused.
+    pub fn is_closed(&self) -> bool {
+        *self.phase.borrow() >= Phase::Closed
+    }
+
     /// Ends the uploads that are under way, and returns once nothing is left of them, or after
     /// `patience`.
     pub async fn cut(&self, patience: Duration) {
@@ -390,6 +396,20 @@ impl UploadError {
             Self::RateLimited { .. } => "RATE_LIMIT",
             Self::Busy | Self::Stopping => "OVERLOADED",
             Self::Store(error) => Self::code_of(error),
+        }
+    }
+
+    const fn blame(&self) -> &'static str {
+        match self {
+            Self::Invalid(_)
+            | Self::TooLarge { .. }
+            | Self::Size { .. }
+            | Self::Hash { .. }
+            | Self::IdTaken
+            | Self::Gone
+            | Self::Silent(_)
+            | Self::RateLimited { .. } => "caller",
+            Self::Busy | Self::Stopping | Self::Store(_) => "host",
         }
     }
 

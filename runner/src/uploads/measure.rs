@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 /// How receiving an upload can end.
 pub(crate) const UPLOADED: Measured = Measured {
+    name: "upload",
     total: "alga_bundle_uploads_total",
     duration: "alga_bundle_upload_duration_seconds",
     bytes: "alga_bundle_upload_size_bytes",
@@ -22,6 +23,7 @@ pub(crate) const UPLOADED: Measured = Measured {
 
 /// How publishing one can end.
 pub(crate) const FINALIZED: Measured = Measured {
+    name: "finalize",
     total: "alga_bundle_finalizes_total",
     duration: "alga_bundle_finalize_duration_seconds",
     bytes: "alga_bundle_finalize_size_bytes",
@@ -30,7 +32,6 @@ pub(crate) const FINALIZED: Measured = Measured {
         CANCELLED,
         "BAD_REQUEST",
         "STAGING_NOT_FOUND",
-        "TOO_LARGE",
         "HASH_MISMATCH",
         "BAD_ARCHIVE",
         "ARCHIVE_REJECTED",
@@ -58,6 +59,8 @@ const CANCELLED: &str = "CANCELLED";
 /// The metrics of one kind of work.
 #[derive(Debug)]
 pub(crate) struct Measured {
+    /// What the log calls it.
+    pub(crate) name: &'static str,
     /// How often it ended.
     pub(crate) total: &'static str,
     /// How long it took.
@@ -117,12 +120,15 @@ impl Drop for Measure {
             reason = "a size of a bundle is far below 2^52"
         )]
         metrics::histogram!(what.bytes, "outcome" => outcome).record(self.bytes as f64);
-        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        let bytes = self.bytes;
-        if what.total == UPLOADED.total {
-            tracing::info!(outcome, bytes, duration_ms, "an upload ended");
-        } else {
-            tracing::info!(outcome, bytes, duration_ms, "publishing an upload ended");
+        // Every other end is told by whoever knows more of it.
+        if outcome == CANCELLED {
+            let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            tracing::info!(
+                operation = what.name,
+                size_bytes = self.bytes,
+                duration_ms,
+                "work on an upload was given up before its end"
+            );
         }
     }
 }

@@ -6,11 +6,14 @@
 //! middle of that, doing it again repairs it. The staged upload is the only state between the two, so
 //! that another replica may finish what one began.
 
+mod fault;
 mod intake;
 mod measure;
 mod publisher;
 mod rate;
 
+#[cfg(test)]
+pub(crate) use self::fault::Fault;
 pub use self::intake::{Intake, IntakeLimits, NewUpload, Received, UploadError};
 pub(crate) use self::measure::{FINALIZED, UPLOADED};
 pub use self::publisher::{Finalize, FinalizeError, Publisher, Publishing};
@@ -22,4 +25,6 @@ pub struct Uploads {
     pub intake: Intake,
     /// Publishes them.
     pub publisher: Publisher,
+    /// Whether the store may not be asked, so that neither is done.
+    pub is_offline: bool,
 }

@@ -12,6 +12,7 @@ use alga_registry::{RegistryError, VersionKey};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
+use super::fault::report;
 use super::measure::{FINALIZED, Measure};
 use crate::app::Extensions;
 use crate::publishing::{EngineCheck, Versions, add_capability_warnings, capability_issues};
@@ -133,26 +134,20 @@ impl Publisher {
         let actor = by.actor;
         let mut measure = Measure::begin(&FINALIZED);
         let key = request.key;
-        tracing::info!(actor, upload.key = %key, "an upload is to be published");
+        tracing::debug!(actor, upload.key = %key, "an upload is to be published");
         let published = self.finalize_measured(request, by, &mut measure).await;
         measure.end(published.as_ref().err().map(FinalizeError::code));
         match &published {
             Ok(published) => tracing::info!(
                 actor,
                 upload.key = %key,
-                bundle.hash = %published.content_hash,
-                extension.name = %published.extension.name,
-                version = %published.version.version,
+                bundle = %published.content_hash,
+                extension.id = %published.extension.name,
+                extension.version = %published.version.version,
                 duration_ms = u64::try_from(measure.elapsed().as_millis()).unwrap_or(u64::MAX),
                 "an upload is published"
             ),
-            Err(error) => tracing::info!(
-                actor,
-                upload.key = %key,
-                error.code = error.code(),
-                error = %ErrorChain(error),
-                "an upload was not published"
-            ),
+            Err(error) => report(error, actor, key),
         }
         published
     }
@@ -229,8 +224,11 @@ impl Publisher {
         let hash = request.declared_hash.ok_or_else(gone)?;
         let registered = VersionKey::Content(hash);
         let registered = self.versions.registry.version(&registered).await?;
-        registered.ok_or_else(gone)?;
-        Ok(Source::Published(hash))
+        let actual = registered.ok_or_else(gone)?.size;
+        match request.size {
+            Some(declared) if declared != actual => Err(FinalizeError::Size { declared, actual }),
+            _ => Ok(Source::Published(hash)),
+        }
     }
 }
 

@@ -13,14 +13,26 @@ const MANY: usize = 1_024;
 #[derive(Debug)]
 pub(super) struct Rate {
     most: usize,
-    let_in: Mutex<HashMap<String, VecDeque<Instant>>>,
+    let_in: Mutex<LetIn>,
+}
+
+/// When who was let in lately.
+#[derive(Debug)]
+struct LetIn {
+    times: HashMap<String, VecDeque<Instant>>,
+    /// How many names there must be until those are looked for that may be forgotten: twice as many as the
+    /// last time left, so that looking costs each newcomer a constant.
+    look_at: usize,
 }
 
 impl Rate {
     pub(super) fn per_minute(most: usize) -> Self {
         Self {
             most,
-            let_in: Mutex::default(),
+            let_in: Mutex::new(LetIn {
+                times: HashMap::new(),
+                look_at: MANY,
+            }),
         }
     }
 
@@ -28,10 +40,8 @@ impl Rate {
     pub(super) fn take(&self, actor: &str, now: Instant) -> Result<(), Duration> {
         // Poisoning would need a panic below.
         let mut all = self.let_in.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= MANY {
-            all.retain(|_, times| times.back().is_some_and(|last| is_recent(*last, now)));
-        }
-        let times = all.entry(actor.to_owned()).or_default();
+        all.forget(now);
+        let times = all.times.entry(actor.to_owned()).or_default();
         while times.front().is_some_and(|first| !is_recent(*first, now)) {
             times.pop_front();
         }
@@ -43,6 +53,17 @@ impl Rate {
                 times.push_back(now);
                 Ok(())
             }
+        }
+    }
+}
+
+impl LetIn {
+    /// Forgets who has not come lately, if there are many.
+    fn forget(&mut self, now: Instant) {
+        if self.times.len() >= self.look_at {
+            let is_known = |times: &VecDeque<_>| times.back().is_some_and(|it| is_recent(*it, now));
+            self.times.retain(|_, times| is_known(times));
+            self.look_at = MANY.max(2 * self.times.len());
         }
     }
 }
@@ -84,6 +105,22 @@ mod tests {
             rate.take(&actor.to_string(), start).unwrap();
         }
         rate.take("late", start + WINDOW).unwrap();
-        assert_eq!(rate.let_in.lock().unwrap().len(), 1);
+        assert_eq!(rate.let_in.lock().unwrap().times.len(), 1);
+    }
+
+    #[test]
+    fn while_many_come_they_are_looked_through_less_and_less_often() {
+        let (rate, now) = (Rate::per_minute(1), Instant::now());
+        let mut looks = Vec::new();
+        for actor in 0..=4 * MANY {
+            rate.take(&actor.to_string(), now).unwrap();
+            looks.push(rate.let_in.lock().unwrap().look_at);
+        }
+        looks.dedup();
+        assert_eq!(looks, [MANY, 2 * MANY, 4 * MANY, 8 * MANY]);
+        rate.take("late", now + WINDOW).unwrap();
+        rate.let_in.lock().unwrap().look_at = 0;
+        rate.take("later", now + WINDOW).unwrap();
+        assert_eq!(rate.let_in.lock().unwrap().look_at, MANY);
     }
 }

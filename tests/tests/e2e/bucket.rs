@@ -1,11 +1,18 @@
 //! Bundles in a bucket: replicas whose disks have nothing in common.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use alga_e2e::guest;
 use alga_test_postgres::TestDatabase;
 use alga_test_s3::TestBucket;
-use serde_json::json;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use uuid::Uuid;
 
-use crate::deployment::{Deployment, Installed, get, path, send};
+use crate::deployment::{Deployment, Installed, get, path, refusal, send};
 
 const MASTER_KEY: &str = "0001020304050607080910111213141516171819202122232425262728293031";
 const NOTES: &str = "com.example.notes";
@@ -107,6 +114,108 @@ fn half_of_the_settings_of_a_bucket_is_a_mistake() {
     let refused = replica.fails(&["serve"]);
     assert!(refused.contains("storage.s3.access_key"), "{refused}");
     assert!(refused.contains("storage.s3.secret_key"), "{refused}");
+}
+
+/// A server that refuses everything, its address, and how often it was asked.
+async fn refusing() -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::<AtomicUsize>::default();
+    let count = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::SeqCst);
+            let refusal =
+                b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            tokio::spawn(async move {
+                // Closed while the client still writes, it might never read why.
+                let _ = client.write_all(refusal).await;
+                let _ = client.shutdown().await;
+                let _ = client.read_to_end(&mut Vec::new()).await;
+            });
+        }
+    });
+    (address, asked)
+}
+
+#[tokio::test]
+async fn what_is_in_the_cache_runs_offline_and_a_bucket_that_refuses_is_never_asked() {
+    let mut deployment = Deployment::started();
+    let cached = deployment.install("com.example.echo", &guest::echo());
+    assert_eq!(deployment.call(&cached, get("/")).await.status, 200);
+    deployment.kill();
+    let (endpoint, asked) = refusing().await;
+    for (name, value) in [
+        ("STORAGE_S3_ENDPOINT", endpoint.as_str()),
+        ("STORAGE_S3_BUCKET", "bundles"),
+        ("STORAGE_S3_ACCESS_KEY", "key"),
+        ("STORAGE_S3_SECRET_KEY", "secret"),
+    ] {
+        deployment.set(name, value);
+    }
+    assert!(
+        deployment
+            .fails(&["serve"])
+            .contains("cannot use the bundle store")
+    );
+    assert!(asked.swap(0, Ordering::SeqCst) > 0);
+
+    deployment.set("ALGA_BUNDLES_OFFLINE", "true");
+    deployment.start();
+    assert_eq!(deployment.call(&cached, get("/")).await.status, 200);
+    let offline = (503, "BUNDLE_OFFLINE".to_owned());
+    let key = format!("sha256/_staging/{}/bundle.tar.zst", Uuid::new_v4());
+    for path in ["upload-proxy?filename=a&size=1", "finalize", "abort"] {
+        let path = format!("/api/ext-bundles/{path}");
+        let request = deployment.admin(Method::POST, &path);
+        let request = request.json(&json!({ "key": key }));
+        assert_eq!(
+            refusal(request.send().await.unwrap()).await,
+            offline,
+            "{path}"
+        );
+    }
+    let ready = readiness(&deployment).await;
+    assert_eq!(ready["bundles"], Value::Null);
+    assert_eq!(ready["degraded"], false);
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
+}
+
+/// What a probe is told by a process that is ready.
+async fn readiness(deployment: &Deployment) -> Value {
+    let response = deployment.anonymous(Method::GET, "/readyz").send().await;
+    let response = response.unwrap();
+    assert_eq!(response.status(), 200);
+    response.json().await.unwrap()
+}
+
+#[tokio::test]
+async fn without_its_bucket_a_process_is_ready_and_says_what_it_lacks() {
+    let mut deployment = Deployment::started();
+    let installed = deployment.install("com.example.echo", &guest::echo());
+    assert_eq!(deployment.call(&installed, get("/")).await.status, 200);
+    deployment.kill();
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", nobody.local_addr().unwrap());
+    drop(nobody);
+    for (name, value) in [
+        ("STORAGE_S3_ENDPOINT", endpoint.as_str()),
+        ("STORAGE_S3_BUCKET", "bundles"),
+        ("STORAGE_S3_ACCESS_KEY", "key"),
+        ("STORAGE_S3_SECRET_KEY", "secret"),
+    ] {
+        deployment.set(name, value);
+    }
+    deployment.start();
+    assert_eq!(deployment.call(&installed, get("/")).await.status, 200);
+    let cache = deployment.data().join("cache/bundles/.work");
+    std::fs::remove_dir_all(cache).unwrap();
+    let ready = readiness(&deployment).await;
+    let expected = json!({
+        "storage": true, "registry": true, "bundles": false, "cache": false, "degraded": true,
+        "draining": false,
+    });
+    assert_eq!(ready, expected);
 }
 
 #[tokio::test]

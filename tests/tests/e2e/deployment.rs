@@ -432,20 +432,29 @@ impl Deployment {
     }
 }
 
-/// The status and code of an error, whose body must be of the one shape there is.
+/// The status and code of an error, whose body must be of the shape that its path has.
 pub(crate) async fn refusal(response: Response) -> (u16, String) {
     let status = response.status().as_u16();
+    let is_of_bundles = response.url().path().starts_with("/api/ext-bundles/");
     let request_id = response.headers()["x-request-id"]
         .to_str()
         .unwrap()
         .to_owned();
     let body: Value = response.json().await.unwrap();
-    let error = &body["error"];
+    let (error, message) = if is_of_bundles {
+        (&body, "error")
+    } else {
+        (&body["error"], "message")
+    };
     assert_eq!(error["requestId"], request_id.as_str(), "{body}");
-    assert!(
-        error["message"].is_string() && error["details"].is_object(),
-        "{body}"
-    );
+    assert!(error[message].is_string(), "{body}");
+    let details = error["details"].as_object();
+    let fits = if is_of_bundles {
+        details.is_none_or(|details| !details.is_empty())
+    } else {
+        details.is_some()
+    };
+    assert!(fits, "{body}");
     (status, error["code"].as_str().unwrap().to_owned())
 }
 
@@ -458,6 +467,11 @@ impl Process {
     /// Asks the process to stop.
     pub(crate) fn terminate(&self) {
         self.signal("-TERM");
+    }
+
+    /// Has it do nothing any more, until it is killed.
+    pub(crate) fn freeze(&self) {
+        self.signal("-STOP");
     }
 
     /// Its id.

@@ -10,6 +10,7 @@
 
 mod deployment;
 mod example;
+mod running;
 
 mod administration;
 mod admission;

@@ -57,6 +57,16 @@ async fn the_document_follows_the_rules_of_openapi() {
     let mut ids = BTreeSet::new();
     for (path, method, operation) in operations(&document) {
         let what = format!("{method} {path}");
+        let is_of_bundles = path.starts_with("/api/ext-bundles/");
+        let flat = "#/components/schemas/BundleError";
+        for value in everything(&operation["responses"]) {
+            if let Some(reference) = value
+                .get("$ref")
+                .filter(|it| it.as_str().unwrap().ends_with("Error"))
+            {
+                assert_eq!(reference == flat, is_of_bundles, "{what}");
+            }
+        }
         let id = operation["operationId"].as_str().unwrap();
         assert!(ids.insert(id), "{what}: {id} is another's");
         assert!(operation["summary"].is_string(), "{what}");

@@ -36,7 +36,10 @@ async fn probes_and_metrics_tell_how_it_is() {
         .unwrap();
     assert_eq!(
         ready,
-        json!({ "storage": true, "registry": true, "draining": false })
+        json!({
+            "storage": true, "registry": true, "bundles": true, "cache": true, "degraded": false,
+            "draining": false,
+        })
     );
     let metrics = deployment.metrics().await;
     assert!(

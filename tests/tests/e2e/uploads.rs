@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use alga_e2e::guest;
 use alga_model::ContentHash;
+use alga_test_s3::{Fault, Proxy};
 use futures_util::future::join_all;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
@@ -13,6 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use uuid::Uuid;
 
 use crate::deployment::{Deployment, get, path, refusal};
+use crate::running::Running;
 
 const UPLOAD: &str = "/api/ext-bundles/upload-proxy";
 pub(crate) const FINALIZE: &str = "/api/ext-bundles/finalize";
@@ -158,6 +160,106 @@ async fn a_push_that_is_refused_says_why_and_leaves_nothing() {
     assert!(said.contains("--server"), "{said}");
 }
 
+/// A push through `proxy`, with what else is to be said.
+fn pushing(deployment: &Deployment, proxy: &Proxy, file: &Path) -> Running {
+    let (url, token) = (proxy.url(), token_file(deployment));
+    let arguments = ["bundle", "push", path(file), "--server", &url];
+    Running::start(deployment.command(&[&arguments[..], &["--token-file", &token]].concat()))
+}
+
+/// A file that is no bundle, but looks like one as far as `push` can tell.
+fn large_file(deployment: &Deployment) -> PathBuf {
+    let file = deployment.scratch("large.tar.zst");
+    let bytes = [&[0x28_u8, 0xB5, 0x2F, 0xFD][..], &vec![7; 32 * MIB]].concat();
+    fs::write(&file, bytes).unwrap();
+    file
+}
+
+/// A bundle that a server takes a second or so to judge, as its compiler does.
+fn heavy_bundle(deployment: &Deployment) -> PathBuf {
+    deployment.pack("com.example.heavy", "1.0.0", &guest::long_function(100_000))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_that_is_interrupted_while_it_is_sent_is_given_up() {
+    let deployment = Deployment::started();
+    let proxy = Proxy::before(deployment.url()).await;
+    proxy.set(Fault::Slow(Duration::from_millis(100)));
+    let mut push = pushing(&deployment, &proxy, &large_file(&deployment));
+    until_staged(&deployment, 1).await;
+    push.press_ctrl_c();
+    push.until_said("interrupted; giving the upload up").await;
+    push.until_said("the upload was given up").await;
+    assert_eq!(push.end(), Some(130));
+    // What is still on its way.
+    proxy.set(Fault::None);
+    until_staged(&deployment, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_whose_server_hangs_ends_with_the_second_interruption() {
+    let deployment = Deployment::started();
+    let proxy = Proxy::before(deployment.url()).await;
+    proxy.set(Fault::Slow(Duration::from_millis(100)));
+    let mut push = pushing(&deployment, &proxy, &large_file(&deployment));
+    until_staged(&deployment, 1).await;
+    deployment.process().freeze();
+    push.press_ctrl_c();
+    push.until_said("interrupted; giving the upload up").await;
+    push.press_ctrl_c();
+    push.until_said("cannot give the upload up").await;
+    assert_eq!(push.end(), Some(130));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_that_is_interrupted_while_it_is_judged_says_that_it_may_be_published() {
+    let deployment = Deployment::started();
+    let proxy = Proxy::before(deployment.url()).await;
+    let bundle = heavy_bundle(&deployment);
+    let mut push = pushing(&deployment, &proxy, &bundle);
+    push.until_said("sent; the server checks").await;
+    push.press_ctrl_c();
+    push.until_said("may publish the bundle").await;
+    assert_eq!(push.end(), Some(130));
+    // And so it does.
+    deployment.logged("an upload is published", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_that_gets_no_answer_asks_again() {
+    let deployment = Deployment::started();
+    let proxy = Proxy::before(deployment.url()).await;
+    let bundle = heavy_bundle(&deployment);
+    let mut push = pushing(&deployment, &proxy, &bundle);
+    push.until_said("sent; the server checks").await;
+    proxy.set(Fault::AnswersLost);
+    push.until_said("asking again in 1 s").await;
+    proxy.set(Fault::None);
+    let hash = ContentHash::of(&fs::read(&bundle).unwrap()).to_string();
+    assert_eq!(push.line().await, hash);
+    assert_eq!(push.end(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_changes_while_it_is_sent_is_told_so() {
+    let deployment = Deployment::started();
+    let proxy = Proxy::before(deployment.url()).await;
+    proxy.set(Fault::Slow(Duration::from_millis(100)));
+    let file = large_file(&deployment);
+    let mut push = pushing(&deployment, &proxy, &file);
+    until_staged(&deployment, 1).await;
+    fs::File::options()
+        .write(true)
+        .open(&file)
+        .unwrap()
+        .set_len(4)
+        .unwrap();
+    proxy.set(Fault::None);
+    push.until_said("the file changed while it was sent").await;
+    assert_eq!(push.end(), Some(1));
+    until_staged(&deployment, 0).await;
+}
+
 #[tokio::test]
 async fn an_upload_is_staged_and_given_up() {
     let deployment = Deployment::started();
@@ -208,7 +310,7 @@ async fn only_administrators_may_send_and_publish() {
         .header("x-alga-actor", "ann");
     let response = acting.body("a").send().await.unwrap();
     assert_eq!(response.status(), 200);
-    deployment.logged("admin:", 1).await;
+    deployment.logged("admin:local-service/ann", 1).await;
 }
 
 #[tokio::test]
@@ -352,11 +454,72 @@ async fn what_is_wrong_with_an_upload_has_its_code() {
     assert_eq!(again, refused(400, "STAGING_NOT_FOUND"));
     let again = json!({ "key": key, "declaredHash": hash.to_hex() });
     assert_eq!(finalize(&deployment, &again).await.unwrap(), published);
+    let mut sized = again.clone();
+    sized["size"] = good.len().into();
+    assert_eq!(finalize(&deployment, &sized).await.unwrap(), published);
+    sized["size"] = (good.len() + 1).into();
+    let answered = finalize(&deployment, &sized).await;
+    assert_eq!(answered, refused(400, "BAD_REQUEST"));
 
     let other = bundle(ECHO, "1.0.0", &guest::log_then_loop());
     let key = staged(&deployment, &other).await;
     let answered = finalize(&deployment, &json!({ "key": key })).await;
     assert_eq!(answered, refused(409, "DUPLICATE_VERSION"));
+}
+
+#[tokio::test]
+async fn refusals_of_the_interface_for_bundles_are_flat_whatever_refuses() {
+    let deployment = Deployment::started();
+    let document = crate::openapi::document(&deployment).await;
+    let schema = &document["components"]["schemas"]["BundleError"];
+    let wrong = json!({ "key": "x" });
+    for (method, path, status, code) in [
+        (Method::POST, FINALIZE, 400, "BAD_REQUEST"),
+        (Method::POST, UPLOAD, 400, "BAD_REQUEST"),
+        (Method::GET, FINALIZE, 405, "METHOD_NOT_ALLOWED"),
+        (Method::DELETE, UPLOAD, 405, "METHOD_NOT_ALLOWED"),
+        (Method::GET, "/api/ext-bundles/nothing", 404, "NO_SUCH_PATH"),
+    ] {
+        let request = deployment.admin(method, path).json(&wrong);
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), status, "{path}");
+        let body: Value = response.json().await.unwrap();
+        assert_eq!(body["code"], code, "{body}");
+        assert!(jsonschema::is_valid(schema, &body), "{body}");
+    }
+    // Nothing else is.
+    for path in ["/api/ext-bundles", "/api/nothing"] {
+        let response = deployment.admin(Method::GET, path).send().await.unwrap();
+        assert_eq!(refusal(response).await, (404, "NO_SUCH_PATH".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn what_the_host_is_to_blame_for_is_logged_for_its_operator() {
+    let deployment = Deployment::started();
+    let bytes = fs::read(deployment.pack(ECHO, "1.0.0", &guest::echo())).unwrap();
+    let key = staged(&deployment, b"no bundle").await;
+    let answered = finalize(&deployment, &json!({ "key": key })).await;
+    assert_eq!(answered, refused(400, "BAD_ARCHIVE"));
+    let key = staged(&deployment, &bytes).await;
+    let of_bundle = format!("bundles/sha256/{}", ContentHash::of(&bytes).to_hex());
+    // Nothing can be put into it then, not even by root.
+    fs::write(deployment.data().join(of_bundle), b"no folder").unwrap();
+    let answered = finalize(&deployment, &json!({ "key": key })).await;
+    assert_eq!(answered, refused(502, "STORE_FAILED"));
+    let log = deployment.logged("an upload was not published", 1).await;
+    let lines = log
+        .lines()
+        .filter(|line| line.contains("an upload was not published"));
+    let [line] = lines.collect::<Vec<_>>()[..] else {
+        panic!("{log}")
+    };
+    let event: Value = serde_json::from_str(line).unwrap();
+    assert_eq!(event["level"], "WARN");
+    assert_eq!(event["error.code"], "STORE_FAILED");
+    assert_eq!(event["error.blame"], "host");
+    assert_eq!(event["upload.key"], key.as_str());
+    assert!(event["error"].as_str().unwrap().contains(": "), "{event}");
 }
 
 #[tokio::test]
@@ -431,11 +594,16 @@ async fn a_stopping_server_lets_uploads_end_and_leaves_nothing_of_those_it_cuts(
     deployment.logged("\"stopping\"", 1).await;
     let refused = refusal(upload(&deployment, b"a").await).await;
     assert_eq!(refused, (503, "OVERLOADED".to_owned()));
+    let key = json!({ "key": format!("sha256/_staging/{}/bundle.tar.zst", Uuid::new_v4()) });
+    for path in [FINALIZE, ABORT] {
+        let refused = refusal(post(&deployment, path, &key).await).await;
+        assert_eq!(refused, (503, "OVERLOADED".to_owned()), "{path}");
+    }
     ending.write_all(b"b").await.unwrap();
     assert_eq!(status(&mut ending).await, 200);
+    // It is cut, and told so.
+    assert_eq!(status(&mut endless).await, 503);
     assert!(deployment.wait(), "{}", deployment.log());
-    // Whether it gets to see why depends on what is written out in time.
-    let _ = endless.read(&mut [0; 12]).await;
     let names = stored(&deployment);
     assert!(names.len() == 1 && !names[0].contains(".tmp"), "{names:?}");
 }

@@ -1,14 +1,18 @@
 //! `alga-runner bundle sweep`, `gc` and `fsck`.
 
+use std::cell::RefCell;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use alga_bundles::{BundleStore, Retry};
+use alga_registry::Registry;
+use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
 
 use crate::app::Stores;
 use crate::bundle_care::{
-    UPLOADS_KEPT, damages, earlier, garbage, remove_garbage, repair, sweep_uploads,
+    Damage, Search, UPLOADS_KEPT, earlier, garbage, remove_garbage, repair, sweep_uploads,
 };
 use crate::cli::output::{self, Tally};
 use crate::config::Config;
@@ -78,26 +82,57 @@ impl Gc {
 }
 
 impl Fsck {
-    /// Prints each damage on a line, as JSON; fails where any is left.
+    /// Prints each damage on a line, as JSON, as soon as it is found; fails where any is left.
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
         let stores = Stores::open_existing(config).await?;
         let (store, registry) = (&*stores.bundles, &*stores.registry as _);
-        let mut tally = Tally::new("MiB read:");
-        let found = damages(store, registry, |bytes| tally.show(bytes >> 20)).await?;
+        let tally = RefCell::new(Tally::new("MiB read:"));
+        let damages = RefCell::new(Vec::new());
+        let search = Search {
+            store,
+            registry,
+            retry: Retry::default(),
+            progress: &|bytes| tally.borrow_mut().show(bytes >> 20),
+            found: &|damage| {
+                tally.borrow_mut().pause();
+                output::json(&damage)?;
+                damages.borrow_mut().push(damage);
+                Ok(())
+            },
+        };
+        let searched = search.run().await;
         drop(tally);
-        let mut left = 0_usize;
-        for damage in &found {
-            output::json(damage)?;
-            let is_repaired = self.repair && repair(store, registry, damage).await?;
-            left += usize::from(!is_repaired);
+        let (mut unreadable, mut left) = (0_usize, 0_usize);
+        for damage in damages.into_inner() {
+            if let Damage::Unreadable { .. } = damage {
+                unreadable += 1;
+            } else if !self.repair || !is_repaired(store, registry, &damage).await {
+                left += 1;
+            }
         }
         stores.close().await;
-        if left == 0 {
-            return Ok(ExitCode::SUCCESS);
+        searched.context("not everything was looked at")?;
+        if unreadable > 0 {
+            output::note(format_args!("{unreadable} could not be read"));
         }
-        output::note(format_args!(
-            "{left} left that needs its bundle to be published again"
-        ));
-        Ok(ExitCode::FAILURE)
+        if left > 0 {
+            output::note(format_args!(
+                "{left} left that needs its bundle to be published again"
+            ));
+        }
+        Ok(if unreadable + left == 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
+}
+
+/// Repairs a damage if it can. What fails is said, and keeps nobody from the next one.
+async fn is_repaired(store: &dyn BundleStore, registry: &dyn Registry, damage: &Damage) -> bool {
+    let repaired = repair(store, registry, damage).await;
+    repaired.unwrap_or_else(|error| {
+        output::error(&error.context("cannot repair"));
+        false
+    })
 }

@@ -5,15 +5,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use alga_bundles::{
-    ComponentCheck as _, Inspection, Limits, Manifest, PublicKey, Signature, SignaturePolicy,
-    Statement, inspect,
+    BundleCache, BundleStore as _, ComponentCheck as _, Content, FetchOptions, Inspection,
+    InvalidManifest, Limits, LocalStore, Manifest, ObjectKey, Parsed, PublicKey, Signature,
+    SignaturePolicy, Statement, inspect,
 };
-use alga_model::ContentHash;
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::Args;
 use tokio::task::spawn_blocking;
 
-use super::sign::signature_of;
+use super::sign::{read_manifest, signature_of};
 use super::{ensure_archive, warn};
 use crate::app::engine_options;
 use crate::cli::{input, output};
@@ -56,6 +56,9 @@ impl File {
 pub(in crate::cli) struct Verify {
     /// The bundle
     file: PathBuf,
+    /// The manifest that will be sent beside a bundle that has none
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
     /// The publisher's signature; FILE.minisig if that is there and signatures are looked at
     #[arg(long, value_name = "FILE")]
     signature: Option<PathBuf>,
@@ -68,14 +71,19 @@ pub(in crate::cli) struct Verify {
 impl Verify {
     /// Prints the hash of a good bundle.
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let inspection = look_into(&self.file).await?;
+        let mut inspection = look_into(&self.file).await?;
+        let beside = self.manifest.as_deref().map(read_manifest).transpose()?;
+        if let Some(bytes) = &beside {
+            take_manifest(&mut inspection, bytes)?;
+        }
         warn(&inspection.warnings);
         let manifest = match &inspection.manifest {
             Some(manifest) if inspection.is_complete() => manifest,
             _ => return Ok(verdict(&inspection)),
         };
-        self.verify_signature(config, manifest, inspection.hash)?;
-        let component = component(&self.file, &inspection).await?;
+        let statement = Statement::new(inspection.hash, beside.as_deref());
+        self.verify_signature(config, manifest, &statement)?;
+        let component = component(&self.file, &inspection, beside.as_deref()).await?;
         let engine = Engine::new(engine_options(config))?;
         EngineCheck(&engine)
             .check(inspection.hash, manifest.entry(), component)
@@ -89,7 +97,7 @@ impl Verify {
         &self,
         config: &Config,
         manifest: &Manifest,
-        hash: ContentHash,
+        statement: &Statement,
     ) -> anyhow::Result<()> {
         let mut rules = config.bundles.signature_rules();
         let named = self.signature.as_deref();
@@ -105,8 +113,7 @@ impl Verify {
             rules.publishers = [(manifest.publisher.clone(), keys)].into();
         }
         let bytes = signature_of(&self.file, named)?;
-        let statement = Statement::new(hash, None);
-        match rules.verify(&manifest.publisher, &statement, bytes.as_deref()) {
+        match rules.verify(&manifest.publisher, statement, bytes.as_deref()) {
             Ok(signature) => output::note(format_args!(
                 "signed by {} with the key {}: {}",
                 manifest.publisher,
@@ -129,16 +136,43 @@ fn read_key(file: &Path) -> anyhow::Result<PublicKey> {
         .with_context(|| format!("{} holds no public key", file.display()))
 }
 
-/// The component of a bundle that is in order.
-async fn component(file: &Path, inspection: &Inspection) -> anyhow::Result<Vec<u8>> {
+/// Judges a bundle without a manifest by the one that will be sent beside it.
+fn take_manifest(inspection: &mut Inspection, bytes: &[u8]) -> anyhow::Result<()> {
+    ensure!(
+        inspection.manifest.is_none() && inspection.issues.is_empty(),
+        "the bundle has a manifest; another one would not be used"
+    );
+    match Manifest::parse(bytes) {
+        Err(InvalidManifest { issues }) => inspection.issues = issues,
+        Ok(Parsed { manifest, warnings }) => {
+            let files = &inspection.files;
+            inspection.issues = manifest.missing_files(|file| files.contains_key(file));
+            inspection.manifest = Some(manifest);
+            inspection.warnings = warnings;
+        }
+    }
+    judge_capabilities(inspection);
+    Ok(())
+}
+
+/// The component of a bundle that is in order, with the manifest that is beside it, if one is.
+async fn component(
+    file: &Path,
+    inspection: &Inspection,
+    beside: Option<&[u8]>,
+) -> anyhow::Result<Vec<u8>> {
     let folder = tempfile::tempdir()?;
-    let store = alga_bundles::LocalStore::open(folder.path().join("store"))?;
-    let key = alga_bundles::ObjectKey::Bundle(inspection.hash);
-    alga_bundles::BundleStore::create(&store, key, alga_bundles::Content::File(file)).await?;
-    let cache = alga_bundles::BundleCache::new(
+    let store = LocalStore::open(folder.path().join("store"))?;
+    let key = ObjectKey::Bundle(inspection.hash);
+    store.create(key, Content::File(file)).await?;
+    if let Some(manifest) = beside {
+        let key = ObjectKey::Manifest(inspection.hash);
+        store.create(key, Content::Bytes(manifest)).await?;
+    }
+    let cache = BundleCache::new(
         folder.path().join("cache"),
         Arc::new(store),
-        alga_bundles::FetchOptions::default(),
+        FetchOptions::default(),
     )?;
     Ok(cache.get(inspection.hash).await?.read_component().await?)
 }

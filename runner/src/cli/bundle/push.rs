@@ -1,17 +1,22 @@
 //! `alga-runner bundle push`.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
-use alga_bundles::{Manifest, Signature, StagingKey};
+use alga_bundles::{Manifest, StagingKey};
 use alga_model::{ContentHash, ContentHasher};
 use anyhow::{Context as _, ensure};
 use clap::Args;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use tokio::signal::ctrl_c;
 use uuid::Uuid;
 
+use super::sign::signature_of;
 use super::{ensure_archive, ensure_file};
 use crate::admin::{
     AbortUpload, AbortUploadBody, Administration, Ask, FinalizeUploadBody, PublishedBody, Refused,
@@ -20,6 +25,16 @@ use crate::admin::{
 use crate::cli::output::{self, Progress};
 use crate::cli::session::Session;
 use crate::config::Config;
+
+/// The code where there was no answer.
+const UNANSWERED: &str = "UNANSWERED";
+/// How often the server is asked to publish a bundle, where asking again may help.
+const MOST_ATTEMPTS: u32 = 6;
+/// How long to wait until it is asked again; each time twice as long.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// After this time it is not asked again.
+const PATIENCE: Duration = Duration::from_mins(15);
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Push {
@@ -31,7 +46,7 @@ pub(in crate::cli) struct Push {
     /// Send this manifest beside a bundle that has none
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
-    /// Send this signature of the publisher, as minisign writes it
+    /// The publisher's signature, as minisign writes it; FILE.minisig if that is there
     #[arg(long, value_name = "FILE")]
     signature: Option<PathBuf>,
 }
@@ -46,7 +61,9 @@ impl Push {
         ensure_file(&self.file).await?;
         ensure_archive(&self.file)?;
         let manifest = text(self.manifest.as_deref(), Manifest::MAX_BYTES as u64).await?;
-        let signature = text(self.signature.as_deref(), Signature::MAX_BYTES as u64).await?;
+        let signature = signature_of(&self.file, self.signature.as_deref())?;
+        let signature = signature.map(String::from_utf8).transpose();
+        let signature = signature.context("the signature is no text")?;
         let upload = Upload::of(&self.file, self.declared_hash).await?;
         let session = Session::open(config).await?;
         let body = FinalizeUploadBody {
@@ -56,17 +73,22 @@ impl Push {
             manifest_json: manifest,
             signature,
         };
+        let pushing = Pushing::of(&session.admin, &upload);
         let pushed = tokio::select! {
-            pushed = push(&session.admin, upload, &body) => pushed,
-            interrupted = tokio::signal::ctrl_c() => {
+            pushed = pushing.push(upload, &body) => pushed,
+            interrupted = ctrl_c() => {
                 interrupted.context("cannot wait for Ctrl-C")?;
-                give_up(&session.admin, body.key).await;
-                output::note("interrupted; the upload was given up");
+                pushing.interrupted().await;
                 return Ok(ExitCode::from(130));
             }
         };
-        let published =
-            pushed.with_context(|| format!("cannot publish {}", self.file.display()))?;
+        pushing.progress.end();
+        if let Err(Failed { stays: true, .. }) = &pushed {
+            pushing.give_up().await;
+        }
+        let published = pushed
+            .map_err(|failed| failed.error)
+            .with_context(|| format!("cannot publish {}", self.file.display()))?;
         session.close().await;
         for warning in &published.warnings {
             output::note(format_args!(
@@ -91,6 +113,16 @@ struct Upload {
     key: StagingKey,
     size: u64,
     hash: ContentHash,
+    /// What tells that the file is still the one that was read.
+    stamp: Option<Stamp>,
+}
+
+/// The size of a file and when it was last written.
+type Stamp = (u64, SystemTime);
+
+async fn stamp(file: &File) -> Option<Stamp> {
+    let metadata = file.metadata().await.ok()?;
+    Some((metadata.len(), metadata.modified().ok()?))
 }
 
 impl Upload {
@@ -98,6 +130,7 @@ impl Upload {
     async fn of(path: &Path, declared: Option<ContentHash>) -> anyhow::Result<Self> {
         let cannot_read = || format!("cannot read {}", path.display());
         let mut file = File::open(path).await.with_context(cannot_read)?;
+        let stamp = stamp(&file).await;
         let (mut hasher, mut size) = (ContentHasher::new(), 0);
         let mut buffer = vec![0; 256 << 10];
         loop {
@@ -124,44 +157,152 @@ impl Upload {
             key: StagingKey::new(Uuid::now_v7()),
             size,
             hash,
+            stamp,
         })
     }
 }
 
-async fn push(
-    admin: &Administration,
-    upload: Upload,
-    body: &FinalizeUploadBody,
-) -> anyhow::Result<PublishedBody> {
-    let progress = Progress::new("sending", upload.size);
-    let query = UploadQuery {
-        filename: upload.name,
-        size: upload.size,
-        declared_hash: Some(upload.hash),
-        upload_id: Some(upload.key.id()),
-    };
-    let progress = Arc::new(move |done| progress.show(done));
-    admin
-        .upload(&query, upload.file, progress)
-        .await
-        .map_err(told)?;
-    let published = admin.finalize(body).await;
-    // Where there was no answer, it may be published this very moment.
-    if let Err(refused) = &published
-        && refused.code != "UNANSWERED"
-    {
-        give_up(admin, body.key).await;
-    }
-    published.map_err(told)
+/// A bundle on its way.
+struct Pushing<'a> {
+    admin: &'a Administration,
+    key: StagingKey,
+    phase: Cell<Phase>,
+    progress: Progress,
+    /// How many bytes have left.
+    sent: Arc<AtomicU64>,
 }
 
-/// Removes what was sent. Where that fails, the server does so after a day.
-async fn give_up(admin: &Administration, key: StagingKey) {
-    let ask = Ask::<AbortUpload>::with((), AbortUploadBody { key });
-    if let Err(refused) = admin.ask(ask).await {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Nobody can publish it yet.
+    Sending,
+    /// The server goes on with it, whoever waits.
+    Judging,
+}
+
+/// Why a bundle was not published.
+struct Failed {
+    error: anyhow::Error,
+    /// Whether what was sent stays on the server, and nobody needs it.
+    stays: bool,
+}
+
+impl<'a> Pushing<'a> {
+    fn of(admin: &'a Administration, upload: &Upload) -> Self {
+        Self {
+            admin,
+            key: upload.key,
+            phase: Cell::new(Phase::Sending),
+            progress: Progress::new("sending", upload.size),
+            sent: Arc::default(),
+        }
+    }
+
+    async fn push(
+        &self,
+        upload: Upload,
+        body: &FinalizeUploadBody,
+    ) -> Result<PublishedBody, Failed> {
+        self.send(upload).await?;
+        self.progress.end();
+        self.phase.set(Phase::Judging);
+        output::note("sent; the server checks and publishes it");
+        self.finalize(body).await.map_err(|refused| {
+            // Where there was no answer, it may be published this very moment.
+            let is_known = refused.code != UNANSWERED;
+            Failed {
+                stays: is_known,
+                error: if is_known {
+                    told(refused)
+                } else {
+                    let unknown = "it may be published all the same; push it again to see";
+                    anyhow::Error::new(refused).context(unknown)
+                },
+            }
+        })
+    }
+
+    async fn send(&self, upload: Upload) -> Result<(), Failed> {
+        let query = UploadQuery {
+            filename: upload.name,
+            size: upload.size,
+            declared_hash: Some(upload.hash),
+            upload_id: Some(upload.key.id()),
+        };
+        let (progress, sent) = (self.progress.clone(), Arc::clone(&self.sent));
+        let progress = Arc::new(move |done| {
+            sent.store(done, Ordering::Relaxed);
+            progress.show(done);
+        });
+        let same_file = upload.file.try_clone().await;
+        let Err(refused) = self.admin.upload(&query, upload.file, progress).await else {
+            return Ok(());
+        };
+        let stays = refused.code == UNANSWERED && self.sent.load(Ordering::Relaxed) > 0;
+        let has_changed = match same_file {
+            Ok(file) => stamp(&file).await != upload.stamp,
+            Err(_) => false,
+        };
+        let error = if has_changed {
+            let changed = "the file changed while it was sent; push it again";
+            anyhow::Error::new(refused).context(changed)
+        } else {
+            told(refused)
+        };
+        Err(Failed { error, stays })
+    }
+
+    /// Has it published. To ask again does no harm: the server completes what was interrupted, and says
+    /// the same of what is done.
+    async fn finalize(&self, body: &FinalizeUploadBody) -> Result<PublishedBody, Refused> {
+        let (start, mut pause) = (Instant::now(), FIRST_PAUSE);
+        for _ in 1..MOST_ATTEMPTS {
+            let refused = match self.admin.finalize(body).await {
+                Err(refused) if refused.is_passing() && start.elapsed() < PATIENCE => refused,
+                answered => return answered,
+            };
+            output::note(format_args!(
+                "{}: {refused}; asking again in {} s",
+                refused.code,
+                pause.as_secs()
+            ));
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        self.admin.finalize(body).await
+    }
+
+    /// Somebody doesn't want to wait any more: says what becomes of the bundle.
+    async fn interrupted(&self) {
+        self.progress.end();
+        match self.phase.get() {
+            Phase::Sending => {
+                output::note("interrupted; giving the upload up");
+                if self.give_up().await {
+                    output::note("the upload was given up");
+                }
+            }
+            Phase::Judging => output::note(
+                "interrupted; the server goes on and may publish the bundle: push it again to see",
+            ),
+        }
+    }
+
+    /// Removes what was sent; true where it is gone. Where that fails, or a further Ctrl-C ends it, the
+    /// server does so after a day.
+    async fn give_up(&self) -> bool {
+        let ask = Ask::<AbortUpload>::with((), AbortUploadBody { key: self.key });
+        let why = tokio::select! {
+            asked = self.admin.ask(ask) => match asked {
+                Ok(_) => return true,
+                Err(refused) => refused.to_string(),
+            },
+            _ = ctrl_c() => "interrupted".to_owned(),
+        };
         output::note(format_args!(
-            "cannot give the upload up, the server will after a day: {refused}"
+            "cannot give the upload up, the server will after a day: {why}"
         ));
+        false
     }
 }
 
@@ -182,7 +323,7 @@ fn advice(code: &str) -> Option<&'static str> {
         "INVALID_MANIFEST" => "mend manifest.json and pack the bundle again",
         "SIGNATURE_REQUIRED" => "send one with --signature FILE",
         "BAD_ARCHIVE" | "ARCHIVE_REJECTED" => "make the bundle with `alga-runner bundle pack`",
-        "HASH_MISMATCH" => "the file changed while it was sent; push it again",
+        "HASH_MISMATCH" => "the server has other bytes than were sent; push it again",
         "PUBLISHER_MISMATCH" => "choose another name in manifest.json",
         "DUPLICATE_VERSION" => "raise the version in manifest.json and pack the bundle again",
         "RATE_LIMIT"
@@ -190,8 +331,9 @@ fn advice(code: &str) -> Option<&'static str> {
         | "COMPILER_UNAVAILABLE"
         | "REGISTRY_UNAVAILABLE"
         | "STORE_UNAVAILABLE"
-        | "UNANSWERED" => "push it again a little later",
+        | UNANSWERED => "push it again a little later",
         "STORE_FAILED" | "INTERNAL_ERROR" => "the log of the server says why",
+        "BUNDLE_OFFLINE" => "push to a server whose bundles.offline is not set",
         "MISDIRECTED" => "push to a server that runs extensions",
         _ => return None,
     })

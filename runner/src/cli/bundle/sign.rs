@@ -116,7 +116,7 @@ impl Content {
     }
 }
 
-fn read_manifest(file: &Path) -> anyhow::Result<Vec<u8>> {
+pub(super) fn read_manifest(file: &Path) -> anyhow::Result<Vec<u8>> {
     read_bounded(file, Manifest::MAX_BYTES)
         .with_context(|| format!("cannot read {}", file.display()))
 }

@@ -8,7 +8,6 @@ use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{Query, RawPathParams, State};
 use axum::http::header::{CONTENT_TYPE, ETAG, IF_MATCH};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
-use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, get, on};
 use axum::{Json, Router};
@@ -16,10 +15,10 @@ use futures_util::stream;
 use serde_json::{Map, Value};
 
 use super::install::read_body;
-use super::{bundles, logs};
+use super::logs;
 use crate::admin::{
     AdminError, Answer as _, Ask, AuditExport, AuditQuery, Guard, LogsQuery, Members, Method,
-    Missing, Mistakes, Operation, Target, UPLOADS, Visitor, every_operation,
+    Missing, Mistakes, Operation, Target, Visitor, every_operation,
 };
 use crate::http::AppState;
 use crate::http::auth::Administrator;
@@ -33,13 +32,7 @@ pub(crate) fn router() -> Router<AppState> {
     impl Visitor for Routes {
         fn visit<O: Operation>(&mut self) {
             let routes = std::mem::take(&mut self.0);
-            let operate = on(filter(O::METHOD), operate::<O>);
-            let operate = if O::PATH.starts_with(UPLOADS) {
-                operate.layer(map_response(bundles::with_its_codes))
-            } else {
-                operate
-            };
-            self.0 = routes.route(O::PATH, operate);
+            self.0 = routes.route(O::PATH, on(filter(O::METHOD), operate::<O>));
         }
     }
     let others = Router::new()

@@ -1,23 +1,23 @@
 //! `POST /api/ext-bundles/upload-proxy`: a bundle on its way to the store.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
 use axum::extract::State;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use axum::http::{HeaderMap, Uri};
-use axum::middleware::map_response;
-use axum::response::Response;
 use axum::routing::post;
 use axum::{Json, Router};
-use futures_util::StreamExt as _;
+use futures_util::{Stream, StreamExt as _};
 use tokio::time::timeout;
 
 use super::admin::{query, refused};
 use crate::admin::{AdminError, Members, UploadQuery, UploadedBody};
 use crate::http::AppState;
 use crate::http::auth::Administrator;
-use crate::http::error::{ApiError, ErrorBody};
+use crate::http::error::ApiError;
 use crate::uploads::{NewUpload, UploadError};
 
 /// What a bundle is where its sender doesn't say.
@@ -28,16 +28,7 @@ const LINGER: Duration = Duration::from_secs(5);
 
 /// The route of uploads, which no limit for other bodies applies to.
 pub(crate) fn router() -> Router<AppState> {
-    let upload = post(upload).layer(map_response(with_its_codes));
-    Router::new().route(UploadQuery::PATH, upload)
-}
-
-/// An answer with the codes that the interface for bundles has.
-pub(super) async fn with_its_codes(mut response: Response) -> Response {
-    if let Some(body) = response.extensions_mut().get_mut::<ErrorBody>() {
-        body.of_bundles();
-    }
-    response
+    Router::new().route(UploadQuery::PATH, post(upload))
 }
 
 async fn upload(
@@ -47,14 +38,47 @@ async fn upload(
     uri: Uri,
     body: Body,
 ) -> Result<Json<UploadedBody>, ApiError> {
-    let mut body = body.into_data_stream();
+    let mut body = Incoming {
+        bytes: body.into_data_stream(),
+        is_asked_for: false,
+    };
     let received = receive(&state, administrator, &headers, &uri, &mut body).await;
-    // One that waits to be told to go on has sent nothing yet.
-    if received.is_err() && !headers.contains_key(EXPECT) {
+    if let Err(error) = &received
+        && body.may_be_under_way(&headers)
+        && may_linger(error)
+    {
         let rest = async { while let Some(Ok(_)) = body.next().await {} };
         let _ = timeout(LINGER, rest).await;
     }
     received.map(Json)
+}
+
+/// Whether there is time for a client to send on. A process that stops has none.
+const fn may_linger(error: &ApiError) -> bool {
+    !matches!(error, ApiError::Upload(UploadError::Stopping))
+}
+
+/// The bytes of an upload.
+struct Incoming<S> {
+    bytes: S,
+    /// Whether anybody has asked for them, which is when a client that waits is told to go on.
+    is_asked_for: bool,
+}
+
+impl<S> Incoming<S> {
+    /// Whether a client may be sending. One that waits to be told to go on has sent nothing yet.
+    fn may_be_under_way(&self, headers: &HeaderMap) -> bool {
+        self.is_asked_for || !headers.contains_key(EXPECT)
+    }
+}
+
+impl<S: Stream + Unpin> Stream for Incoming<S> {
+    type Item = S::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<S::Item>> {
+        self.is_asked_for = true;
+        self.bytes.poll_next_unpin(context)
+    }
 }
 
 async fn receive(
@@ -62,7 +86,7 @@ async fn receive(
     administrator: Result<Administrator, ApiError>,
     headers: &HeaderMap,
     uri: &Uri,
-    body: &mut BodyDataStream,
+    body: &mut Incoming<BodyDataStream>,
 ) -> Result<UploadedBody, ApiError> {
     let Administrator(author) = administrator?;
     let intake = &state.app.admin.uploads(&author).map_err(refused)?.intake;
@@ -113,8 +137,30 @@ fn announced(
 #[cfg(test)]
 mod tests {
     use axum::http::{HeaderName, HeaderValue};
+    use futures_util::stream;
 
     use super::*;
+
+    #[tokio::test]
+    async fn who_waits_to_be_told_to_go_on_sends_nothing_before_that() {
+        let mut waiting = HeaderMap::new();
+        waiting.insert(EXPECT, HeaderValue::from_static("100-continue"));
+        let mut body = Incoming {
+            bytes: stream::iter([1, 2]),
+            is_asked_for: false,
+        };
+        assert!(body.may_be_under_way(&HeaderMap::new()));
+        assert!(!body.may_be_under_way(&waiting));
+        assert_eq!(body.next().await, Some(1));
+        assert!(body.may_be_under_way(&waiting));
+    }
+
+    #[test]
+    fn a_process_that_stops_waits_for_nobody_to_send_on() {
+        assert!(!may_linger(&ApiError::Upload(UploadError::Stopping)));
+        assert!(may_linger(&ApiError::Upload(UploadError::IdTaken)));
+        assert!(may_linger(&ApiError::Unauthorized));
+    }
 
     fn code(
         query: &str,

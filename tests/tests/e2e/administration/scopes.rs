@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use alga_e2e::guest;
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{done, is, lines, of, refused};
 use crate::deployment::{Deployment, Installed, path};
@@ -67,6 +67,17 @@ async fn a_limited_token_administrates_its_own_alone() {
                 is(403, "FORBIDDEN"),
                 "{token} {whole}"
             );
+        }
+        let key = format!("sha256/_staging/{}/bundle.tar.zst", uuid::Uuid::new_v4());
+        for path in ["upload-proxy?filename=a&size=1", "finalize", "abort"] {
+            let path = format!("/api/ext-bundles/{path}");
+            let request = ask(Method::POST, &path).json(&json!({ "key": key }));
+            let response = request.send().await.unwrap();
+            assert_eq!(response.status(), 403, "{token} {path}");
+            let body: Value = response.json().await.unwrap();
+            assert_eq!(body["code"], "RBAC_FORBIDDEN", "{body}");
+            let why = "limited to some tenants or installs";
+            assert!(body["error"].as_str().unwrap().contains(why), "{body}");
         }
         let warmup = |item| {
             let items = json!({ "items": [item] });

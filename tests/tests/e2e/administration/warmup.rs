@@ -5,6 +5,7 @@ use std::fs;
 use alga_e2e::guest;
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
 use uuid::Uuid;
 
 use super::{done, is, refused};
@@ -52,6 +53,68 @@ async fn what_is_warmed_up_is_fetched_and_compiled_and_what_cannot_be_is_told() 
         assert_eq!(refused(warmup(bad)).await, is(400, "BAD_REQUEST"));
     }
     assert_eq!(done(warmup(json!([]))).await.0, json!({ "items": [] }));
+}
+
+#[tokio::test]
+async fn why_a_version_was_not_made_ready_is_in_the_log_and_counted() {
+    let mut deployment = Deployment::new();
+    let installed = deployment.install("com.example.echo", &guest::echo());
+    fs::remove_dir_all(deployment.data().join("cache")).unwrap();
+    fs::remove_dir_all(deployment.data().join("bundles/sha256")).unwrap();
+    deployment.start();
+    let items = json!({ "items": [{ "installId": installed.install }] });
+    let warmup = deployment.admin(Method::POST, "/v1/warmup").json(&items);
+    let (answer, _) = done(warmup).await;
+    let code = "BUNDLE_NOT_FOUND";
+    assert_eq!(answer["items"][0]["error"]["code"], code);
+    let log = deployment.log();
+    let lines = log
+        .lines()
+        .filter(|line| line.contains("a version was not made ready"));
+    let [line] = lines.collect::<Vec<_>>()[..] else {
+        panic!("{log}")
+    };
+    let event: Value = serde_json::from_str(line).unwrap();
+    assert_eq!(event["level"], "WARN");
+    assert_eq!(event["error.code"], code);
+    assert_eq!(event["error.blame"], "host");
+    assert_eq!(event["bundle"], installed.hash);
+    let cause = event["error"].as_str().unwrap();
+    assert!(cause.contains(": "), "without its cause: {cause}");
+    let counted = format!("alga_engine_warmups_total{{outcome=\"{code}\"}} 1\n");
+    assert!(deployment.metrics().await.contains(&counted));
+}
+
+#[tokio::test]
+async fn what_was_asked_for_is_made_ready_also_where_nobody_waits_for_it() {
+    let mut deployment = Deployment::new();
+    let count = 12;
+    let hashes: Vec<_> = (0..count)
+        .map(|number| {
+            let name = format!("com.example.echo{number}");
+            deployment.install(&name, &guest::echo()).hash
+        })
+        .collect();
+    fs::remove_dir_all(deployment.data().join("cache")).unwrap();
+    deployment.start();
+    let items: Vec<_> = hashes
+        .iter()
+        .map(|it| json!({ "contentHash": it }))
+        .collect();
+    let body = json!({ "items": items }).to_string();
+    let mut connection = deployment.connect().await;
+    let head = format!(
+        "POST /v1/warmup HTTP/1.1\r\nhost: runner\r\nauthorization: Bearer {}\r\ncontent-length: {}\r\n\r\n",
+        deployment.admin_token(),
+        body.len()
+    );
+    connection
+        .write_all((head + &body).as_bytes())
+        .await
+        .unwrap();
+    deployment.logged("fetched a bundle", 1).await;
+    drop(connection);
+    deployment.logged("fetched a bundle", count).await;
 }
 
 #[tokio::test]

@@ -367,3 +367,78 @@ fn of_publishers_who_race_for_a_name_one_gets_it() {
         assert_eq!(added.status.success(), number == winner);
     }
 }
+
+/// A bundle without a manifest, as other tools make it: a tar archive with the component alone, in a zstd
+/// frame of blocks that are not compressed (RFC 8878, section 3.1.1).
+fn without_manifest(component: &[u8]) -> Vec<u8> {
+    let mut header = vec![0; 512];
+    let mut field =
+        |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
+    field(0, "dist/main.wasm");
+    field(100, "0000644\0");
+    field(108, "0000000\0");
+    field(116, "0000000\0");
+    field(124, &format!("{:011o}\0", component.len()));
+    field(136, "00000000000\0");
+    field(148, "        ");
+    field(156, "0");
+    field(257, "ustar\x0000");
+    let sum: u32 = header.iter().copied().map(u32::from).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let padding = vec![0; component.len().next_multiple_of(512) - component.len() + 1024];
+    let tar = [&header[..], component, &padding].concat();
+
+    let size = u32::try_from(tar.len()).unwrap();
+    // One segment, whose size follows in four bytes.
+    let mut frame = [&[0x28, 0xB5, 0x2F, 0xFD, 0xA0][..], &size.to_le_bytes()].concat();
+    let mut blocks = tar.chunks(128 << 10).peekable();
+    while let Some(block) = blocks.next() {
+        let is_last = u32::from(blocks.peek().is_none());
+        let head = u32::try_from(block.len()).unwrap() << 3 | is_last;
+        frame.extend_from_slice(&head.to_le_bytes()[..3]);
+        frame.extend_from_slice(block);
+    }
+    frame
+}
+
+#[test]
+fn a_bundle_whose_manifest_comes_beside_it_is_verified_before_and_pushed_with_its_signature() {
+    let mut deployment = Deployment::new();
+    let (key, public) = keygen(&deployment, "key");
+    configure(&mut deployment, "require", &[("Example Ltd", &[&public])]);
+    deployment.start();
+    let bundle = deployment.scratch("bare.tar.zst");
+    fs::write(&bundle, without_manifest(&guest::echo())).unwrap();
+    let manifest = deployment.scratch("beside.json");
+    let content = json!({
+        "name": "com.example.echo",
+        "publisher": "Example Ltd",
+        "version": "1.0.0",
+        "runtime": "wasm-component@1",
+    });
+    fs::write(&manifest, content.to_string()).unwrap();
+    let beside = ["--manifest", path(&manifest)];
+    let token = deployment.data().join("admin.token");
+    let token = ["--token-file", path(&token), "--server", deployment.url()];
+    let verify = ["bundle", "verify", path(&bundle)];
+    let push = [&["bundle", "push", path(&bundle)][..], &token].concat();
+
+    let error = deployment.fails(&verify);
+    assert!(error.contains("no manifest.json"), "{error}");
+    let error = deployment.fails(&[&verify[..], &beside].concat());
+    assert!(error.contains("SIGNATURE_REQUIRED"), "{error}");
+    let error = deployment.fails(&[&push[..], &beside].concat());
+    assert!(error.contains("SIGNATURE_REQUIRED"), "{error}");
+    let sign = ["bundle", "sign", path(&bundle), "--key", path(&key)];
+    deployment.ok(&[&sign[..], &beside].concat());
+    // The signature is beside the bundle, so that nobody has to name it.
+    let hash = deployment.ok(&[&verify[..], &beside].concat());
+    assert_eq!(deployment.ok(&[&push[..], &beside].concat()), hash);
+
+    fs::write(&manifest, content.to_string().replace("1.0.0", "1.0.1")).unwrap();
+    let error = deployment.fails(&[&verify[..], &beside].concat());
+    assert!(error.contains("SIGNATURE_INVALID"), "{error}");
+    let complete = pack(&deployment, "Example Ltd", "2.0.0", "");
+    let error = deployment.fails(&[&["bundle", "verify", path(&complete)][..], &beside].concat());
+    assert!(error.contains("has a manifest"), "{error}");
+}

@@ -4,8 +4,6 @@ mod commands;
 mod live;
 mod remembered;
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use alga_e2e::guest;
@@ -14,7 +12,6 @@ use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 use uuid::Uuid;
 
