@@ -161,6 +161,8 @@ struct Collector {
     files: BTreeMap<BundlePath, u64>,
     manifest: Option<Found>,
     components: BTreeMap<BundlePath, Vec<u8>>,
+    /// The bytes of these together.
+    kept_bytes: u64,
     current: Current,
 }
 
@@ -173,6 +175,8 @@ enum Current {
 impl Collector {
     /// The first bytes of every WebAssembly binary.
     const MAGIC: &[u8] = b"\0asm";
+    /// What is taken for a file that isn't known to be the component.
+    const AT_FIRST: u64 = 64 << 10;
 
     fn new(component_bytes: u64) -> Self {
         Self {
@@ -180,6 +184,7 @@ impl Collector {
             files: BTreeMap::new(),
             manifest: None,
             components: BTreeMap::new(),
+            kept_bytes: 0,
             current: Current::Ignored,
         }
     }
@@ -195,17 +200,23 @@ impl Collector {
         }
     }
 
-    fn kept_bytes(&self) -> u64 {
-        self.components
-            .values()
-            .map(|component| component.len() as u64)
-            .sum()
+    /// Room for a file of `size` bytes. What doesn't fit is refused before it has as many.
+    fn room(&self, size: u64) -> Vec<u8> {
+        let left = self.component_bytes.saturating_sub(self.kept_bytes);
+        // A size is soon written: for what may still turn out to be nothing, little is taken at first.
+        let expected = match self.manifest {
+            Some(_) => size.min(left),
+            None => size.min(left).min(Self::AT_FIRST),
+        };
+        Vec::with_capacity(usize::try_from(expected).unwrap_or_default())
     }
 
     fn set_manifest(&mut self, bytes: Vec<u8>) {
         let parsed = Manifest::parse(&bytes);
         let entry = parsed.as_ref().ok().map(|parsed| parsed.manifest.entry());
         self.components.retain(|path, _| Some(path) == entry);
+        let kept = self.components.values();
+        self.kept_bytes = kept.map(|component| component.len() as u64).sum();
         self.manifest = Some(Found { bytes, parsed });
     }
 }
@@ -224,7 +235,7 @@ impl Sink for Collector {
             }
             Current::Manifest(Vec::new())
         } else if self.may_be_component(path) {
-            Current::Component(path.clone(), Vec::new())
+            Current::Component(path.clone(), self.room(size))
         } else {
             Current::Ignored
         };
@@ -232,7 +243,7 @@ impl Sink for Collector {
     }
 
     fn data(&mut self, chunk: &[u8]) -> Result<(), SinkError> {
-        let left = self.component_bytes.saturating_sub(self.kept_bytes());
+        let left = self.component_bytes.saturating_sub(self.kept_bytes);
         match &mut self.current {
             Current::Ignored => {}
             Current::Manifest(bytes) => bytes.extend_from_slice(chunk),
@@ -256,6 +267,7 @@ impl Sink for Collector {
             Current::Manifest(bytes) => self.set_manifest(bytes),
             Current::Component(path, bytes) => {
                 if bytes.starts_with(Self::MAGIC) {
+                    self.kept_bytes += bytes.len() as u64;
                     self.components.insert(path, bytes);
                 }
             }

@@ -2,10 +2,13 @@
 
 use std::io::{self, Read};
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 
+use crate::patience::Patience;
 use crate::store::{ObjectKey, StoreError, StoredObject};
 
 /// The most bytes that are handed over at once.
@@ -18,6 +21,7 @@ const CHUNKS: usize = 4;
 pub(crate) struct Pump {
     object: StoredObject,
     key: ObjectKey,
+    patience: Patience,
     chunks: mpsc::Sender<Result<Bytes, Interrupted>>,
 }
 
@@ -36,8 +40,9 @@ pub(crate) struct Incoming {
 #[derive(Debug)]
 struct Interrupted;
 
-/// Both ends of a way through which an object is read.
-pub(crate) fn incoming(key: ObjectKey, object: StoredObject) -> (Pump, Incoming) {
+/// Both ends of a way through which an object is read. A store that gives nothing for as long as `stall`, or hardly
+/// anything for long, is unavailable.
+pub(crate) fn incoming(key: ObjectKey, object: StoredObject, stall: Duration) -> (Pump, Incoming) {
     let (sender, receiver) = mpsc::channel(CHUNKS);
     let incoming = Incoming {
         chunks: receiver,
@@ -45,6 +50,7 @@ pub(crate) fn incoming(key: ObjectKey, object: StoredObject) -> (Pump, Incoming)
         left: object.stat.size,
     };
     let pump = Pump {
+        patience: Patience::new(key, stall, object.stat.size),
         object,
         key,
         chunks: sender,
@@ -64,15 +70,18 @@ impl Pump {
     }
 
     async fn pump(&mut self) -> Result<(), StoreError> {
-        let mut left = self.object.stat.size;
+        let (key, mut left) = (self.key, self.object.stat.size);
         while left > 0 {
             let len = usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK_BYTES);
             let mut chunk = BytesMut::with_capacity(len);
             let mut body = (&mut self.object.body).take(len as u64);
-            match body.read_buf(&mut chunk).await {
-                Ok(0) => return Err(StoreError::cut_off(self.key)),
-                Ok(read) => left -= read as u64,
-                Err(error) => return Err(StoreError::unavailable(self.key, error)),
+            let read = async {
+                let read = body.read_buf(&mut chunk).await;
+                read.map_err(|error| StoreError::unavailable(key, error))
+            };
+            match self.patience.wait(read).await? {
+                0 => return Err(StoreError::cut_off(key)),
+                read => left -= read as u64,
             }
             if self.chunks.send(Ok(chunk.freeze())).await.is_err() {
                 return Ok(());
@@ -121,7 +130,7 @@ mod tests {
         };
         let body = Box::pin(io::Cursor::new(bytes));
         let key = StagingKey::new(Uuid::nil()).into();
-        incoming(key, StoredObject { stat, body })
+        incoming(key, StoredObject { stat, body }, Duration::from_secs(1))
     }
 
     fn read(mut incoming: Incoming) -> io::Result<Vec<u8>> {

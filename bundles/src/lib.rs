@@ -33,6 +33,7 @@ mod incoming;
 mod manifest;
 mod pack;
 mod path;
+mod patience;
 mod publish;
 mod signature;
 mod store;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use alga_model::{ContentHash, ExtensionName};
 use async_trait::async_trait;
@@ -20,6 +21,7 @@ use crate::collect::{Collected, Found, collect, collect_from};
 use crate::incoming::incoming;
 use crate::manifest::{InvalidManifest, Issue, Issues, Manifest, Parsed};
 use crate::path::BundlePath;
+use crate::patience::unless_stalled;
 use crate::signature::{SignatureFault, SignatureRules, Statement};
 use crate::store::{
     BundleStore, Content, Created, ETag, ObjectKey, StagingKey, Stat, StoreError, StoredObject,
@@ -184,6 +186,9 @@ pub struct PublishRequest<'a> {
     pub signature: Option<Vec<u8>>,
     /// Who wants to see progress.
     pub progress: Option<Arc<Progress<'static>>>,
+    /// How long a store may take to answer, or to send anything more of the bundle, until it counts as
+    /// unavailable; 30 s unless set.
+    pub stall: Duration,
 }
 
 impl<'a> PublishRequest<'a> {
@@ -201,6 +206,7 @@ impl<'a> PublishRequest<'a> {
             manifest_json: None,
             signature: None,
             progress: None,
+            stall: Duration::from_secs(30),
         }
     }
 }
@@ -385,12 +391,14 @@ pub async fn publish(
         manifest_json,
         signature,
         progress,
+        stall,
     } = request;
     let reading = Reading {
         expected: declared_hash,
         known: known_hash,
         limits: context.limits,
         progress,
+        stall,
     };
     let (collected, checked) = reading.read(source, context.store).await?;
     let Collected {
@@ -474,6 +482,7 @@ struct Reading<'a> {
     known: Option<KnownHash>,
     limits: &'a Limits,
     progress: Option<Arc<Progress<'static>>>,
+    stall: Duration,
 }
 
 /// Bytes that were found good, where they can be had again.
@@ -492,7 +501,7 @@ impl Reading<'_> {
         match source {
             Source::File(file) => Ok((self.read_file(file).await?, Checked::File(file))),
             Source::Staged(key) => {
-                let object = store.open(key.into()).await?;
+                let object = self.open(key.into(), store).await?;
                 let etag = object.stat.etag.clone();
                 let known = self
                     .known
@@ -506,6 +515,14 @@ impl Reading<'_> {
                 Ok((self.read_published(hash, store).await?, Checked::Published))
             }
         }
+    }
+
+    async fn open(
+        &self,
+        key: ObjectKey,
+        store: &dyn BundleStore,
+    ) -> Result<StoredObject, StoreError> {
+        unless_stalled(self.stall, key, store.open(key)).await
     }
 
     async fn read_file(self, file: &Path) -> Result<Collected, PublishError> {
@@ -537,7 +554,8 @@ impl Reading<'_> {
             expected: Some(hash),
             ..self
         };
-        let read = reading.read_object(key, store.open(key).await?, None).await;
+        let object = reading.open(key, store).await?;
+        let read = reading.read_object(key, object, None).await;
         read.map_err(|error| match error {
             // Nobody sent these bytes: they are the store's.
             PublishError::Archive(error @ ArchiveError::HashMismatch { .. }) => {
@@ -558,10 +576,11 @@ impl Reading<'_> {
             expected,
             limits,
             progress,
+            stall,
             ..
         } = self;
         let (limits, size) = (limits.clone(), object.stat.size);
-        let (pump, incoming) = incoming(key, object);
+        let (pump, incoming) = incoming(key, object, stall);
         let collecting = spawn_blocking(move || {
             let walk = Walk {
                 size,

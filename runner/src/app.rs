@@ -126,6 +126,7 @@ impl Stores {
                 extensions,
                 versions,
                 config.bundles.signature_rules(),
+                config.bundles.stall,
             ),
             is_offline: config.bundles.offline,
         }
@@ -308,6 +309,7 @@ fn bundle_store(config: &Config) -> anyhow::Result<Arc<dyn BundleStore>> {
         checksums: s3.checksums,
         connect_timeout: s3.connect_timeout,
         request_timeout: s3.request_timeout,
+        stall: config.bundles.stall,
         ..S3Settings::new(&s3.region, bucket, access_key, secret_key)
     })))
 }

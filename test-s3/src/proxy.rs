@@ -35,6 +35,8 @@ pub enum Fault {
     CutAsked(u64),
     /// Connections are cut where one has carried this many bytes of answers.
     CutAnswers(u64),
+    /// What one connection carries of answers beyond this many bytes never comes, and it stays open.
+    HoldAnswers(u64),
     /// What is asked arrives, but no answer.
     AnswersLost,
     /// What is asked arrives, but no answer to requests of this method.
@@ -163,7 +165,7 @@ impl Way {
             let read = from.read(&mut buffer).await?;
             let fault = self.fault.borrow().to_owned();
             let passing = match fault {
-                Fault::CutAnswers(limit) => {
+                Fault::CutAnswers(limit) | Fault::HoldAnswers(limit) => {
                     read.min(usize::try_from(limit.saturating_sub(carried)).unwrap_or(0))
                 }
                 Fault::AnswersLost => 0,
@@ -173,6 +175,9 @@ impl Way {
             let passed = buffer.get(..passing).unwrap_or_default();
             to.write_all(passed).await?;
             carried += passed.len() as u64;
+            if matches!(fault, Fault::HoldAnswers(_)) && passing < read {
+                std::future::pending::<()>().await;
+            }
             if read == 0 || passing < read {
                 return Ok(());
             }

@@ -117,7 +117,8 @@ pub struct CachedFile {
 /// What a bundle's folder is worth.
 pub(super) enum OnDisk {
     Absent,
-    Damaged(String),
+    /// What is wrong, and the lease of the folder in which it is.
+    Damaged(String, Lease),
     Ready(Arc<CachedBundle>),
 }
 
@@ -202,7 +203,7 @@ impl CachedBundle {
                 Ok(contents) => return Ok(OnDisk::Ready(Self::new(Arc::new(contents), lease))),
                 // Unless another process has repaired it meanwhile, and we looked at half of each.
                 Err(reason) if lease.is_of(folder).map_err(failed)? => {
-                    return Ok(OnDisk::Damaged(reason));
+                    return Ok(OnDisk::Damaged(reason, lease));
                 }
                 Err(_) => {}
             }
@@ -218,6 +219,11 @@ impl CachedBundle {
         Contents::read(folder, hash)
             .map(|contents| Self::new(Arc::new(contents), lease))
             .map_err(|reason| FetchError::cache(folder, io::Error::other(reason)))
+    }
+
+    /// What keeps its folder from being removed.
+    pub(super) const fn lease(&self) -> &Lease {
+        &self.lease
     }
 
     fn new(contents: Arc<Contents>, lease: Lease) -> Arc<Self> {

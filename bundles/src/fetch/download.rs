@@ -8,11 +8,12 @@ use std::time::Duration;
 use alga_model::{ContentHash, ContentHasher};
 use tempfile::NamedTempFile;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::work::WorkFolder;
 use super::{FetchError, FetchOptions};
 use crate::manifest::Manifest;
+use crate::patience::{Patience, unless_stalled};
 use crate::store::{Body, BundleStore, ETag, ObjectKey, StoreError, StoredObject};
 
 /// A store as a cache reads it: patient, but not for ever, and believing nothing.
@@ -113,7 +114,7 @@ impl Source {
         if let Some(actual) = self.found.in_state(key, &stat.etag)
             && actual != expected
         {
-            count_damage();
+            // Nothing was read: it was counted when it was found.
             return Err(FetchError::Integrity { expected, actual });
         }
         let cannot_use = |error| FetchError::cache(work.path(), error);
@@ -128,9 +129,14 @@ impl Source {
         if actual == expected {
             return Ok(spool);
         }
-        count_damage();
-        // Loudly, as somebody or something changed a bundle; and once, however many ask for it.
-        tracing::error!(bundle = %expected, %actual, %key, "a bundle's bytes are not those it was published with");
+        if key.promised_hash().is_some() {
+            count_damage();
+            // Loudly, as somebody or something changed a bundle; and once, however many ask for it.
+            tracing::error!(bundle = %expected, %actual, %key, "a bundle's bytes are not those it was published with");
+        } else {
+            // Whoever asks may be wrong as well.
+            tracing::info!(%expected, %actual, %key, "an upload is another one than was asked for");
+        }
         self.found.remember(key, stat.etag, actual);
         Err(FetchError::Integrity { expected, actual })
     }
@@ -206,14 +212,13 @@ async fn copy(
     let mut hasher = ContentHasher::new();
     let mut received = 0;
     let mut buffer = vec![0; 256 << 10];
+    let mut patience = Patience::new(key, stall, size);
     loop {
         let read = async {
             let read = body.read(&mut buffer).await;
             read.map_err(|error| StoreError::unavailable(key, error))
         };
-        let read = unless_stalled(stall, key, read)
-            .await
-            .map_err(Broken::Store)?;
+        let read = patience.wait(read).await.map_err(Broken::Store)?;
         if read == 0 {
             break;
         }
@@ -228,17 +233,4 @@ async fn copy(
     // Tokio reports the failure of a write only at the next one.
     file.flush().await.map_err(Broken::File)?;
     Ok(hasher.finish())
-}
-
-/// What `work` gives, unless nothing came for so long.
-async fn unless_stalled<T>(
-    stall: Duration,
-    key: ObjectKey,
-    work: impl Future<Output = Result<T, StoreError>>,
-) -> Result<T, StoreError> {
-    timeout(stall, work).await.unwrap_or_else(|_| {
-        let message = format!("nothing came for {stall:?}");
-        let error = io::Error::new(io::ErrorKind::TimedOut, message);
-        Err(StoreError::unavailable(key, error))
-    })
 }

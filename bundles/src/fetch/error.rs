@@ -20,10 +20,12 @@ pub enum FetchError {
         hash: ContentHash,
     },
     /// The bundle is not in the cache, and nothing may be fetched.
-    #[error("the bundle {hash} is not in the cache, and none may be fetched")]
+    #[error("the bundle {hash} is {}, and none may be fetched", in_the_cache(.damage.as_deref()))]
     Offline {
         /// The bundle.
         hash: ContentHash,
+        /// What is wrong with the one in the cache, where there is one.
+        damage: Option<String>,
     },
     /// The bytes are not those of the bundle. They were thrown away.
     #[error("the bundle {expected} has other bytes, with the hash {actual}")]
@@ -90,10 +92,23 @@ pub enum FetchError {
     Interrupted,
 }
 
+fn in_the_cache(damage: Option<&str>) -> String {
+    match damage {
+        Some(damage) => format!("damaged in the cache ({damage})"),
+        None => "not in the cache".to_owned(),
+    }
+}
+
 impl FetchError {
     /// Whether the same call may succeed a little later.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Store(error) if error.is_transient())
+    }
+
+    /// Whether the disk of the cache is full.
+    pub(super) fn is_disk_full(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Cache { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
     }
 
     pub(super) fn from_store(error: StoreError) -> Self {

@@ -1,6 +1,6 @@
 //! Makes room in a cache.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -48,9 +48,19 @@ pub(super) fn trim(cache: &Path, budget: u64, work: &WorkFolder) -> io::Result<T
         ..Trimmed::default()
     };
     for bundle in kept {
-        if trimmed.bytes > budget && bundle.evict(work)? {
-            trimmed.bytes -= bundle.bytes;
-            trimmed.evicted.push(bundle.hash);
+        if trimmed.bytes <= budget {
+            break;
+        }
+        match bundle.evict(work) {
+            Ok(true) => {
+                trimmed.bytes -= bundle.bytes;
+                trimmed.evicted.push(bundle.hash);
+            }
+            Ok(false) => {}
+            // It stands in nobody else's way.
+            Err(error) => {
+                tracing::warn!(bundle = %bundle.hash, %error, "cannot remove a bundle from the cache");
+            }
         }
     }
     if trimmed.bytes > budget {
@@ -93,10 +103,10 @@ fn kept(cache: &Path) -> io::Result<Vec<Kept>> {
         let Some(hash) = hash.filter(|hash| name == Some(&*hash.to_hex())) else {
             continue;
         };
-        let metadata = match fs::metadata(&path) {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
+        // What is no folder is no bundle, and one that is gone meanwhile needs no room.
+        let metadata = fs::symlink_metadata(&path).ok();
+        let Some(metadata) = metadata.filter(Metadata::is_dir) else {
+            continue;
         };
         let used = metadata.modified()?;
         let indexed = Index::load(&path, hash).ok().map(|index| index.bytes());
@@ -122,4 +132,29 @@ fn weigh(folder: &Path) -> u64 {
         Err(_) => 0,
     });
     weights.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_looked_at_or_removed_ends_nothing() {
+        let room = tempfile::tempdir().unwrap();
+        let cache = room.path().join("cache");
+        let work = WorkFolder::open(&cache).unwrap();
+        let path = |name: &[u8]| cache.join(ContentHash::of(name).to_hex());
+        std::os::unix::fs::symlink(path(b"loop"), path(b"loop")).unwrap();
+        for name in [b"1", b"2"] {
+            fs::create_dir(path(name)).unwrap();
+            fs::write(path(name).join("file"), b"content").unwrap();
+        }
+        // There is nowhere to move them to.
+        fs::remove_dir_all(work.path()).unwrap();
+        let trimmed = trim(&cache, 0, &work).unwrap();
+        assert_eq!((trimmed.bytes, trimmed.evicted.len()), (2 * 4096, 0));
+        let work = WorkFolder::open(&cache).unwrap();
+        let trimmed = trim(&cache, 0, &work).unwrap();
+        assert_eq!((trimmed.bytes, trimmed.evicted.len()), (0, 2));
+    }
 }

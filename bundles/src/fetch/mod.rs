@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use alga_model::ContentHash;
+use alga_model::{ContentHash, ErrorChain};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
@@ -56,7 +56,7 @@ pub struct FetchOptions {
     /// Whether the store is not asked at all. Nothing is removed to make room then.
     pub offline: bool,
     /// How many bytes the bundles may have together, beyond which those go that nobody uses; 10 GiB
-    /// unless set.
+    /// unless set. A bundle that is being fetched comes on top, packed and unpacked.
     pub budget: u64,
 }
 
@@ -98,6 +98,23 @@ struct Wanted {
     key: ObjectKey,
     /// The digest that its manifest must have where its archive has none.
     manifest: Option<ContentHash>,
+}
+
+/// What is in the cache and gives way to what is fetched.
+enum Unwanted {
+    Damaged(Lease),
+    /// Whole, but with another manifest than the registered one.
+    Other(Arc<CachedBundle>),
+}
+
+impl Unwanted {
+    /// The lease of its folder.
+    fn lease(&self) -> &Lease {
+        match self {
+            Self::Damaged(lease) => lease,
+            Self::Other(bundle) => bundle.lease(),
+        }
+    }
 }
 
 /// A flight ends with an outcome for everybody who waits.
@@ -294,25 +311,35 @@ impl Shared {
             OnDisk::Ready(bundle) if bundle.has_manifest(wanted.manifest) => bundle,
             OnDisk::Ready(_) if wanted.manifest.is_none() => return Err(without_manifest(hash)),
             // The version that it was fetched for is removed, or the cache is older than a repair of the store.
-            OnDisk::Ready(_) => {
+            OnDisk::Ready(other) => {
                 let reason = "its manifest is not the one that is registered";
-                self.fetch_instead(wanted, reason).await?
+                self.fetch_instead(wanted, reason.to_owned(), Unwanted::Other(other))
+                    .await?
             }
             OnDisk::Absent => self.fetch(wanted).await?,
-            OnDisk::Damaged(reason) => self.fetch_instead(wanted, &reason).await?,
+            OnDisk::Damaged(reason, damaged) => {
+                self.fetch_instead(wanted, reason, Unwanted::Damaged(damaged))
+                    .await?
+            }
         };
         self.remember(&bundle);
         Ok(bundle)
     }
 
-    async fn fetch_instead(self: &Arc<Self>, wanted: Wanted, reason: &str) -> Outcome {
+    async fn fetch_instead(
+        self: &Arc<Self>,
+        wanted: Wanted,
+        reason: String,
+        unwanted: Unwanted,
+    ) -> Outcome {
         let hash = wanted.hash;
         // What nobody can replace is left to whoever may mend it.
         if self.options.offline {
-            return Err(FetchError::Offline { hash });
+            let damage = Some(reason);
+            return Err(FetchError::Offline { hash, damage });
         }
         tracing::warn!(bundle = %hash, reason, "a cached bundle is damaged and is fetched again");
-        self.discard(hash).await?;
+        self.discard(hash, unwanted).await?;
         self.fetch(wanted).await
     }
 
@@ -370,6 +397,20 @@ impl Shared {
                 tracing::warn!(%error, "cannot look for room in the bundle cache");
             }
         }
+        self.forget_what_is_gone().await;
+    }
+
+    /// Forgets the bundles that other processes have removed.
+    async fn forget_what_is_gone(self: &Arc<Self>) {
+        let known: Vec<_> = self.state().verified.keys().copied().collect();
+        let shared = Arc::clone(self);
+        let gone = move |hash: &ContentHash| !shared.folder.join(hash.to_hex()).exists();
+        let gone = spawn_blocking(move || known.into_iter().filter(gone).collect::<Vec<_>>());
+        let gone = gone.await.unwrap_or_default();
+        let mut state = self.state();
+        for hash in gone {
+            state.verified.remove(&hash);
+        }
     }
 
     fn note(&self, Trimmed { bytes, evicted }: &Trimmed) {
@@ -382,23 +423,28 @@ impl Shared {
         }
     }
 
-    /// Moves a bundle out of the way at once, and removes it then.
-    async fn discard(&self, hash: ContentHash) -> Result<(), FetchError> {
+    /// Moves a damaged bundle out of the way at once, and removes it then.
+    async fn discard(&self, hash: ContentHash, unwanted: Unwanted) -> Result<(), FetchError> {
         self.state().verified.remove(&hash);
         let (folder, grave) = (self.folder.join(hash.to_hex()), self.work.new_path());
-        blocking(move || discard(&folder, &grave)).await
+        blocking(move || discard(&folder, unwanted.lease(), &grave)).await
     }
 
     async fn fetch(self: &Arc<Self>, wanted: Wanted) -> Outcome {
+        if self.options.offline {
+            let (hash, damage) = (wanted.hash, None);
+            return Err(FetchError::Offline { hash, damage });
+        }
+        with_room(|| self.fetch_once(wanted), || Arc::clone(self).trim()).await
+    }
+
+    async fn fetch_once(self: &Arc<Self>, wanted: Wanted) -> Outcome {
         let Wanted {
             hash,
             key,
             manifest,
         } = wanted;
         let (options, work) = (&self.options, &self.work);
-        if options.offline {
-            return Err(FetchError::Offline { hash });
-        }
         if let Some(manifest) = manifest
             && self.source.doubts_manifest(hash)
         {
@@ -422,6 +468,26 @@ impl Shared {
         tracing::info!(bundle = %hash, "fetched a bundle");
         self.trim_soon();
         Ok(bundle)
+    }
+}
+
+/// What `attempt` gives; made once more, after `make_room`, where the disk is full. Bundles that were in use when
+/// room was made last may have been left since.
+async fn with_room<T, F, R>(
+    attempt: impl Fn() -> F,
+    make_room: impl FnOnce() -> R,
+) -> Result<T, FetchError>
+where
+    F: Future<Output = Result<T, FetchError>>,
+    R: Future<Output = ()>,
+{
+    match attempt().await {
+        Err(error) if error.is_disk_full() => {
+            tracing::warn!(error = %ErrorChain(&error), "the disk of the bundle cache is full");
+            make_room().await;
+            attempt().await
+        }
+        outcome => outcome,
     }
 }
 
@@ -460,7 +526,8 @@ fn install(unpacked: Unpacked, folder: &Path, grave: &Path, wanted: Wanted) -> O
         // Another process was faster. Its bundle is as good as ours, or is in the way, or gone again.
         match CachedBundle::load(folder, hash)? {
             OnDisk::Ready(bundle) if bundle.has_manifest(wanted.manifest) => return Ok(bundle),
-            OnDisk::Ready(_) | OnDisk::Damaged(_) => discard(folder, grave)?,
+            OnDisk::Ready(other) => discard(folder, other.lease(), grave)?,
+            OnDisk::Damaged(_, damaged) => discard(folder, &damaged, grave)?,
             OnDisk::Absent => {}
         }
     }
@@ -470,17 +537,26 @@ fn install(unpacked: Unpacked, folder: &Path, grave: &Path, wanted: Wanted) -> O
     CachedBundle::open(folder, hash, lease)
 }
 
-fn discard(folder: &Path, grave: &Path) -> Result<(), FetchError> {
-    match std::fs::rename(folder, grave) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(FetchError::cache(folder, error))
-        }
+/// Removes a damaged folder, unless another one has taken its place, which may be sound and in use.
+fn discard(folder: &Path, damaged: &Lease, grave: &Path) -> Result<(), FetchError> {
+    let failed = |error| FetchError::cache(folder, error);
+    if move_away(folder, damaged, grave).map_err(failed)? {
         // What cannot be removed now goes with the work folder.
-        _ => {
-            let _ = std::fs::remove_dir_all(grave);
-            Ok(())
-        }
+        let _ = std::fs::remove_dir_all(grave);
     }
+    Ok(())
+}
+
+fn move_away(folder: &Path, damaged: &Lease, grave: &Path) -> io::Result<bool> {
+    // Of all who found damage one does this at a time. Nobody else moves the folder between the look at it and
+    // the rename: who makes room doesn't touch what is leased.
+    let turn = File::open(folder.parent().unwrap_or(folder))?;
+    turn.lock()?;
+    let is_there = damaged.is_of(folder)?;
+    if is_there {
+        std::fs::rename(folder, grave)?;
+    }
+    Ok(is_there)
 }
 
 /// Writes a small file so that it survives a power cut, its name aside.
@@ -492,4 +568,80 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::pack;
+    use crate::store::{Content, LocalStore};
+
+    #[test]
+    fn what_took_the_place_of_a_damaged_bundle_is_not_removed() {
+        let room = tempfile::tempdir().unwrap();
+        let [folder, aside, grave] = ["bundle", "aside", "grave"].map(|it| room.path().join(it));
+        fs::create_dir(&folder).unwrap();
+        let damaged = Lease::take(&folder).unwrap().unwrap();
+        // Another process repairs it.
+        fs::rename(&folder, &aside).unwrap();
+        fs::create_dir(&folder).unwrap();
+        discard(&folder, &damaged, &grave).unwrap();
+        assert!(folder.exists());
+        let damaged = Lease::take(&folder).unwrap().unwrap();
+        discard(&folder, &damaged, &grave).unwrap();
+        assert!(!folder.exists() && !grave.exists());
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_tried_once_more_when_room_was_made() {
+        let full = || FetchError::cache(Path::new("cache"), io::ErrorKind::StorageFull.into());
+        let other = || FetchError::cache(Path::new("cache"), io::ErrorKind::NotFound.into());
+        for (failures, attempts, succeeds) in [
+            (vec![], 1, true),
+            (vec![full()], 2, true),
+            (vec![full(), full()], 2, false),
+            (vec![other()], 1, false),
+        ] {
+            let (made, is_full) = (Cell::new(0), Cell::new(true));
+            let attempt = || {
+                let failure = failures.get(made.replace(made.get() + 1)).cloned();
+                assert!(made.get() == 1 || !is_full.get(), "no room was made");
+                async move { failure.map_or(Ok(()), Err) }
+            };
+            let outcome = with_room(attempt, || async { is_full.set(false) }).await;
+            assert_eq!((made.get(), outcome.is_ok()), (attempts, succeeds));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bundle_that_another_process_removed_is_forgotten() {
+        let room = tempfile::tempdir().unwrap();
+        let source = room.path().join("source");
+        fs::create_dir_all(source.join("dist")).unwrap();
+        fs::write(source.join("dist/main.wasm"), b"\0asm\x0d\0\x01\0").unwrap();
+        let manifest = r#"{"name": "com.example.notes", "publisher": "Example Ltd",
+            "version": "1.2.0", "runtime": "wasm-component@1"}"#;
+        fs::write(source.join("manifest.json"), manifest).unwrap();
+        let file = room.path().join("bundle");
+        let hash = pack(&source, &file, &Limits::default()).unwrap().hash;
+        let store = LocalStore::open(room.path().join("store")).unwrap();
+        let key = ObjectKey::Bundle(hash);
+        store.create(key, Content::File(&file)).await.unwrap();
+        let cache = room.path().join("cache");
+        let cache = BundleCache::new(cache, Arc::new(store), FetchOptions::default()).unwrap();
+        let bundle = cache.get(hash).await.unwrap();
+        let folder = cache.shared.folder.join(hash.to_hex());
+        let mode = fs::metadata(&folder).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "what is unpacked is its owner's");
+        drop(bundle);
+        cache.make_room().await;
+        assert!(cache.shared.known(hash).is_some());
+        fs::remove_dir_all(&folder).unwrap();
+        cache.make_room().await;
+        assert!(cache.shared.known(hash).is_none());
+    }
 }

@@ -53,8 +53,7 @@ impl Retry {
             match attempt().await {
                 Err(error) if is_transient(&error) && made < self.attempts => {
                     metrics::counter!("alga_bundles_fetch_retries_total").increment(1);
-                    let attempt = made;
-                    tracing::debug!(error = %ErrorChain(&error), attempt, "the bundle store is asked again");
+                    tracing::debug!(error = %ErrorChain(&error), attempt = made, "the bundle store is asked again");
                     tokio::time::sleep(jittered(self.longest_pause(made))).await;
                     made += 1;
                 }

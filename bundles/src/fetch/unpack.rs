@@ -1,8 +1,9 @@
 //! A bundle becomes a folder.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,7 +22,8 @@ pub(super) struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(path: &Path) -> io::Result<Self> {
-        fs::create_dir(path)?;
+        // It becomes the bundle's folder.
+        DirBuilder::new().mode(0o700).create(path)?;
         Ok(Self(path.to_owned()))
     }
 

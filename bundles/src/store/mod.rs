@@ -4,6 +4,7 @@
 //! that is its hash. Stores differ in which conditions they honour, so nothing rests on one: the only
 //! writer of a canonical object has verified the bytes, and writing the same bytes twice is harmless.
 
+mod background;
 mod error;
 mod key;
 mod local;
@@ -58,6 +59,10 @@ pub trait BundleStore: fmt::Debug + Send + Sync + 'static {
     async fn create(&self, key: ObjectKey, content: Content<'_>) -> Result<Created, StoreError>;
 
     /// Begins an upload of exactly `size` bytes. Nothing is visible before it is finished.
+    ///
+    /// Whoever calls gives each upload a key of its own. Of several under one key none takes another's bytes for
+    /// its own or removes them, and who comes second is told so; but of two that are finished in the same
+    /// moment, the later one may replace the other in a bucket.
     ///
     /// What is no content type of a header is taken for `application/octet-stream`.
     ///
@@ -168,6 +173,10 @@ pub trait BundleStore: fmt::Debug + Send + Sync + 'static {
     /// known before it is needed. Its error tells an operator what to do.
     async fn check(&self) -> Result<(), StoreError>;
 
+    /// Waits until nothing goes on in the background: no upload, and no removal of what one left. To be
+    /// waited for, with some patience, before the process ends.
+    async fn settle(&self) {}
+
     /// Reads a whole object of at most `limit` bytes.
     async fn read(&self, key: ObjectKey, limit: u64) -> Result<Vec<u8>, StoreError> {
         let StoredObject { stat, body } = self.open(key).await?;
@@ -187,9 +196,9 @@ pub trait BundleStore: fmt::Debug + Send + Sync + 'static {
 /// An upload on its way into a store.
 ///
 /// It holds a few parts in memory, whatever its size. One that fails, or is dropped before
-/// [`finish`](Self::finish) has returned, is aborted in the background: no object stays, and no part
-/// of one. Where that fails too, the upload is left to be found by [`BundleStore::unfinished`] or in the
-/// list of staged uploads.
+/// [`finish`](Self::finish) has returned, is aborted in the background, for which
+/// [`BundleStore::settle`] waits: no object stays, and no part of one. Where that fails too, the upload is left
+/// to be found by [`BundleStore::unfinished`] or in the list of staged uploads.
 #[async_trait]
 pub trait StagedUpload: fmt::Debug + Send {
     /// Takes the next bytes; waits while the store is slower than the writer.
@@ -205,9 +214,11 @@ pub trait StagedUpload: fmt::Debug + Send {
     ///
     /// # Errors
     ///
-    /// [`StoreError::WrongSize`] when bytes are missing. Whatever the error, nothing stays.
+    /// [`StoreError::WrongSize`] when bytes are missing, [`StoreError::Exists`] when the key was taken
+    /// meanwhile. Whatever the error, nothing of this upload stays.
     async fn finish(self: Box<Self>) -> Result<Stat, StoreError>;
 
-    /// Gives the upload up, and returns when nothing of it is left.
+    /// Gives the upload up, and returns when nothing of it is left. A failure is told after some seconds,
+    /// and removing goes on in the background.
     async fn abort(self: Box<Self>) -> Result<(), StoreError>;
 }

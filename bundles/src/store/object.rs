@@ -99,7 +99,7 @@ pub struct Verified {
 /// Which objects are listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listing {
-    /// Uploads that nobody has accepted yet.
+    /// Uploads that nobody has accepted yet, and what checks of the store left that were interrupted.
     Staging,
     /// Published bundles and manifests.
     Canonical,
@@ -113,8 +113,7 @@ impl Listing {
         match key {
             ObjectKey::Bundle(_) | ObjectKey::Manifest(_) => matches!(self, Self::Canonical),
             ObjectKey::Compiled { .. } => matches!(self, Self::Compiled),
-            ObjectKey::Staging(_) => matches!(self, Self::Staging),
-            ObjectKey::Check(_) => false,
+            ObjectKey::Staging(_) | ObjectKey::Check(_) => matches!(self, Self::Staging),
         }
     }
 }

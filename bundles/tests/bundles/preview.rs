@@ -88,7 +88,7 @@ async fn offline_the_cache_gives_what_it_has_and_asks_nobody() {
     let room = Room::new();
     let (store, hash) = stocked(&room);
     let error = offline(&room, &store).get(hash).await.unwrap_err();
-    assert!(matches!(error, FetchError::Offline { hash: named } if named == hash));
+    assert!(matches!(error, FetchError::Offline { hash: named, damage: None } if named == hash));
     assert!(!error.is_transient());
     assert_eq!(store.opens(), 0);
 
@@ -100,6 +100,8 @@ async fn offline_the_cache_gives_what_it_has_and_asks_nobody() {
     for _ in 0..2 {
         let error = cache.get(hash).await.unwrap_err();
         assert!(matches!(error, FetchError::Offline { .. }), "{error:?}");
+        let told = error.to_string();
+        assert!(told.contains("ui/index.html has another size"), "{told}");
     }
     fs::write(&page, INDEX).unwrap();
     let error = cache.get(hash).await.unwrap_err();

@@ -2,10 +2,11 @@
 
 mod parts;
 
-use std::time::Duration;
+use std::task::Poll;
+use std::time::{Duration, UNIX_EPOCH};
 
 use alga_bundles::{
-    BundleStore, Content, ObjectKey, S3Settings, S3Store, StagingKey, StoreError,
+    BundleStore, Content, ObjectKey, S3Settings, S3Store, StagedUpload, StagingKey, StoreError,
     bundle_store_suite,
 };
 use alga_model::{ContentHash, Secret};
@@ -52,6 +53,32 @@ impl Obstructed {
             upload.write(Bytes::copy_from_slice(chunk)).await?;
         }
         upload.finish().await.map(drop)
+    }
+
+    /// An upload of which more than a part is written, and which has begun in the bucket therefore.
+    async fn begun(&self, store: &S3Store, key: StagingKey, len: u64) -> Box<dyn StagedUpload> {
+        let mut upload = store.stage(key, "application/zstd", len).await.unwrap();
+        let (_, before) = self.bucket.contents().await;
+        upload.write(vec![7; 6 << 20].into()).await.unwrap();
+        let mut patience = 300;
+        while self.bucket.contents().await.1.len() == before.len() {
+            assert!(patience > 0, "the upload does not begin");
+            patience -= 1;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        upload
+    }
+
+    /// Removes what was begun and not finished, as a sweep does; objects there are none.
+    async fn sweep(&self) {
+        self.proxy.set(Fault::None);
+        self.store.settle().await;
+        let (objects, uploads) = self.bucket.contents().await;
+        assert!(objects.is_empty() && !uploads.is_empty(), "{objects:?}");
+        let far_ahead = UNIX_EPOCH + Duration::from_secs(1 << 33);
+        for upload in self.store.unfinished(far_ahead, 100).await.unwrap() {
+            self.store.abort_unfinished(&upload).await.unwrap();
+        }
     }
 
     /// Waits until the bucket has nothing, not even an upload that was begun.
@@ -105,8 +132,120 @@ async fn an_upload_whose_answers_are_lost_is_unavailable_and_leaves_nothing() {
         let outcome = way.upload(len, Fault::AnswersLost).await;
         assert!(is_unavailable(&outcome), "{len} bytes: {outcome:?}");
         way.proxy.set(Fault::None);
+        if len > 5 << 20 {
+            // Nobody knows whose those are whose ids were lost.
+            way.sweep().await;
+        }
         way.wait_until_empty().await;
     }
+}
+
+#[tokio::test]
+async fn an_upload_whose_last_answer_is_lost_is_found_to_be_stored() {
+    let Some(way) = Obstructed::new().await else {
+        return;
+    };
+    way.upload(1000, Fault::AnswersLostTo("PUT")).await.unwrap();
+    way.proxy.set(Fault::None);
+    let key = StagingKey::new(Uuid::new_v4());
+    let upload = way.begun(&way.store, key, 6 << 20).await;
+    way.proxy.set(Fault::AnswersLostTo("POST"));
+    let stat = upload.finish().await.unwrap();
+    assert_eq!(
+        way.bucket.store().stat(key.into()).await.unwrap(),
+        Some(stat)
+    );
+}
+
+#[tokio::test]
+async fn an_upload_that_fails_removes_nothing_of_another_under_its_key() {
+    let Some(way) = Obstructed::new().await else {
+        return;
+    };
+    let key = StagingKey::new(Uuid::new_v4());
+    let mut one = way.store.stage(key, "", 100_000).await.unwrap();
+    one.write(vec![1; 100_000].into()).await.unwrap();
+    // Its look at the key passes, its bytes do not.
+    way.proxy.set(Fault::CutAsked(20_000));
+    assert!(is_unavailable(&one.finish().await));
+    let mut two = way.bucket.store().stage(key, "", 10).await.unwrap();
+    two.write(vec![2; 10].into()).await.unwrap();
+    let stat = two.finish().await.unwrap();
+    way.proxy.set(Fault::None);
+    way.store.settle().await;
+    assert_eq!(way.store.stat(key.into()).await.unwrap(), Some(stat));
+}
+
+#[tokio::test]
+async fn an_upload_whose_id_is_lost_ends_no_other_under_its_key() {
+    let Some(way) = Obstructed::new().await else {
+        return;
+    };
+    let key = StagingKey::new(Uuid::new_v4());
+    let mut one = way.store.stage(key, "", 12 << 20).await.unwrap();
+    let two = way.begun(&way.bucket.store(), key, 6 << 20).await;
+    way.proxy.set(Fault::AnswersLostTo("POST"));
+    while one.write(vec![1; 1 << 20].into()).await.is_ok() {}
+    way.proxy.set(Fault::None);
+    one.abort().await.unwrap();
+    two.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_took_the_place_of_an_upload_that_nobody_wants_stays() {
+    let Some(bucket) = TestBucket::create().await else {
+        return;
+    };
+    let (store, key) = (bucket.store(), StagingKey::new(Uuid::new_v4()));
+    let mut upload = store.stage(key, "", 10).await.unwrap();
+    upload.write(vec![1; 10].into()).await.unwrap();
+    let mut finish = Box::pin(upload.finish());
+    let polled = std::future::poll_fn(|context| Poll::Ready(finish.as_mut().poll(context)));
+    assert!(polled.await.is_pending());
+    while store.stat(key.into()).await.unwrap().is_none() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let (client, other) = (bucket.client(), vec![2; 20]);
+    let put = client.put_object().bucket(&bucket.name);
+    let put = put.key(key.to_string()).body(other.clone().into());
+    put.send().await.unwrap();
+    drop(finish);
+    store.settle().await;
+    assert_eq!(store.read(key.into(), 100).await.unwrap(), other);
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_keeps_nobody_waiting_for_a_clean_up() {
+    let Some(way) = Obstructed::new().await else {
+        return;
+    };
+    let key = StagingKey::new(Uuid::new_v4());
+    let upload = way.begun(&way.store, key, 12 << 20).await;
+    way.proxy.set(Fault::HoldAnswers(0));
+    let patience = Duration::from_secs(15);
+    let finished = tokio::time::timeout(patience, upload.finish()).await;
+    let refused = finished.expect("the answer does not wait for the clean-up");
+    assert!(
+        matches!(refused, Err(StoreError::WrongSize { .. })),
+        "{refused:?}"
+    );
+    way.proxy.set(Fault::None);
+    way.store.settle().await;
+    assert_eq!(way.bucket.contents().await, (Vec::new(), Vec::new()));
+}
+
+#[tokio::test]
+async fn giving_up_what_has_failed_waits_until_nothing_of_it_is_left() {
+    let Some(way) = Obstructed::new().await else {
+        return;
+    };
+    let key = StagingKey::new(Uuid::new_v4());
+    let mut upload = way.begun(&way.store, key, 40 << 20).await;
+    way.proxy.set(Fault::CutAsked(0));
+    while upload.write(vec![7; 1 << 20].into()).await.is_ok() {}
+    way.proxy.set(Fault::None);
+    upload.abort().await.unwrap();
+    assert_eq!(way.bucket.contents().await, (Vec::new(), Vec::new()));
 }
 
 #[tokio::test]
@@ -135,6 +274,23 @@ async fn a_read_that_is_cut_off_is_unavailable_and_never_short() {
     }
     way.proxy.set(Fault::None);
     assert!(way.store.read(key, 4 << 20).await.unwrap() == bytes);
+}
+
+#[tokio::test]
+async fn a_read_of_which_nothing_more_comes_is_unavailable_as_soon_as_is_set() {
+    let Some(way) = Obstructed::new().await else {
+        return;
+    };
+    let bytes = vec![7; 3 << 20];
+    let key = ObjectKey::Bundle(ContentHash::of(&bytes));
+    way.store.create(key, Content::Bytes(&bytes)).await.unwrap();
+    let store = S3Store::new(S3Settings {
+        stall: Duration::from_millis(100),
+        ..way.bucket.at(way.proxy.url()).settings()
+    });
+    way.proxy.set(Fault::HoldAnswers(1 << 20));
+    let read = tokio::time::timeout(Duration::from_secs(20), store.read(key, 4 << 20));
+    assert!(is_unavailable(&read.await.expect("a read is given up")));
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use alga_bundles::{
     BundleStore, Content, Created, Cursor, ETag, KnownHash, Limits, Listing, LocalStore,
@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::support::{COMPONENT, MemoryRegistry, Room, Tar, Verdict, listing, manifest};
+use crate::support::{COMPONENT, MemoryRegistry, Room, Tar, TestStore, Verdict, listing, manifest};
 
 /// A store and a registry in a process that may lose its power at any step.
 struct Scene {
@@ -366,6 +366,33 @@ async fn a_manifest_beside_an_upload_counts_where_it_has_none() {
     other["description"] = json!("another one");
     let refused = scene.publish(with(other)).await.unwrap_err();
     assert_eq!(refused.code(), "MANIFEST_CONFLICT");
+}
+
+#[tokio::test]
+async fn a_store_that_gives_nothing_more_of_an_upload_is_unavailable() {
+    let scene = Scene::new();
+    let key = scene.upload(&Tar::valid().zst()).await;
+    for (opens, bodies) in [(1, 0), (0, 1)] {
+        let store = TestStore::new(scene.room.store());
+        store.stalled.store(opens, Ordering::SeqCst);
+        store.stalled_bodies.store(bodies, Ordering::SeqCst);
+        let context = PublishContext {
+            store: &store,
+            component_check: &Verdict::Good,
+            registry: &scene.registry,
+            capability_check: &|_| Vec::new(),
+            signatures: &SignatureRules::default(),
+            limits: &Limits::default(),
+            actor: "admin",
+        };
+        let request = || PublishRequest {
+            stall: Duration::from_millis(50),
+            ..PublishRequest::of(Source::Staged(key))
+        };
+        let refused = publish(request(), context).await.unwrap_err();
+        assert_eq!(refused.code(), "STORE_UNAVAILABLE");
+        publish(request(), context).await.unwrap();
+    }
 }
 
 #[tokio::test]

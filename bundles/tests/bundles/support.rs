@@ -1,7 +1,9 @@
 //! Bundles made by hand, and a store and a registry that do as they are told.
 
 use std::collections::HashMap;
+use std::fs::DirBuilder;
 use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -163,7 +165,10 @@ impl Room {
 
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.path(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        // A cache is its owner's, whatever the umask.
+        let mut folders = DirBuilder::new();
+        folders.recursive(true).mode(0o700);
+        folders.create(path.parent().unwrap()).unwrap();
         std::fs::write(&path, bytes).unwrap();
         path
     }
@@ -216,6 +221,8 @@ pub(crate) struct TestStore {
     pub(crate) stalled: AtomicUsize,
     /// Opens whose body stops half-way, and neither ends nor fails, before one is whole.
     pub(crate) stalled_bodies: AtomicUsize,
+    /// Opens whose body gives a byte every few seconds, before one is whole.
+    pub(crate) dripping_bodies: AtomicUsize,
     /// An open takes one permit and waits for it.
     pub(crate) gate: Semaphore,
 }
@@ -230,6 +237,7 @@ impl TestStore {
             short_bodies: AtomicUsize::new(0),
             stalled: AtomicUsize::new(0),
             stalled_bodies: AtomicUsize::new(0),
+            dripping_bodies: AtomicUsize::new(0),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
         }
     }
@@ -280,6 +288,10 @@ impl BundleStore for TestStore {
                 stat,
                 body: Box::pin(body),
             });
+        }
+        if take_one(&self.dripping_bodies) {
+            let body = Box::pin(cut::Dripping(body, None));
+            return Ok(StoredObject { stat, body });
         }
         if take_one(&self.broken_bodies) {
             let broken = cut::Broken;
@@ -381,9 +393,32 @@ impl BundleStore for TestStore {
 mod cut {
     use std::io;
     use std::pin::Pin;
-    use std::task::{Context, Poll};
+    use std::task::{Context, Poll, ready};
+    use std::time::Duration;
 
+    use alga_bundles::Body;
     use tokio::io::{AsyncRead, ReadBuf};
+    use tokio::time::{Sleep, sleep};
+
+    /// A connection over which a byte comes now and then.
+    pub(crate) struct Dripping(pub(crate) Body, pub(crate) Option<Pin<Box<Sleep>>>);
+
+    impl AsyncRead for Dripping {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let pause = || Box::pin(sleep(Duration::from_secs(5)));
+            ready!(self.1.get_or_insert_with(pause).as_mut().poll(context));
+            let mut byte = [0];
+            let mut byte = ReadBuf::new(&mut byte);
+            ready!(self.0.as_mut().poll_read(context, &mut byte))?;
+            self.1 = None;
+            buffer.put_slice(byte.filled());
+            Poll::Ready(Ok(()))
+        }
+    }
 
     /// A connection that is cut.
     pub(crate) struct Broken;

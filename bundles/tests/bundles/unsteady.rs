@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use alga_bundles::{BundleCache, FetchError, FetchOptions, ObjectKey, Retry};
+use alga_bundles::{BundleCache, FetchError, FetchOptions, ObjectKey, Retry, StagingKey};
 use alga_model::ContentHash;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::fetch::{bundle, cache, contents, stocked};
 use crate::support::{COMPONENT, Room, Tar, TestStore};
@@ -49,6 +50,18 @@ async fn a_store_that_never_answers_ends_as_unavailable() {
     assert_eq!(store.opens(), attempts as usize);
     assert!(start.elapsed() < STALL * (attempts + 1));
     assert_eq!(contents(&room), (vec![], vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_gives_a_byte_now_and_then_is_not_read_for_ever() {
+    let room = Room::new();
+    let (store, hash) = stocked(&room);
+    store.dripping_bodies.store(1, Ordering::SeqCst);
+    let start = Instant::now();
+    patient(&room, &store).get(hash).await.unwrap();
+    assert_eq!(store.opens(), 2);
+    let took = start.elapsed();
+    assert!(took >= STALL && took < 3 * STALL, "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -116,8 +129,13 @@ fn fetches_attempts_and_damage_are_counted() {
             let (store, hash) = stocked(&room);
             let cache = cache(&room, &store);
             room.plant(ObjectKey::Bundle(hash), b"tampered with");
+            // Once, though it is told twice; and not for whoever is wrong about an upload.
             cache.get(hash).await.unwrap_err();
             cache.get(hash).await.unwrap_err();
+            let upload = StagingKey::new(Uuid::new_v4());
+            room.plant(upload.into(), &bundle());
+            let other = ContentHash::of(b"other");
+            cache.preview(upload, other).await.unwrap_err();
             room.plant(ObjectKey::Bundle(hash), &bundle());
             store.unavailable.store(1, Ordering::SeqCst);
             cache.get(hash).await.unwrap();
@@ -126,7 +144,7 @@ fn fetches_attempts_and_damage_are_counted() {
     });
     let text = handle.render();
     for line in [
-        "alga_bundles_integrity_failures_total 2",
+        "alga_bundles_integrity_failures_total 1",
         "alga_bundles_fetch_retries_total 1",
         "alga_bundles_fetched_total 1",
     ] {

@@ -493,7 +493,7 @@ mod tests {
                 hash,
                 source: InvalidManifest { issues: Vec::new() },
             }),
-            bundle(FetchError::Offline { hash }),
+            bundle(FetchError::Offline { hash, damage: None }),
             bundle(FetchError::Interrupted),
             ApiError::Execute(ExecuteError::Component("why".to_owned())),
             refused(Reason::Install),

@@ -317,14 +317,16 @@ impl Intake {
         *self.phase.borrow() >= Phase::Closed
     }
 
-    /// Ends the uploads that are under way, and returns once nothing is left of them, or after
-    /// `patience`.
+    /// Ends the uploads that are under way, and returns once nothing is left of them, nor of those that
+    /// ended before, or after `patience`.
     pub async fn cut(&self, patience: Duration) {
         self.phase.send_replace(Phase::Cut);
-        if timeout(patience, self.places.acquire_many(self.limits.at_once))
-            .await
-            .is_err()
-        {
+        let gone = async {
+            // The places are kept, so that nobody begins anew.
+            let _places = self.places.acquire_many(self.limits.at_once).await;
+            self.store.settle().await;
+        };
+        if timeout(patience, gone).await.is_err() {
             tracing::warn!(
                 "uploads that were cut could not be removed in time; a sweep removes them"
             );

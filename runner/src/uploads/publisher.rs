@@ -29,6 +29,7 @@ pub struct Publisher {
     extensions: Arc<Extensions>,
     versions: Versions,
     signatures: SignatureRules,
+    stall: Duration,
     places: Semaphore,
 }
 
@@ -105,18 +106,21 @@ impl From<StoreError> for FinalizeError {
 }
 
 impl Publisher {
-    /// Publishes uploads in `store`, whose components `extensions` will run, where `signatures` let them.
+    /// Publishes uploads in `store`, whose components `extensions` will run, where `signatures` let them. A
+    /// store that gives nothing for as long as `stall` is unavailable.
     pub fn new(
         store: Arc<dyn BundleStore>,
         extensions: Arc<Extensions>,
         versions: Versions,
         signatures: SignatureRules,
+        stall: Duration,
     ) -> Self {
         Self {
             store,
             extensions,
             versions,
             signatures,
+            stall,
             places: Semaphore::new(AT_ONCE),
         }
     }
@@ -152,6 +156,13 @@ impl Publisher {
         published
     }
 
+    fn of<'a>(&self, request: Finalize, source: Source<'a>) -> PublishRequest<'a> {
+        PublishRequest {
+            stall: self.stall,
+            ..request.of(source)
+        }
+    }
+
     async fn finalize_measured(
         &self,
         request: Finalize,
@@ -172,11 +183,11 @@ impl Publisher {
             request_id: by.request_id,
         };
         let again = request.clone();
-        let published = match publish(request.of(source), context).await {
+        let published = match publish(self.of(request, source), context).await {
             // Somebody else published it, and was done with it, since it was looked for.
             Err(PublishError::Store(StoreError::NotFound { key: gone })) if gone == key.into() => {
                 let source = self.published(&again).await?;
-                publish(again.of(source), context).await
+                publish(self.of(again, source), context).await
             }
             published => published,
         };

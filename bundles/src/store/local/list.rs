@@ -9,6 +9,14 @@ use super::super::{Cursor, Listed, Listing, ObjectKey, Page, Unfinished};
 use super::upload::LocalUpload;
 use super::{UNFINISHED, existing, stat};
 
+/// What is listed beside that, in a folder of its own.
+const fn beside(listing: Listing) -> Option<&'static str> {
+    match listing {
+        Listing::Staging => Some("sha256/_check"),
+        Listing::Canonical | Listing::Compiled => None,
+    }
+}
+
 /// The folder, below that of the store, with one folder for each thing that is listed.
 const fn parent(listing: Listing) -> &'static str {
     match listing {
@@ -27,8 +35,10 @@ pub(super) fn objects(
     let after = after.map(|Cursor(after)| after).unwrap_or_default();
     let parent = parent(listing);
     let mut objects = Vec::new();
-    for folder in names(&root.join(parent))? {
-        let folder = format!("{parent}/{folder}");
+    let mut folders: Vec<_> = beside(listing).map(str::to_owned).into_iter().collect();
+    let within = names(&root.join(parent))?.into_iter();
+    folders.extend(within.map(|folder| format!("{parent}/{folder}")));
+    for folder in folders {
         // Everything in it has its name in front.
         if !after.starts_with(&folder) && folder < after {
             continue;

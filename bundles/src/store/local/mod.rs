@@ -18,6 +18,7 @@ use tokio::io::AsyncReadExt;
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
+use super::background::Background;
 use super::{
     BundleStore, Content, Created, Cursor, ETag, Listing, ObjectKey, Page, PartedUpload,
     StagedUpload, StagingKey, Stat, StoreError, StoredObject, Target, Unfinished, Verified,
@@ -35,6 +36,7 @@ const UNFINISHED: &str = ".tmp";
 #[derive(Debug, Clone)]
 pub struct LocalStore {
     root: PathBuf,
+    background: Background,
 }
 
 impl LocalStore {
@@ -45,7 +47,10 @@ impl LocalStore {
         if let Some(parent) = root.canonicalize()?.parent() {
             File::open(parent)?.sync_all()?;
         }
-        Ok(Self { root })
+        Ok(Self {
+            root,
+            background: Background::default(),
+        })
     }
 
     fn path(&self, key: impl Into<ObjectKey>) -> PathBuf {
@@ -106,14 +111,7 @@ impl LocalStore {
 
     /// Makes a file that is written and synced an object, unless there is one.
     fn link(&self, file: &Path, path: &Path) -> io::Result<Created> {
-        // Unlike a rename, a link never replaces what is there: of several writers one is first.
-        let created = match fs::hard_link(file, path) {
-            Ok(()) => Created::Written,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Created::Existing {
-                size: fs::metadata(path)?.len(),
-            },
-            Err(error) => return Err(error),
-        };
+        let created = name(file, path)?;
         // Also when somebody else was first: they may not have come this far yet.
         self.sync(path.parent().unwrap_or(&self.root))?;
         Ok(created)
@@ -123,10 +121,14 @@ impl LocalStore {
     fn publish(&self, file: &File, path: &Path, key: StagingKey) -> io::Result<Option<Stat>> {
         file.sync_all()?;
         let object = self.path(key);
-        make_folder(object.parent().unwrap_or(&self.root))?;
-        match self.link(path, &object)? {
-            Created::Written => Ok(Some(stat(&file.metadata()?)?)),
+        let folder = object.parent().unwrap_or(&self.root);
+        make_folder(folder)?;
+        match name(path, &object)? {
             Created::Existing { .. } => Ok(None),
+            Created::Written => {
+                let synced = self.sync(folder).and_then(|()| stat(&file.metadata()?));
+                or_take_back(synced, &object).map(Some)
+            }
         }
     }
 
@@ -350,6 +352,10 @@ impl BundleStore for LocalStore {
             error => error,
         })
     }
+
+    async fn settle(&self) {
+        self.background.settle().await;
+    }
 }
 
 /// [`Content`] on its way to another thread.
@@ -403,6 +409,28 @@ fn stat(meta: &Metadata) -> io::Result<Stat> {
     })
 }
 
+/// Gives a file a name, unless that is taken.
+fn name(file: &Path, path: &Path) -> io::Result<Created> {
+    // Unlike a rename, a link never replaces what is there: of several writers one is first.
+    match fs::hard_link(file, path) {
+        Ok(()) => Ok(Created::Written),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Created::Existing {
+            size: fs::metadata(path)?.len(),
+        }),
+        Err(error) => Err(error),
+    }
+}
+
+/// What came of an object that has just got its name; the name goes again where that failed. For uploads alone, as
+/// of another object somebody may have been told by then that it is there.
+fn or_take_back<T>(outcome: io::Result<T>, object: &Path) -> io::Result<T> {
+    if outcome.is_err() {
+        // What can't be removed is among the staged uploads, and goes with the next sweep.
+        let _ = fs::remove_file(object);
+    }
+    outcome
+}
+
 fn copy(mut source: impl Read, target: &mut impl Write) -> io::Result<ContentHash> {
     let mut hasher = ContentHasher::new();
     let mut buffer = vec![0; 64 << 10];
@@ -445,5 +473,21 @@ fn classify(target: impl Into<Target>, error: io::Error) -> StoreError {
             StoreError::unavailable(target, error)
         }
         _ => StoreError::failed(target, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upload_that_could_not_be_made_durable_does_not_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let object = folder.path().join("bundle.tar.zst");
+        for (outcome, stays) in [(Ok(()), true), (Err(io::Error::other("no disk")), false)] {
+            fs::write(&object, b"bundle").unwrap();
+            assert_eq!(or_take_back(outcome, &object).is_ok(), stays);
+            assert_eq!(object.exists(), stays);
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use alga_model::ErrorChain;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tempfile::TempPath;
@@ -96,21 +97,21 @@ impl StagedUpload for LocalUpload {
             return Err(self.wrong_size(self.written));
         }
         let (told, finished) = oneshot::channel();
+        let busy = self.store.background.busy();
         // Goes on when the caller goes away, and then takes back what it did.
         tokio::spawn(async move {
-            let store = self.store.clone();
-            let outcome = publish(self).await;
-            let is_new = outcome.is_ok();
-            if told.send(outcome).is_err()
-                && is_new
-                && let Err(error) = super::BundleStore::remove(&store, key).await
-            {
-                tracing::warn!(%key, %error, "cannot remove an upload that nobody waits for");
-            }
+            publish_for(self, told).await;
+            drop(busy);
         });
-        finished
-            .await
-            .unwrap_or_else(|_| Err(StoreError::failed(key, Broken)))
+        match finished.await {
+            Ok(Ok((stat, receipt))) => {
+                // Nothing can come between this and the end of the call.
+                receipt.send(()).ok();
+                Ok(stat)
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(StoreError::failed(key, Broken)),
+        }
     }
 
     async fn abort(self: Box<Self>) -> Result<(), StoreError> {
@@ -121,6 +122,24 @@ impl StagedUpload for LocalUpload {
             .map_err(io::Error::from)
             .flatten()
             .map_err(|error| classify(key, error))
+    }
+}
+
+/// What an upload came to, and what whoever takes it sends back.
+type Outcome = Result<(Stat, oneshot::Sender<()>), StoreError>;
+
+/// Makes an upload visible, and removes it again unless somebody takes that.
+async fn publish_for(upload: Box<LocalUpload>, told: oneshot::Sender<Outcome>) {
+    let (store, key) = (upload.store.clone(), upload.key());
+    let stat = match publish(upload).await {
+        Ok(stat) => stat,
+        Err(error) => return drop(told.send(Err(error))),
+    };
+    let (receipt, taken) = oneshot::channel();
+    let is_taken = told.send(Ok((stat, receipt))).is_ok() && taken.await.is_ok();
+    if !is_taken && let Err(error) = super::BundleStore::remove(&store, key).await {
+        let error = ErrorChain(&error);
+        tracing::warn!(%key, %error, "cannot remove an upload that nobody waits for");
     }
 }
 

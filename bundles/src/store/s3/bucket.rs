@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config;
@@ -15,7 +16,9 @@ use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 
+use super::super::background::Background;
 use super::super::{ETag, ObjectKey, StagingKey, Stat};
 use super::error::Refusal;
 use super::settings::S3Settings;
@@ -24,6 +27,47 @@ use super::settings::S3Settings;
 const PARTS_IN_FLIGHT: usize = 24;
 /// How long a server may take to put an upload together or to copy it, which some do byte by byte.
 const LONG: Duration = Duration::from_secs(300);
+/// How long a request may take that removes what an upload left.
+const SHORT: Duration = Duration::from_secs(5);
+
+/// Tells what one upload writes from what others write under the same key: it is in the metadata of the object.
+/// All objects with one mark have the same bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mark(String);
+
+impl Mark {
+    /// The name of the metadata; the header is `x-amz-meta-upload`.
+    const NAME: &str = "upload";
+    /// The characters of each.
+    pub(super) const LEN: usize = 32;
+
+    pub(super) fn new() -> Self {
+        Self(Uuid::new_v4().simple().to_string())
+    }
+
+    /// The mark that is spelled like this.
+    pub(super) fn known(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// An object as a server shows it.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) stat: Stat,
+    mark: Option<String>,
+}
+
+impl Found {
+    /// Whether the upload with this mark wrote it.
+    pub(super) fn bears(&self, mark: &Mark) -> bool {
+        self.mark.as_deref() == Some(mark.as_str())
+    }
+}
 
 /// A bucket and the client it is reached with.
 #[derive(Clone)]
@@ -31,6 +75,9 @@ pub(super) struct Bucket {
     client: Client,
     pub(super) settings: Arc<S3Settings>,
     pub(super) parts_in_flight: Arc<Semaphore>,
+    pub(super) background: Background,
+    /// Whether the server knows the condition that nothing is there yet. Nothing rests on it.
+    knows_conditions: Arc<AtomicBool>,
 }
 
 impl Bucket {
@@ -39,6 +86,21 @@ impl Bucket {
             client: settings.client(),
             settings: Arc::new(settings),
             parts_in_flight: Arc::new(Semaphore::new(PARTS_IN_FLIGHT)),
+            background: Background::default(),
+            knows_conditions: Arc::new(AtomicBool::new(true)),
+        }
+    }
+
+    /// The bucket for requests that somebody repeats, and waits for: each is sent once and given up soon.
+    pub(super) fn hasty(&self) -> Self {
+        let answer = SHORT.min(self.settings.request_timeout);
+        let config = self.client.config().to_builder();
+        let config = config
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(self.settings.timeouts(answer));
+        Self {
+            client: Client::from_conf(config.build()),
+            ..self.clone()
         }
     }
 
@@ -47,6 +109,10 @@ impl Bucket {
     }
 
     pub(super) async fn head(&self, key: ObjectKey) -> Result<Option<Stat>, Refusal> {
+        Ok(self.look(key).await?.map(|found| found.stat))
+    }
+
+    pub(super) async fn look(&self, key: ObjectKey) -> Result<Option<Found>, Refusal> {
         let request = self
             .client
             .head_object()
@@ -57,11 +123,17 @@ impl Bucket {
             .await
             .map_err(|error| Refusal::of("HeadObject", &error))
         {
-            Ok(head) => Ok(Some(stat(
-                head.content_length,
-                head.e_tag,
-                head.last_modified,
-            ))),
+            Ok(head) => Ok(Some(Found {
+                mark: head
+                    .metadata
+                    .and_then(|mut metadata| metadata.remove(Mark::NAME)),
+                stat: stat(
+                    "HeadObject",
+                    head.content_length,
+                    head.e_tag,
+                    head.last_modified,
+                )?,
+            })),
             Err(refusal) if refusal.is_missing() => Ok(None),
             Err(refusal) => Err(refusal),
         }
@@ -81,10 +153,11 @@ impl Bucket {
             .await
             .map_err(|error| Refusal::of("GetObject", &error))?;
         let stat = stat(
+            "GetObject",
             object.content_length,
             object.e_tag.take(),
             object.last_modified,
-        );
+        )?;
         Ok((stat, object))
     }
 
@@ -94,19 +167,46 @@ impl Bucket {
         &self,
         key: ObjectKey,
         content_type: &str,
+        mark: &Mark,
         bytes: Bytes,
     ) -> Result<(), Refusal> {
-        let request = self
-            .client
-            .put_object()
-            .bucket(self.name())
-            .key(key.to_string())
-            .content_type(content_type)
-            .if_none_match("*")
-            .body(ByteStream::from(bytes));
-        let sent = request.customize().config_override(once()).send().await;
-        sent.map(drop)
-            .map_err(|error| Refusal::of("PutObject", &error))
+        let put = |condition| {
+            let request = self
+                .client
+                .put_object()
+                .bucket(self.name())
+                .key(key.to_string())
+                .content_type(content_type)
+                .metadata(Mark::NAME, mark.as_str())
+                .set_if_none_match(condition)
+                .body(ByteStream::from(bytes.clone()));
+            let request = request.customize().config_override(once());
+            async move {
+                let sent = request.send().await;
+                sent.map(drop)
+                    .map_err(|error| Refusal::of("PutObject", &error))
+            }
+        };
+        self.unless_there(put).await
+    }
+
+    /// Sends a request with the condition that nothing is there yet, but without it to a server that doesn't
+    /// know it.
+    async fn unless_there<F: Future<Output = Result<(), Refusal>>>(
+        &self,
+        send: impl Fn(Option<String>) -> F,
+    ) -> Result<(), Refusal> {
+        if self.knows_conditions.load(Ordering::Relaxed) {
+            match send(Some("*".to_owned())).await {
+                Err(refusal) if refusal.is_not_implemented() => {}
+                sent => return sent,
+            }
+        }
+        let sent = send(None).await;
+        if sent.is_ok() {
+            self.knows_conditions.store(false, Ordering::Relaxed);
+        }
+        sent
     }
 
     /// Begins an upload in parts, and gives its id. Sent once, as an upload whose id is lost on the way
@@ -115,16 +215,19 @@ impl Bucket {
         &self,
         key: ObjectKey,
         content_type: &str,
+        mark: &Mark,
     ) -> Result<String, Refusal> {
         let request = self
             .client
             .create_multipart_upload()
             .bucket(self.name())
             .key(key.to_string())
-            .content_type(content_type);
+            .content_type(content_type)
+            .metadata(Mark::NAME, mark.as_str());
         let sent = request.customize().config_override(once()).send().await;
         let begun = sent.map_err(|error| Refusal::of("CreateMultipartUpload", &error))?;
-        Ok(begun.upload_id.unwrap_or_default())
+        let id = begun.upload_id;
+        id.ok_or_else(|| Refusal::without("CreateMultipartUpload", "an id"))
     }
 
     pub(super) async fn put_part(
@@ -179,20 +282,23 @@ impl Bucket {
         let parts = CompletedMultipartUpload::builder()
             .set_parts(Some(parts))
             .build();
-        let request = self
-            .client
-            .complete_multipart_upload()
-            .bucket(self.name())
-            .key(key.to_string())
-            .upload_id(upload)
-            .multipart_upload(parts);
-        let sent = request
-            .customize()
-            .config_override(self.slowly())
-            .send()
-            .await;
-        sent.map(drop)
-            .map_err(|error| Refusal::of("CompleteMultipartUpload", &error))
+        let complete = |condition| {
+            let request = self
+                .client
+                .complete_multipart_upload()
+                .bucket(self.name())
+                .key(key.to_string())
+                .upload_id(upload)
+                .set_if_none_match(condition)
+                .multipart_upload(parts.clone());
+            let request = request.customize().config_override(self.slowly());
+            async move {
+                let sent = request.send().await;
+                sent.map(drop)
+                    .map_err(|error| Refusal::of("CompleteMultipartUpload", &error))
+            }
+        };
+        self.unless_there(complete).await
     }
 
     /// Ends an upload in parts. One that is gone has ended.
@@ -309,18 +415,79 @@ fn once() -> config::Builder {
     config::Builder::new().retry_config(RetryConfig::disabled())
 }
 
-/// What a server says of an object. One that doesn't say something tells nothing apart by it.
-pub(super) fn stat(size: Option<i64>, etag: Option<String>, modified: Option<DateTime>) -> Stat {
-    Stat {
-        size: size
-            .and_then(|size| size.try_into().ok())
-            .unwrap_or_default(),
-        etag: ETag::new(etag.unwrap_or_default()),
-        modified: time(modified),
+/// What a server says of an object. What it doesn't say is never guessed: an object without a time would look
+/// old, and two without an `ETag` alike.
+pub(super) fn stat(
+    operation: &str,
+    size: Option<i64>,
+    etag: Option<String>,
+    modified: Option<DateTime>,
+) -> Result<Stat, Refusal> {
+    let without = |what| Refusal::without(operation, what);
+    let size = size.and_then(|size| size.try_into().ok());
+    let etag = ETag::new(etag.unwrap_or_default());
+    if etag.as_str().is_empty() {
+        return Err(without("an ETag"));
     }
+    Ok(Stat {
+        size: size.ok_or_else(|| without("a size"))?,
+        etag,
+        modified: time(operation, modified)?,
+    })
 }
 
-pub(super) fn time(time: Option<DateTime>) -> SystemTime {
-    time.and_then(|time| time.try_into().ok())
-        .unwrap_or(UNIX_EPOCH)
+/// When something was written or begun.
+pub(super) fn time(operation: &str, time: Option<DateTime>) -> Result<SystemTime, Refusal> {
+    let time = time.and_then(|time| time.try_into().ok());
+    time.ok_or_else(|| Refusal::without(operation, "a time"))
+}
+
+#[cfg(test)]
+mod tests {
+    use alga_model::Secret;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_knows_no_conditions_is_asked_without_them() {
+        let secret = || Secret::new("secret".to_owned());
+        let bucket = Bucket::new(S3Settings::new("region", "bucket", secret(), secret()));
+        let refused = || Refusal::answered("PutObject", 501, Some("NotImplemented"), None);
+        let asked = std::cell::RefCell::new(Vec::new());
+        let send = |condition: Option<String>, refuses_all: bool| {
+            asked.borrow_mut().push(condition.is_some());
+            let is_refused = refuses_all || condition.is_some();
+            std::future::ready(if is_refused { Err(refused()) } else { Ok(()) })
+        };
+        // What it refuses all the same is not refused for the condition.
+        let sent = bucket.unless_there(|it| send(it, true)).await;
+        assert!(sent.unwrap_err().is_not_implemented());
+        for _ in 0..2 {
+            let sent = bucket.unless_there(|it| send(it, false));
+            sent.await.unwrap();
+        }
+        assert_eq!(asked.into_inner(), [true, false, true, false, false]);
+    }
+
+    #[test]
+    fn what_a_server_does_not_say_is_an_error_and_never_guessed() {
+        let size = Some(1);
+        let etag = Some("\"a\"".to_owned());
+        let modified = Some(DateTime::from_secs(1));
+        let told = stat("HeadObject", size, etag.clone(), modified).unwrap();
+        assert_eq!((told.size, told.etag.as_str()), (1, "a"));
+        for (size, etag, modified) in [
+            (None, etag.clone(), modified),
+            (Some(-1), etag.clone(), modified),
+            (size, None, modified),
+            (size, Some("\"\"".to_owned()), modified),
+            (size, etag, None),
+        ] {
+            let refusal = stat("HeadObject", size, etag, modified).unwrap_err();
+            assert!(
+                !refusal.is_transient() && !refusal.is_missing(),
+                "{refusal}"
+            );
+        }
+    }
 }

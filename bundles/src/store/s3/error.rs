@@ -69,7 +69,12 @@ impl Refusal {
         }
     }
 
-    fn answered(operation: &str, status: u16, code: Option<&str>, message: Option<&str>) -> Self {
+    pub(super) fn answered(
+        operation: &str,
+        status: u16,
+        code: Option<&str>,
+        message: Option<&str>,
+    ) -> Self {
         let named = code.map(|code| format!(" {code}")).unwrap_or_default();
         let said = message
             .filter(|message| !message.is_empty())
@@ -85,8 +90,21 @@ impl Refusal {
         }
     }
 
+    /// An answer that lacks what every server says.
+    pub(super) fn without(operation: &str, what: &str) -> Self {
+        Self {
+            is_transient: false,
+            ..Self::transient(format!("{operation} was answered without {what}"))
+        }
+    }
+
     pub(super) fn is_transient(&self) -> bool {
         self.is_transient
+    }
+
+    /// The server doesn't know something that the request asks for.
+    pub(super) fn is_not_implemented(&self) -> bool {
+        self.status == Some(501)
     }
 
     /// A condition of the request didn't hold.

@@ -1,8 +1,14 @@
 //! A bucket as a store.
 //!
 //! What rests on the server: that an object is visible whole or not at all, that a read after a write sees
-//! it, and that what it confirmed is durable. Nothing rests on conditions of writes and copies, which
-//! servers ignore in part, nor on checksums other than the SHA-256 of each request's signature.
+//! it, that what it confirmed is durable, and that it keeps the metadata of an object. Nothing rests on conditions
+//! of writes, which servers ignore in part, nor on checksums other than the SHA-256 of each request's signature.
+//!
+//! Two uploads under one key are told apart by their marks, and the later one finds the key taken. On a server
+//! that ignores the condition of `CompleteMultipartUpload` it can still replace the first where both are
+//! completed in the same moment: whoever stages gives each upload a key of its own. A promotion looks at the
+//! upload before it is copied; that nobody replaces it between that and the copy rests on the same, and on
+//! `x-amz-copy-source-if-match`.
 
 mod bucket;
 mod error;
@@ -17,6 +23,7 @@ use std::time::SystemTime;
 
 use alga_model::ContentHasher;
 use async_trait::async_trait;
+use aws_sdk_s3::operation::list_multipart_uploads::ListMultipartUploadsOutput;
 use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 use uuid::Uuid;
@@ -25,7 +32,8 @@ use super::{
     BundleStore, Content, Created, Cursor, ETag, Listed, Listing, ObjectKey, Page, PartedUpload,
     StagedUpload, StagingKey, Stat, StoreError, StoredObject, Target, Unfinished, Verified,
 };
-use bucket::{Bucket, stat, time};
+use bucket::{Bucket, Mark, stat, time};
+use error::Refusal;
 use upload::S3Upload;
 
 pub use settings::{S3Checksums, S3Settings};
@@ -126,12 +134,20 @@ impl S3Store {
 
     /// Writes, reads and lists what `check` removes then.
     async fn try_out(&self, key: ObjectKey) -> Result<(), StoreError> {
-        let written = Bytes::from(key.to_string());
+        let (written, mark) = (Bytes::from(key.to_string()), Mark::new());
         let put = self
             .bucket
-            .put(key, content_type(key), written.clone())
+            .put(key, content_type(key), &mark, written.clone())
             .await;
         put.map_err(|refusal| refusal.into_error(key))?;
+        let found = self.bucket.look(key).await;
+        let found = found.map_err(|refusal| refusal.into_error(key))?;
+        if !found.is_some_and(|found| found.bears(&mark)) {
+            return Err(StoreError::failed(
+                key,
+                "the server does not keep the metadata of objects, by which uploads are told apart",
+            ));
+        }
         if self.read(key, written.len() as u64).await? != written {
             return Err(StoreError::failed(
                 key,
@@ -243,7 +259,8 @@ impl BundleStore for S3Store {
         limit: usize,
     ) -> Result<Page, StoreError> {
         let prefix = match listing {
-            Listing::Staging => "sha256/_staging/",
+            // What is tried out lies beside, and is left where a check is interrupted.
+            Listing::Staging => "sha256/_",
             Listing::Canonical => "sha256/",
             Listing::Compiled => "compiled/",
         };
@@ -258,7 +275,9 @@ impl BundleStore for S3Store {
             let name = object.key.unwrap_or_default();
             let key = name.parse().ok().filter(|key| listing.contains(key));
             if let Some(key) = key {
-                let stat = stat(object.size, object.e_tag, object.last_modified);
+                let (size, etag) = (object.size, object.e_tag);
+                let stat = stat("ListObjectsV2", size, etag, object.last_modified);
+                let stat = stat.map_err(|refusal| refusal.into_error(listing))?;
                 objects.push(Listed { key, stat });
             }
             last = Some(name);
@@ -282,33 +301,34 @@ impl BundleStore for S3Store {
         before: SystemTime,
         limit: usize,
     ) -> Result<Vec<Unfinished>, StoreError> {
+        let refused = |refusal: Refusal| refusal.into_error(Target::Unfinished);
         let mut found = Vec::new();
         for prefix in ["sha256/", "compiled/"] {
-            let mut place = (None, None);
-            loop {
-                let page = self.bucket.uploads(prefix, place).await;
-                let page = page.map_err(|refusal| refusal.into_error(Target::Unfinished))?;
+            let mut place = Some((None, None));
+            while let Some(from) = place {
+                let page = self.bucket.uploads(prefix, from.clone()).await;
+                let page = page.map_err(refused)?;
+                place = next_place(&page, &from);
                 for upload in page.uploads.unwrap_or_default() {
                     let name = upload.key.unwrap_or_default();
-                    let started = time(upload.initiated);
-                    let key = name.parse().ok().filter(|_: &ObjectKey| started < before);
-                    if key.is_none() {
+                    let Ok(key) = name.parse::<ObjectKey>() else {
+                        continue;
+                    };
+                    let started = time(LIST_UPLOADS, upload.initiated).map_err(refused)?;
+                    if started >= before {
                         continue;
                     }
                     if found.len() == limit {
                         return Ok(found);
                     }
+                    let id = upload.upload_id;
                     found.push(Unfinished {
-                        key,
+                        key: Some(key),
                         started,
                         name,
-                        id: upload.upload_id.unwrap_or_default(),
+                        id: id.ok_or_else(|| refused(Refusal::without(LIST_UPLOADS, "an id")))?,
                     });
                 }
-                if page.is_truncated != Some(true) {
-                    break;
-                }
-                place = (page.next_key_marker, page.next_upload_id_marker);
             }
         }
         Ok(found)
@@ -325,6 +345,24 @@ impl BundleStore for S3Store {
         let removed = self.remove(key).await;
         tried.and(removed)
     }
+
+    async fn settle(&self) {
+        self.bucket.background.settle().await;
+    }
+}
+
+const LIST_UPLOADS: &str = "ListMultipartUploads";
+
+/// A place in a list of uploads: after this key and this id.
+type Place = (Option<String>, Option<String>);
+
+/// Where a list goes on, unless that was its end, or the server would give the same again and again.
+fn next_place(page: &ListMultipartUploadsOutput, from: &Place) -> Option<Place> {
+    let next = (
+        page.next_key_marker.clone(),
+        page.next_upload_id_marker.clone(),
+    );
+    (page.is_truncated == Some(true) && next.0.is_some() && next != *from).then_some(next)
 }
 
 /// [`Content`] that is being read.
@@ -391,5 +429,27 @@ fn usable(content_type: &str) -> &str {
         content_type
     } else {
         "application/octet-stream"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_uploads_that_does_not_move_ends() {
+        let page = |key: Option<&str>, id: Option<&str>| {
+            let page = ListMultipartUploadsOutput::builder().is_truncated(true);
+            page.set_next_key_marker(key.map(str::to_owned))
+                .set_next_upload_id_marker(id.map(str::to_owned))
+                .build()
+        };
+        let start = (None, None);
+        let first = next_place(&page(Some("a"), Some("1")), &start).unwrap();
+        let second = next_place(&page(Some("a"), Some("2")), &first).unwrap();
+        assert_eq!(next_place(&page(Some("a"), Some("2")), &second), None);
+        assert_eq!(next_place(&page(None, None), &start), None);
+        let last = ListMultipartUploadsOutput::builder().next_key_marker("b");
+        assert_eq!(next_place(&last.build(), &second), None);
     }
 }

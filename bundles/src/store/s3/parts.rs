@@ -1,7 +1,8 @@
 //! Uploads into a bucket whose parts come in calls of their own.
 //!
 //! Nothing is known of one but what the server tells: parts are compared before the upload is completed, so that no
-//! object ever becomes visible that is not the one that was asked for.
+//! object ever becomes visible that is not the one that was asked for. The id of an upload is its [`Mark`] with
+//! what the server calls it behind, so that whoever has it knows the object.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,7 @@ use aws_sdk_s3::types::{CompletedPart, Part};
 use bytes::Bytes;
 
 use super::super::{ETag, ObjectKey, PartedUpload, StagingKey, Stat, StoreError};
-use super::bucket::Bucket;
+use super::bucket::{Bucket, Found, Mark};
 use super::error::Refusal;
 use super::traces::{Traces, pause};
 use super::upload::{self, ATTEMPTS, NotStored};
@@ -22,15 +23,10 @@ pub(super) async fn begin(
     key: StagingKey,
     content_type: &str,
 ) -> Result<PartedUpload, StoreError> {
-    let mut traces = Traces::default();
-    let begun = upload::begin(bucket, key.into(), content_type, &mut traces).await;
-    if traces.lost_uploads {
-        traces.kept = begun.as_ref().ok().cloned();
-        let bucket = bucket.clone();
-        // What it fails to remove is in the log, and goes with the next sweep.
-        tokio::spawn(async move { traces.clean_up(&bucket, key.into()).await.ok() });
-    }
+    let mark = Mark::new();
+    let begun = upload::begin(bucket, key.into(), content_type, &mark).await;
     let id = begun.map_err(|refusal| refusal.into_error(ObjectKey::from(key)))?;
+    let id = format!("{}{id}", mark.as_str());
     let upload = PartedUpload { key, id };
     if upload.has_id() {
         Ok(upload)
@@ -50,13 +46,11 @@ pub(super) async fn put(
     bytes: Bytes,
 ) -> Result<ETag, StoreError> {
     upload.check_part(number, bytes.len())?;
-    if !upload.has_id() {
-        return Err(upload.is_gone());
-    }
+    let (_, id) = told_apart(upload).ok_or_else(|| upload.is_gone())?;
     let key = upload.object();
     let number = i32::try_from(number).map_err(|error| StoreError::failed(key, error))?;
     let _place = bucket.parts_in_flight.acquire().await;
-    let put = bucket.put_part(key, &upload.id, number, bytes).await;
+    let put = bucket.put_part(key, id, number, bytes).await;
     let part = put.map_err(|refusal| refused(upload, refusal))?;
     let etag = part.e_tag.map(ETag::new);
     etag.ok_or_else(|| StoreError::failed(key, "the server does not tell parts apart"))
@@ -68,20 +62,23 @@ pub(super) async fn join(
     told: &[ETag],
     size: u64,
 ) -> Result<Stat, StoreError> {
-    let key = upload.object();
+    let (mark, id) = told_apart(upload).ok_or_else(|| upload.is_gone())?;
     let Some(arrived) = arrived(bucket, upload).await? else {
         return joined_before(bucket, upload, size).await;
     };
-    if head(bucket, upload).await?.is_some() {
+    if look(bucket, upload).await?.is_some() {
         return taken(bucket, upload, size).await;
     }
     let parts = chosen(upload, arrived, told, size)?;
-    match bucket.complete(key, &upload.id, parts).await {
+    match bucket.complete(upload.object(), id, parts).await {
         Ok(()) => verify(bucket, upload, size).await,
         // It may have been carried out though its answer was lost, and is not found again then.
-        Err(refusal) if refusal.is_transient() || refusal.is_missing() => {
-            match bucket.head(key).await {
-                Ok(Some(stat)) if stat.size == size => Ok(stat),
+        Err(refusal)
+            if refusal.is_transient() || refusal.is_missing() || refusal.is_condition() =>
+        {
+            match bucket.look(upload.object()).await {
+                Ok(Some(found)) if found.bears(&mark) && found.stat.size == size => Ok(found.stat),
+                Ok(Some(_)) if refusal.is_condition() => Err(is_taken(upload)),
                 _ => Err(refused(upload, refusal)),
             }
         }
@@ -90,23 +87,35 @@ pub(super) async fn join(
 }
 
 pub(super) async fn abort(bucket: &Bucket, upload: &PartedUpload) -> Result<(), StoreError> {
-    if !upload.has_id() {
+    let Some((_, id)) = told_apart(upload) else {
         return Ok(());
-    }
+    };
     let key = upload.object();
-    let aborted = bucket.abort(&key.to_string(), &upload.id).await;
+    let aborted = bucket.abort(&key.to_string(), id).await;
     aborted.map_err(|refusal| refusal.into_error(key))
+}
+
+/// The mark of an upload and what the server calls it, unless it is none of this store.
+fn told_apart(upload: &PartedUpload) -> Option<(Mark, &str)> {
+    let (mark, id) = upload.id.split_at_checked(Mark::LEN)?;
+    (upload.has_id() && !id.is_empty()).then(|| (Mark::known(mark), id))
+}
+
+fn is_taken(upload: &PartedUpload) -> StoreError {
+    StoreError::Exists {
+        key: upload.object(),
+    }
 }
 
 /// What has arrived of an upload, unless that is gone.
 async fn arrived(bucket: &Bucket, upload: &PartedUpload) -> Result<Option<Arrived>, StoreError> {
-    if !upload.has_id() {
+    let Some((_, id)) = told_apart(upload) else {
         return Ok(None);
-    }
+    };
     let mut arrived = Arrived::new();
     let mut after = None;
     loop {
-        let page = match bucket.parts(upload.object(), &upload.id, after).await {
+        let page = match bucket.parts(upload.object(), id, after).await {
             Ok(page) => page,
             Err(refusal) if refusal.is_missing() => return Ok(None),
             Err(refusal) => return Err(refused(upload, refusal)),
@@ -161,8 +170,12 @@ async fn joined_before(
     upload: &PartedUpload,
     size: u64,
 ) -> Result<Stat, StoreError> {
-    let stat = head(bucket, upload).await?;
-    stat.filter(|stat| stat.size == size)
+    let found = look(bucket, upload).await?.filter(|found| {
+        let is_ours = told_apart(upload).is_some_and(|(mark, _)| found.bears(&mark));
+        is_ours && found.stat.size == size
+    });
+    found
+        .map(|found| found.stat)
         .ok_or_else(|| upload.is_gone())
 }
 
@@ -174,25 +187,31 @@ async fn taken(bucket: &Bucket, upload: &PartedUpload, size: u64) -> Result<Stat
             return joined_before(bucket, upload, size).await;
         }
     }
-    Err(StoreError::Exists {
-        key: upload.object(),
-    })
+    Err(is_taken(upload))
 }
 
 /// What the server has now, whatever it answered.
 async fn verify(bucket: &Bucket, upload: &PartedUpload, size: u64) -> Result<Stat, StoreError> {
-    let found = head(bucket, upload).await?;
-    let actual = found.as_ref().map(|stat| stat.size);
-    if let Some(stat) = found.filter(|stat| stat.size == size) {
-        return Ok(stat);
+    let found = look(bucket, upload).await?;
+    let (mark, _) = told_apart(upload).ok_or_else(|| upload.is_gone())?;
+    if found.as_ref().is_some_and(|found| !found.bears(&mark)) {
+        return Err(is_taken(upload));
+    }
+    let actual = found.as_ref().map(|found| found.stat.size);
+    if let Some(found) = found.filter(|found| found.stat.size == size) {
+        return Ok(found.stat);
     }
     let traces = Traces {
-        object: true,
+        object: Some(mark),
         ..Traces::default()
     };
     let key = upload.object();
-    // What stays is in the log already, and is not what went wrong.
-    traces.clean_up(bucket, key).await.ok();
+    let (bucket, busy) = (bucket.clone(), bucket.background.busy());
+    tokio::spawn(async move {
+        // What stays is in the log already, and is not what went wrong.
+        traces.clean_up(&bucket, key).await.ok();
+        drop(busy);
+    });
     Err(StoreError::failed(
         key,
         NotStored {
@@ -202,9 +221,9 @@ async fn verify(bucket: &Bucket, upload: &PartedUpload, size: u64) -> Result<Sta
     ))
 }
 
-async fn head(bucket: &Bucket, upload: &PartedUpload) -> Result<Option<Stat>, StoreError> {
-    let stat = bucket.head(upload.object()).await;
-    stat.map_err(|refusal| refused(upload, refusal))
+async fn look(bucket: &Bucket, upload: &PartedUpload) -> Result<Option<Found>, StoreError> {
+    let found = bucket.look(upload.object()).await;
+    found.map_err(|refusal| refused(upload, refusal))
 }
 
 fn refused(upload: &PartedUpload, refusal: Refusal) -> StoreError {

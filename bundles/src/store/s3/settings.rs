@@ -7,6 +7,7 @@ use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
     BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+    StalledStreamProtectionConfig,
 };
 use aws_sdk_s3::{Client, Config};
 use aws_smithy_http_client::tls::Provider;
@@ -33,6 +34,9 @@ pub struct S3Settings {
     pub connect_timeout: Duration,
     /// How long one attempt of a request may take until the answer begins.
     pub request_timeout: Duration,
+    /// How long nothing may come of a body, or be taken of one, until it is given up. At least as long as those
+    /// who read from the store are patient, who would never wait as long as they may otherwise.
+    pub stall: Duration,
 }
 
 /// Which requests carry a checksum of their own, and which answers are checked by one.
@@ -66,6 +70,7 @@ impl S3Settings {
             checksums: S3Checksums::default(),
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(60),
+            stall: Duration::from_secs(30),
         }
     }
 
@@ -97,7 +102,12 @@ impl S3Settings {
             .request_checksum_calculation(request)
             .response_checksum_validation(response)
             .retry_config(RetryConfig::standard().with_max_attempts(Self::ATTEMPTS))
-            .timeout_config(self.timeouts(self.request_timeout));
+            .timeout_config(self.timeouts(self.request_timeout))
+            .stalled_stream_protection(
+                StalledStreamProtectionConfig::enabled()
+                    .grace_period(self.stall)
+                    .build(),
+            );
         config.set_endpoint_url(self.endpoint.clone());
         Client::from_conf(config.build())
     }
@@ -109,5 +119,26 @@ impl S3Settings {
             .read_timeout(answer)
             .operation_attempt_timeout(answer)
             .build()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_waits_for_bodies_as_long_as_it_is_told() {
+        let secret = || Secret::new("secret".to_owned());
+        for seconds in [1, 30, 600] {
+            let stall = Duration::from_secs(seconds);
+            let settings = S3Settings {
+                stall,
+                ..S3Settings::new("region", "bucket", secret(), secret())
+            };
+            let client = settings.client();
+            let protection = client.config().stalled_stream_protection().unwrap();
+            assert!(protection.download_enabled() && protection.upload_enabled());
+            assert_eq!(protection.grace_period(), stall);
+        }
     }
 }

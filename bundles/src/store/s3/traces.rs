@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::super::{ObjectKey, StoreError};
-use super::bucket::Bucket;
+use super::bucket::{Bucket, Mark};
 use super::error::Refusal;
 
 /// How often what an upload left is cleaned up, with pauses that double.
@@ -17,20 +17,20 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub(super) struct Traces {
     /// An upload in parts.
     pub(super) upload: Option<String>,
-    /// Further ones, whose ids were lost on the way.
-    pub(super) lost_uploads: bool,
-    /// The one beside those that goes on.
-    pub(super) kept: Option<String>,
-    /// The object, as nobody can tell whether the last request was carried out.
-    pub(super) object: bool,
+    /// The object that bears this mark, as nobody can tell whether the last request was carried out.
+    pub(super) object: Option<Mark>,
 }
 
 impl Traces {
-    /// Removes them; tried for some seconds, as a server that has just failed may be back soon.
+    /// Removes them; tried for some seconds, as a server that has just failed may be back soon. One that doesn't
+    /// answer at all holds it up for a minute or two.
     pub(super) async fn clean_up(&self, bucket: &Bucket, key: ObjectKey) -> Result<(), StoreError> {
-        let mut attempt = 1;
+        if self.upload.is_none() && self.object.is_none() {
+            return Ok(());
+        }
+        let (bucket, mut attempt) = (bucket.hasty(), 1);
         loop {
-            let Err(refusal) = self.clean_up_once(bucket, key).await else {
+            let Err(refusal) = self.clean_up_once(&bucket, key).await else {
                 return Ok(());
             };
             if attempt == CLEAN_UPS {
@@ -48,16 +48,10 @@ impl Traces {
         if let Some(upload) = &self.upload {
             bucket.abort(&name, upload).await?;
         }
-        if self.lost_uploads {
-            let found = bucket.uploads(&name, (None, None)).await?;
-            for upload in found.uploads.unwrap_or_default() {
-                if upload.upload_id != self.kept {
-                    let id = upload.upload_id.unwrap_or_default();
-                    bucket.abort(&name, &id).await?;
-                }
-            }
-        }
-        if self.object {
+        if let Some(mark) = &self.object
+            && let Some(found) = bucket.look(key).await?
+            && found.bears(mark)
+        {
             bucket.delete(key).await?;
         }
         Ok(())

@@ -3,6 +3,10 @@
 //! The requests of an upload are sent by a task of its own, which no caller can interrupt: a handle that is
 //! dropped tells it to clean up, whatever it was about. The handle gathers bytes into parts and waits while
 //! too many of them are on their way.
+//!
+//! Whose an object is says its [`Mark`] alone. Others may upload under the same key at the same time, and a
+//! server may carry out what it never answers: nothing is taken for stored, and nothing removed, that doesn't
+//! bear the mark. An `ETag` wouldn't tell as much, as it isn't known where an answer is lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +18,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::super::background::Busy;
 use super::super::{ObjectKey, PART_BYTES, StagedUpload, Stat, StoreError};
-use super::bucket::Bucket;
+use super::bucket::{Bucket, Mark};
 use super::error::Refusal;
 use super::traces::{Traces, pause};
 
@@ -25,6 +30,8 @@ const PARTS_IN_FLIGHT: usize = 2;
 pub(super) const ATTEMPTS: u32 = 3;
 /// How long parts that are on their way may take before an upload that has failed is aborted without them.
 const LAST_PARTS: Duration = Duration::from_secs(10);
+/// How long whoever gives an upload up waits until nothing of it is left. A client waits for that.
+const CLEANED_WITHIN: Duration = Duration::from_secs(5);
 
 /// The end of an upload that gathers bytes.
 #[derive(Debug)]
@@ -37,7 +44,8 @@ pub(super) struct S3Upload {
     permits: Arc<Semaphore>,
     messages: mpsc::Sender<Message>,
     /// Nothing once it was told.
-    ended: Option<oneshot::Receiver<Ended>>,
+    outcome: Option<oneshot::Receiver<Outcome>>,
+    cleaned: oneshot::Receiver<Result<(), StoreError>>,
     /// A write is under way or has failed.
     is_broken: bool,
 }
@@ -56,26 +64,25 @@ struct Part {
     _permits: [OwnedSemaphorePermit; 2],
 }
 
-/// How the task ended.
-#[derive(Debug)]
-enum Ended {
-    Stored(Stat),
-    Failed(StoreError),
-    /// The handle was dropped.
-    GivenUp(Result<(), StoreError>),
-}
+/// What an upload came to; nothing comes where it was given up.
+type Outcome = Result<(Stat, Receipt), StoreError>;
+/// Sent by whoever takes the outcome: an object that nobody knows of is removed again.
+type Receipt = oneshot::Sender<()>;
 
 impl S3Upload {
     pub(super) fn begin(bucket: Bucket, key: ObjectKey, content_type: &str, size: u64) -> Self {
         let (messages, inbox) = mpsc::channel(PARTS_IN_FLIGHT);
-        let (told, ended) = oneshot::channel();
+        let (told, outcome) = oneshot::channel();
+        let (done, cleaned) = oneshot::channel();
         let job = Job {
             bucket: bucket.clone(),
             key,
             content_type: content_type.to_owned(),
             size,
+            mark: Mark::new(),
+            _busy: bucket.background.busy(),
         };
-        tokio::spawn(job.run(inbox, told));
+        tokio::spawn(job.run(inbox, told, done));
         Self {
             bucket,
             key,
@@ -84,7 +91,8 @@ impl S3Upload {
             buffer: BytesMut::new(),
             permits: Arc::new(Semaphore::new(PARTS_IN_FLIGHT)),
             messages,
-            ended: Some(ended),
+            outcome: Some(outcome),
+            cleaned,
             is_broken: false,
         }
     }
@@ -138,17 +146,15 @@ impl S3Upload {
         if self.messages.send(message).await.is_ok() {
             return Ok(());
         }
-        match self.end().await {
-            Some(Ended::Failed(error)) => Err(error),
-            Some(Ended::Stored(_) | Ended::GivenUp(_)) | None => {
-                Err(StoreError::failed(self.key, Broken))
-            }
-        }
+        Err(match self.outcome().await {
+            Some(Err(error)) => error,
+            Some(Ok(_)) | None => StoreError::failed(self.key, Broken),
+        })
     }
 
-    /// Waits for the end, and tells it once.
-    async fn end(&mut self) -> Option<Ended> {
-        self.ended.take()?.await.ok()
+    /// Waits for the outcome, and tells it once.
+    async fn outcome(&mut self) -> Option<Outcome> {
+        self.outcome.take()?.await.ok()
     }
 }
 
@@ -184,23 +190,29 @@ impl StagedUpload for S3Upload {
             self.send_part().await?;
         }
         self.tell(Message::Finish).await?;
-        match self.end().await {
-            Some(Ended::Stored(stat)) => Ok(stat),
-            Some(Ended::Failed(error)) => Err(error),
-            Some(Ended::GivenUp(_)) | None => Err(StoreError::failed(key, Broken)),
+        match self.outcome().await {
+            Some(Ok((stat, receipt))) => {
+                // Nothing can come between this and the end of the call.
+                receipt.send(()).ok();
+                Ok(stat)
+            }
+            Some(Err(error)) => Err(error),
+            None => Err(StoreError::failed(key, Broken)),
         }
     }
 
     async fn abort(self: Box<Self>) -> Result<(), StoreError> {
         let Self {
-            messages, ended, ..
+            key,
+            messages,
+            outcome,
+            cleaned,
+            ..
         } = *self;
-        drop(messages);
-        let Some(ended) = ended else { return Ok(()) };
-        match ended.await {
-            Ok(Ended::GivenUp(cleaned)) => cleaned,
-            // What failed is cleaned up without us, and only what was told to finish is stored.
-            Ok(Ended::Failed(_) | Ended::Stored(_)) | Err(_) => Ok(()),
+        drop((messages, outcome));
+        match timeout(CLEANED_WITHIN, cleaned).await {
+            Ok(cleaned) => cleaned.unwrap_or_else(|_| Err(StoreError::failed(key, Broken))),
+            Err(_) => Err(StoreError::unavailable(key, StillThere)),
         }
     }
 }
@@ -212,7 +224,12 @@ struct Job {
     key: ObjectKey,
     content_type: String,
     size: u64,
+    mark: Mark,
+    _busy: Busy,
 }
+
+/// Parts that are on their way.
+type OnTheirWay = JoinSet<Result<CompletedPart, Refusal>>;
 
 /// Why a job has nothing to show.
 enum Unfinished {
@@ -221,31 +238,38 @@ enum Unfinished {
 }
 
 impl Job {
-    async fn run(self, mut inbox: mpsc::Receiver<Message>, told: oneshot::Sender<Ended>) {
+    async fn run(
+        self,
+        mut inbox: mpsc::Receiver<Message>,
+        told: oneshot::Sender<Outcome>,
+        done: oneshot::Sender<Result<(), StoreError>>,
+    ) {
         let mut traces = Traces::default();
+        let mut on_their_way = JoinSet::new();
         let outcome = if self.size <= PART_BYTES as u64 {
             self.send_at_once(&mut inbox, &mut traces).await
         } else {
-            self.send_in_parts(&mut inbox, &mut traces).await
+            self.send_in_parts(&mut inbox, &mut on_their_way, &mut traces)
+                .await
         };
         // A writer that waits for room learns that nobody takes it.
         drop(inbox);
         match outcome {
             Ok(stat) => {
-                let is_wanted = told.send(Ended::Stored(stat)).is_ok();
                 traces.upload = None;
-                traces.object = !is_wanted && is_private(self.key);
-                traces.clean_up(&self.bucket, self.key).await.ok();
+                if is_taken(stat, told).await {
+                    traces.object = None;
+                }
             }
-            Err(Unfinished::Failed(error)) => {
-                told.send(Ended::Failed(error)).ok();
-                traces.clean_up(&self.bucket, self.key).await.ok();
-            }
-            Err(Unfinished::GivenUp) => {
-                let cleaned = traces.clean_up(&self.bucket, self.key).await;
-                told.send(Ended::GivenUp(cleaned)).ok();
-            }
+            Err(Unfinished::Failed(error)) => drop(told.send(Err(error))),
+            Err(Unfinished::GivenUp) => drop(told),
         }
+        // A part that arrives after its upload was aborted takes room that nobody frees.
+        let last = async { while on_their_way.join_next().await.is_some() {} };
+        timeout(LAST_PARTS, last).await.ok();
+        on_their_way.shutdown().await;
+        let cleaned = traces.clean_up(&self.bucket, self.key).await;
+        done.send(cleaned).ok();
     }
 
     fn fail(&self, refusal: Refusal) -> Unfinished {
@@ -271,71 +295,60 @@ impl Job {
             .unwrap_or_default();
         let mut attempt = 1;
         loop {
-            let put = self
-                .bucket
-                .put(self.key, &self.content_type, bytes.clone())
-                .await;
-            match put {
-                Ok(()) => break,
-                // An earlier attempt was carried out though its answer was lost.
-                Err(refusal) if refusal.is_condition() && traces.object => break,
+            // Whoever creates something else than an upload has just looked.
+            if (is_private(self.key) || attempt > 1)
+                && let Some(stat) = self.find().await?
+            {
+                return Ok(stat);
+            }
+            traces.object = self.own_object();
+            match self.put(bytes.clone()).await {
+                Ok(()) => return self.verify().await,
                 Err(refusal) if refusal.is_condition() => {
-                    return Err(Unfinished::Failed(StoreError::Exists { key: self.key }));
+                    let found = self.find().await?;
+                    return found.ok_or_else(|| self.fail(refusal));
                 }
-                Err(refusal) => {
-                    traces.object = is_private(self.key);
-                    if attempt == ATTEMPTS || !refusal.is_transient() {
-                        return Err(self.fail(refusal));
-                    }
+                Err(refusal) if attempt == ATTEMPTS || !refusal.is_transient() => {
+                    return Err(self.fail(refusal));
                 }
+                Err(_) => {}
             }
             pause(attempt).await;
             attempt += 1;
         }
-        let stat = self.verify(traces).await?;
-        traces.object = false;
-        Ok(stat)
+    }
+
+    async fn put(&self, bytes: Bytes) -> Result<(), Refusal> {
+        let (content_type, mark) = (&self.content_type, &self.mark);
+        self.bucket.put(self.key, content_type, mark, bytes).await
     }
 
     async fn send_in_parts(
         &self,
         inbox: &mut mpsc::Receiver<Message>,
+        on_their_way: &mut OnTheirWay,
         traces: &mut Traces,
     ) -> Result<Stat, Unfinished> {
         let Some(mut message) = inbox.recv().await else {
             return Err(Unfinished::GivenUp);
         };
-        let begun = begin(&self.bucket, self.key, &self.content_type, traces).await;
+        let begun = begin(&self.bucket, self.key, &self.content_type, &self.mark).await;
         let upload = begun.map_err(|refusal| self.fail(refusal))?;
         traces.upload = Some(upload.clone());
 
         let mut numbers = 1..;
-        let mut on_their_way = JoinSet::new();
         let mut parts = Vec::new();
-        let sent = loop {
+        loop {
             match message {
-                Message::Finish => break Ok(()),
+                Message::Finish => break,
                 Message::Part(part) => {
                     let number = numbers.next().unwrap_or_default();
                     on_their_way.spawn(self.put_part(&upload, number, part));
                 }
             }
-            match self.wait(inbox, &mut on_their_way, &mut parts).await {
-                Ok(next) => message = next,
-                Err(unfinished) => break Err(unfinished),
-            }
-        };
-        let sent = match sent {
-            Ok(()) => self.gather(&mut on_their_way, &mut parts).await,
-            Err(unfinished) => Err(unfinished),
-        };
-        if let Err(unfinished) = sent {
-            // A part that arrives after its upload was aborted takes room that nobody frees.
-            let last = async { while on_their_way.join_next().await.is_some() {} };
-            timeout(LAST_PARTS, last).await.ok();
-            on_their_way.shutdown().await;
-            return Err(unfinished);
+            message = self.wait(inbox, on_their_way, &mut parts).await?;
         }
+        self.gather(on_their_way, &mut parts).await?;
         self.complete(&upload, parts, traces).await
     }
 
@@ -358,7 +371,7 @@ impl Job {
     async fn wait(
         &self,
         inbox: &mut mpsc::Receiver<Message>,
-        on_their_way: &mut JoinSet<Result<CompletedPart, Refusal>>,
+        on_their_way: &mut OnTheirWay,
         parts: &mut Vec<CompletedPart>,
     ) -> Result<Message, Unfinished> {
         loop {
@@ -373,7 +386,7 @@ impl Job {
 
     async fn gather(
         &self,
-        on_their_way: &mut JoinSet<Result<CompletedPart, Refusal>>,
+        on_their_way: &mut OnTheirWay,
         parts: &mut Vec<CompletedPart>,
     ) -> Result<(), Unfinished> {
         while let Some(sent) = on_their_way.join_next().await {
@@ -400,64 +413,90 @@ impl Job {
         parts: Vec<CompletedPart>,
         traces: &mut Traces,
     ) -> Result<Stat, Unfinished> {
-        traces.object = is_private(self.key);
-        let completed = self.bucket.complete(self.key, upload, parts).await;
-        let stat = match completed {
-            Ok(()) => self.verify(traces).await?,
+        // Many servers ignore the condition of the request.
+        if self.find().await?.is_some() {
+            return Err(self.is_taken());
+        }
+        traces.object = self.own_object();
+        match self.bucket.complete(self.key, upload, parts).await {
+            Ok(()) => self.verify().await,
             // It may have been carried out though its answer was lost, and is not found again then.
-            Err(refusal) if refusal.is_transient() || refusal.is_missing() => {
-                match self.bucket.head(self.key).await {
-                    Ok(Some(stat)) if stat.size == self.size => stat,
-                    _ => return Err(self.fail(refusal)),
+            Err(refusal)
+                if refusal.is_transient() || refusal.is_missing() || refusal.is_condition() =>
+            {
+                match self.find().await {
+                    Ok(Some(stat)) => Ok(stat),
+                    Err(Unfinished::Failed(error @ StoreError::Exists { .. })) => {
+                        Err(Unfinished::Failed(error))
+                    }
+                    _ => Err(self.fail(refusal)),
                 }
             }
-            Err(refusal) => return Err(self.fail(refusal)),
-        };
-        traces.object = false;
-        Ok(stat)
+            Err(refusal) => Err(self.fail(refusal)),
+        }
+    }
+
+    /// What this upload may leave at its key. What isn't private is left there: its content is right.
+    fn own_object(&self) -> Option<Mark> {
+        is_private(self.key).then(|| self.mark.clone())
+    }
+
+    fn is_taken(&self) -> Unfinished {
+        Unfinished::Failed(StoreError::Exists { key: self.key })
+    }
+
+    /// The object, if this upload wrote it; an error if somebody else did.
+    async fn find(&self) -> Result<Option<Stat>, Unfinished> {
+        let found = self.bucket.look(self.key).await;
+        match found.map_err(|refusal| self.fail(refusal))? {
+            None => Ok(None),
+            Some(found) if !found.bears(&self.mark) => Err(self.is_taken()),
+            Some(found) if found.stat.size == self.size => Ok(Some(found.stat)),
+            Some(found) => Err(self.is_not_stored(Some(found.stat.size))),
+        }
     }
 
     /// What the server has now, whatever it answered.
-    async fn verify(&self, traces: &mut Traces) -> Result<Stat, Unfinished> {
-        traces.object = is_private(self.key);
-        let stat = self.bucket.head(self.key).await;
-        match stat.map_err(|refusal| self.fail(refusal))? {
-            Some(stat) if stat.size == self.size => Ok(stat),
-            found => Err(Unfinished::Failed(StoreError::failed(
-                self.key,
-                NotStored {
-                    size: self.size,
-                    found: found.map(|stat| stat.size),
-                },
-            ))),
-        }
+    async fn verify(&self) -> Result<Stat, Unfinished> {
+        let found = self.find().await?;
+        found.ok_or_else(|| self.is_not_stored(None))
+    }
+
+    fn is_not_stored(&self, found: Option<u64>) -> Unfinished {
+        let size = self.size;
+        Unfinished::Failed(StoreError::failed(self.key, NotStored { size, found }))
     }
 }
 
-/// Begins an upload in parts and gives its id. What may be left of earlier attempts is among the traces.
+/// Tells the outcome, and whether it came to somebody.
+async fn is_taken(stat: Stat, told: oneshot::Sender<Outcome>) -> bool {
+    let (receipt, taken) = oneshot::channel();
+    told.send(Ok((stat, receipt))).is_ok() && taken.await.is_ok()
+}
+
+/// Begins an upload in parts and gives its id.
+///
+/// Where an answer was lost, there is one more of which nobody knows the id, and which never has a part. A
+/// list of uploads doesn't tell it from one that somebody else has just begun under this key, so it is left to
+/// the sweep: it takes no room.
 pub(super) async fn begin(
     bucket: &Bucket,
     key: ObjectKey,
     content_type: &str,
-    traces: &mut Traces,
+    mark: &Mark,
 ) -> Result<String, Refusal> {
     let mut attempt = 1;
     loop {
-        match bucket.begin(key, content_type).await {
-            Ok(upload) => return Ok(upload),
-            Err(refusal) => {
-                traces.lost_uploads |= refusal.is_transient() && is_private(key);
-                if attempt == ATTEMPTS || !refusal.is_transient() {
-                    return Err(refusal);
-                }
-            }
+        match bucket.begin(key, content_type, mark).await {
+            Err(refusal) if refusal.is_transient() && attempt < ATTEMPTS => {}
+            begun => return begun,
         }
         pause(attempt).await;
         attempt += 1;
     }
 }
 
-/// Whether nobody else writes this object, so that whatever is there is of this upload.
+/// Whether the object is an upload, which is removed when nobody wants it.
 fn is_private(key: ObjectKey) -> bool {
     matches!(key, ObjectKey::Staging(_))
 }
@@ -466,6 +505,11 @@ fn is_private(key: ObjectKey) -> bool {
 #[derive(Debug, thiserror::Error)]
 #[error("an earlier write of this upload failed or was given up")]
 struct Broken;
+
+/// What is left of an upload could not be removed yet.
+#[derive(Debug, thiserror::Error)]
+#[error("what is left of the upload is still being removed")]
+struct StillThere;
 
 /// A server that does not do what it says.
 #[derive(Debug, thiserror::Error)]

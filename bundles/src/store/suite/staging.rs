@@ -198,6 +198,124 @@ pub async fn an_upload_dropped_at_its_end_leaves_nothing(store: &dyn BundleStore
     }
 }
 
+/// A writer that goes away when the object is there, but before it was told so, leaves nothing.
+pub async fn an_upload_that_nobody_took_leaves_nothing(store: &dyn BundleStore) {
+    for len in [0, 1000] {
+        let key = new_key();
+        let mut upload = begin(store, key, len).await;
+        feed(&mut *upload, &unique(len))
+            .await
+            .expect("bytes are taken");
+        let mut finish = upload.finish();
+        let begun = std::future::poll_fn(|context| {
+            std::task::Poll::Ready(finish.as_mut().poll(context).is_pending())
+        });
+        assert!(begun.await, "an upload takes some time");
+        let mut patience = 200;
+        while size(store, key.into()).await.is_none() {
+            assert!(patience > 0, "the upload is carried out");
+            patience -= 1;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        drop(finish);
+        wait_until_gone(store, key).await;
+    }
+}
+
+/// What uploads left that were dropped is gone once a store has settled.
+pub async fn settling_waits_until_dropped_uploads_are_gone(store: &dyn BundleStore) {
+    let key = new_key();
+    let mut upload = begin(store, key, 20 << 20).await;
+    feed(&mut *upload, &unique(14 << 20))
+        .await
+        .expect("bytes are taken");
+    drop(upload);
+    store.settle().await;
+    let far_ahead = UNIX_EPOCH + Duration::from_secs(1 << 33);
+    let unfinished = store.unfinished(far_ahead, 1000).await;
+    let unfinished = unfinished.expect("unfinished uploads can be listed");
+    let ours = |upload: &crate::store::Unfinished| upload.key == Some(key.into());
+    assert!(!unfinished.iter().any(ours), "{unfinished:?}");
+}
+
+/// Two uploads under one key, of which all bytes are written.
+async fn twins(
+    store: &dyn BundleStore,
+    key: StagingKey,
+    bytes: [&[u8]; 2],
+) -> [Box<dyn StagedUpload>; 2] {
+    let mut uploads = [
+        begin(store, key, bytes[0].len()).await,
+        begin(store, key, bytes[1].len()).await,
+    ];
+    for (upload, bytes) in uploads.iter_mut().zip(bytes) {
+        feed(&mut **upload, bytes).await.expect("bytes are taken");
+    }
+    uploads
+}
+
+/// Of two uploads under one key the one that is finished first stays, though both began before.
+pub async fn an_upload_is_not_replaced_by_one_that_began_as_early(store: &dyn BundleStore) {
+    for lens in [
+        [1000, 1000],
+        [1000, 2000],
+        [6 << 20, 6 << 20],
+        [1000, 6 << 20],
+    ] {
+        let (key, [first, second]) = (new_key(), lens.map(unique));
+        let [one, two] = twins(store, key, [&first, &second]).await;
+        let told = one.finish().await.expect("the first one is stored");
+        let refused = two.finish().await;
+        assert!(
+            matches!(refused, Err(StoreError::Exists { .. })),
+            "{lens:?}: {refused:?}"
+        );
+        store.settle().await;
+        assert_eq!(stat(store, key.into()).await, told);
+        assert!(read(store, key.into()).await == first, "{lens:?}");
+    }
+}
+
+/// Whatever becomes of an upload, what another one stored under its key stays.
+pub async fn an_upload_that_goes_wrong_leaves_another_of_its_key_alone(store: &dyn BundleStore) {
+    for len in [1000, 6 << 20] {
+        for ending in 0..3 {
+            let (key, bytes) = (new_key(), unique(len));
+            let [mut one, two] = twins(store, key, [&bytes, &bytes]).await;
+            let told = two.finish().await.expect("the other one is stored");
+            match ending {
+                0 => one.abort().await.expect("an upload can be given up"),
+                1 => drop(one),
+                _ => {
+                    let refused = one.write(Bytes::from_static(b"!")).await;
+                    refused.expect_err("there is one byte too many");
+                    one.finish().await.expect_err("it cannot be finished");
+                }
+            }
+            store.settle().await;
+            assert_eq!(stat(store, key.into()).await, told, "{len} {ending}");
+        }
+    }
+}
+
+/// Of two uploads that are finished at once, what is there in the end is one that was told to be stored, whole.
+pub async fn racing_uploads_of_one_key_agree(store: &dyn BundleStore) {
+    for len in [1000, 6 << 20] {
+        let (key, [first, second]) = (new_key(), [len, len].map(unique));
+        let [one, two] = twins(store, key, [&first, &second]).await;
+        let (one, two) = tokio::join!(one.finish(), two.finish());
+        store.settle().await;
+        for outcome in [&one, &two] {
+            let is_told = matches!(outcome, Ok(_) | Err(StoreError::Exists { .. }));
+            assert!(is_told, "{outcome:?}");
+        }
+        let (there, bytes) = (stat(store, key.into()).await, read(store, key.into()).await);
+        let winner = if bytes == first { one } else { two };
+        assert!(bytes == first || bytes == second, "{len} bytes are mixed");
+        assert_eq!(winner.expect("it is there"), there);
+    }
+}
+
 /// A key that is taken is not written again.
 pub async fn a_staged_upload_is_not_replaced(store: &dyn BundleStore) {
     for len in [1000, 6 << 20] {
