@@ -6,7 +6,7 @@
 //! can be changed at any time. Whatever changes any of this leaves an [`AuditRecord`].
 //!
 //! Beside that it keeps the answers to requests that are to be answered once, a [`KeyedRequest`]
-//! each.
+//! each, and how far bundles have come that are being sent, a [`BundleUpload`] each.
 //!
 //! [`Registry`] is what every backend does and promises; [`SqliteRegistry`] keeps it in a SQLite
 //! file or in memory, [`PostgresRegistry`] in PostgreSQL.
@@ -62,6 +62,7 @@ mod sqlite;
 pub mod suite;
 mod switches;
 mod tenant;
+mod upload;
 mod version;
 
 pub use audit::{
@@ -86,4 +87,7 @@ pub use registry::{Registry, RegistryDatabase};
 pub use sqlite::SqliteRegistry;
 pub use switches::{Switches, SwitchesEdit};
 pub use tenant::{TenantEdit, TenantSettings};
+pub use upload::{
+    BundleUpload, MAX_UPLOADS_REMOVAL, NewBundleUpload, UploadEnd, UploadProgress, UploadState,
+};
 pub use version::{NewVersion, Registered, Version, VersionKey, VersionSummary};

@@ -20,6 +20,7 @@ use crate::listener::Listener;
 use crate::page::{Page, PageRequest};
 use crate::switches::{Switches, SwitchesEdit};
 use crate::tenant::{TenantEdit, TenantSettings};
+use crate::upload::{BundleUpload, NewBundleUpload, UploadEnd, UploadProgress};
 use crate::version::{NewVersion, Registered, Version, VersionKey, VersionSummary};
 
 /// A registry with the database that it is in.
@@ -39,7 +40,7 @@ pub trait RegistryDatabase: Registry {
 /// A mutation is durable when it returns, happens as a whole or not at all, and leaves exactly one
 /// audit record, committed together with it. A mutation that is refused, or that finds everything
 /// as it should be, leaves none; nor does [`remove_audit`](Self::remove_audit), nor what is done
-/// about requests that are answered once. A read sees everything committed before it began.
+/// about requests that are answered once and about uploads. A read sees everything committed before it began.
 #[async_trait]
 pub trait Registry: fmt::Debug + Send + Sync {
     /// Registers a version, and its extension when it is the first one.
@@ -317,4 +318,41 @@ pub trait Registry: fmt::Debug + Send + Sync {
     /// At most `limit` of them, 1 to [`MAX_ANSWERS_REMOVAL`](crate::MAX_ANSWERS_REMOVAL); fewer
     /// than `limit` means that none are left.
     async fn remove_answers(&self, now: Timestamp, limit: u32) -> Result<u64, RegistryError>;
+
+    /// Notes an upload that begins. Tells whether it is noted: not where there is one with this id, whatever
+    /// became of it.
+    async fn begin_upload(
+        &self,
+        new: &NewBundleUpload,
+        now: Timestamp,
+    ) -> Result<bool, RegistryError>;
+
+    /// The upload with this id.
+    async fn upload(&self, id: Uuid) -> Result<Option<BundleUpload>, RegistryError>;
+
+    /// Notes how far an upload has come. Tells whether it is noted: not where it has not come just as far
+    /// as is said, where it has ended, or has fewer bytes. Of several who go on from the same place at
+    /// once, exactly one does.
+    async fn progress_upload(
+        &self,
+        id: Uuid,
+        progress: &UploadProgress,
+        now: Timestamp,
+    ) -> Result<bool, RegistryError>;
+
+    /// Ends an upload. Tells whether it ends so: one that is being received ends in any way, a staged one
+    /// can be given up, and whatever isn't published yet can turn out to be.
+    async fn end_upload(
+        &self,
+        id: Uuid,
+        end: &UploadEnd,
+        now: Timestamp,
+    ) -> Result<bool, RegistryError>;
+
+    /// Forgets uploads that were last noted before `before`, the oldest first, and tells how many they
+    /// were.
+    ///
+    /// At most `limit` of them, 1 to [`MAX_UPLOADS_REMOVAL`](crate::MAX_UPLOADS_REMOVAL); fewer than
+    /// `limit` means that none are left.
+    async fn remove_uploads(&self, before: Timestamp, limit: u32) -> Result<u64, RegistryError>;
 }

@@ -16,6 +16,7 @@ use crate::idempotency::{AnswerQuota, KeptAnswer, UsedKey};
 use crate::install::{FormerVersion, Install, InstallState};
 use crate::switches::Switches;
 use crate::tenant::TenantSettings;
+use crate::upload::{BundleUpload, UploadState};
 use crate::version::{Version, VersionSummary};
 
 pub(crate) const EXTENSIONS: &str = "registry_extensions";
@@ -27,6 +28,7 @@ pub(crate) const TENANTS: &str = "registry_tenants";
 pub(crate) const AUDIT: &str = "registry_audit";
 pub(crate) const ANSWERS: &str = "registry_answers";
 pub(crate) const ANSWER_COUNTS: &str = "registry_answer_counts";
+pub(crate) const BUNDLE_UPLOADS: &str = "registry_bundle_uploads";
 
 /// A row of whatever database: values by the names of their columns, which may be NULL.
 pub(crate) trait Row {
@@ -210,6 +212,28 @@ pub(crate) fn kept_answers(row: &dyn Row) -> Result<AnswerQuota, RegistryError> 
     })
 }
 
+/// A whole row of the uploads.
+pub(crate) fn bundle_upload(row: &dyn Row) -> Result<BundleUpload, RegistryError> {
+    let (columns, id) = Columns::keyed_by(row, BUNDLE_UPLOADS, "id")?;
+    Ok(BundleUpload {
+        id,
+        actor: columns.string("actor")?,
+        filename: columns.string("filename")?,
+        content_type: columns.string("content_type")?,
+        size: columns.number("size")?,
+        declared_hash: columns.optional_content_hash("declared_hash")?,
+        received: columns.number("received")?,
+        state: columns.text("state", UploadState::from_name)?,
+        code: columns.optional_string("code")?,
+        hash: columns.optional_content_hash("sha256")?,
+        etag: columns.optional_string("etag")?,
+        store_upload: columns.optional_string("store_upload")?,
+        parts: columns.json("parts")?,
+        created_at: columns.time("created_at")?,
+        updated_at: columns.time("updated_at")?,
+    })
+}
+
 /// A row's column `id`, of an install.
 pub(crate) fn install_id(row: &dyn Row) -> Result<InstallId, RegistryError> {
     let (_, id) = Columns::keyed_by(row, INSTALLS, "id")?;
@@ -306,9 +330,19 @@ impl<'r> Columns<'r> {
     }
 
     fn content_hash(&self, column: &'static str) -> Result<ContentHash, RegistryError> {
-        let bytes = self.present(column, Row::bytes)?;
+        self.optional_content_hash(column)?
+            .ok_or_else(|| self.inconsistency(column))
+    }
+
+    fn optional_content_hash(
+        &self,
+        column: &'static str,
+    ) -> Result<Option<ContentHash>, RegistryError> {
+        let Some(bytes) = self.optional_bytes(column)? else {
+            return Ok(None);
+        };
         let digest = bytes.try_into().map_err(|_| self.inconsistency(column))?;
-        Ok(ContentHash::from_digest(digest))
+        Ok(Some(ContentHash::from_digest(digest)))
     }
 
     fn optional_bytes(&self, column: &'static str) -> Result<Option<&'r [u8]>, RegistryError> {

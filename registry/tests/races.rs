@@ -7,8 +7,9 @@ use std::sync::Arc;
 use alga_model::{ContentHash, InstallId, Secret, TenantId, Timestamp};
 use alga_registry::{
     AnswerQuota, AnswerQuotas, AuditFilter, Change, Claim, Claimed, Grants, Install, InstallState,
-    KeptAnswer, KeyedRequest, Known, NewInstall, NewVersion, PageRequest, PostgresRegistry,
-    Registry, RegistryError, Resource, SqliteRegistry, SwitchesEdit, TenantEdit, Version,
+    KeptAnswer, KeyedRequest, Known, NewBundleUpload, NewInstall, NewVersion, PageRequest,
+    PostgresRegistry, Registry, RegistryError, Resource, SqliteRegistry, SwitchesEdit, TenantEdit,
+    UploadProgress, Version,
 };
 use alga_test_postgres::TestDatabase;
 use serde_json::json;
@@ -50,6 +51,8 @@ races! {
     who_exports_the_audit_meanwhile_misses_nothing
     each_expired_answer_is_removed_once
     answers_stay_within_their_quotas_whoever_keeps_and_removes_them
+    of_two_who_go_on_with_an_upload_one_does
+    each_old_upload_is_removed_once
 }
 
 /// What two processes have open.
@@ -473,4 +476,62 @@ async fn answers_stay_within_their_quotas_whoever_keeps_and_removes_them(two: &T
         assert!((1..=KEPT).contains(&answers), "{answers}");
         assert!((1..=3).contains(&whole), "{whole}");
     }
+}
+
+fn upload() -> NewBundleUpload {
+    NewBundleUpload {
+        id: uuid::Uuid::now_v7(),
+        actor: "admin".to_owned(),
+        filename: "notes.tar.zst".to_owned(),
+        content_type: String::new(),
+        size: 100,
+        declared_hash: None,
+        store_upload: None,
+    }
+}
+
+async fn of_two_who_go_on_with_an_upload_one_does(two: &Two) {
+    let new = upload();
+    assert!(two.ours.begin_upload(&new, ms(0)).await.unwrap());
+    for from in 0..20 {
+        let of = |part: &str| UploadProgress {
+            from,
+            to: from + 1,
+            parts: Some(vec![part.to_owned()]),
+        };
+        let (our_step, their_step) = (of("ours"), of("theirs"));
+        let (ours, theirs) = tokio::join!(
+            two.ours.progress_upload(new.id, &our_step, ms(1)),
+            two.theirs.progress_upload(new.id, &their_step, ms(1)),
+        );
+        let winner = match (ours.unwrap(), theirs.unwrap()) {
+            (true, false) => "ours",
+            (false, true) => "theirs",
+            both => panic!("expected one winner, got {both:?}"),
+        };
+        let found = two.ours.upload(new.id).await.unwrap().unwrap();
+        assert_eq!(
+            (found.received, found.parts),
+            (from + 1, vec![winner.to_owned()])
+        );
+    }
+}
+
+async fn each_old_upload_is_removed_once(two: &Two) {
+    for _ in 0..100 {
+        two.ours.begin_upload(&upload(), ms(0)).await.unwrap();
+    }
+    let mut removed = 0;
+    loop {
+        let (ours, theirs) = tokio::join!(
+            two.ours.remove_uploads(ms(1), 7),
+            two.theirs.remove_uploads(ms(1), 7),
+        );
+        let both = ours.unwrap() + theirs.unwrap();
+        removed += both;
+        if both == 0 {
+            break;
+        }
+    }
+    assert_eq!(removed, 100);
 }

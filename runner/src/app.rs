@@ -25,7 +25,7 @@ use crate::keys::{KeyUse, MasterKeys};
 use crate::publishing::Versions;
 use crate::storage_place::StoragePlace;
 use crate::upkeep::{QuotaGauges, Upkeep};
-use crate::uploads::{Intake, IntakeLimits, Publisher, Uploads};
+use crate::uploads::{Intake, IntakeLimits, Publisher, Recorder, Uploads};
 
 /// What outlives the process, open.
 #[derive(Debug)]
@@ -119,16 +119,19 @@ impl Stores {
             registry: Arc::clone(&self.registry) as _,
             clock: Arc::clone(&self.clock),
         };
+        let recorder = Recorder::new(Arc::clone(&self.registry) as _, Arc::clone(&self.clock));
         Uploads {
-            intake: Intake::new(store(), IntakeLimits::default()),
+            intake: Intake::new(store(), recorder.clone(), IntakeLimits::default()),
             publisher: Publisher::new(
                 store(),
+                recorder.clone(),
                 extensions,
                 versions,
                 config.bundles.signature_rules(),
                 config.bundles.stall,
             ),
             is_offline: config.bundles.offline,
+            recorder,
         }
     }
 

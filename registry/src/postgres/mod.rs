@@ -25,6 +25,7 @@ mod row;
 mod session;
 mod switches;
 mod tenants;
+mod uploads;
 mod versions;
 
 use alga_model::{ExtensionName, InstallId, TenantId, Timestamp};
@@ -48,6 +49,7 @@ use crate::page::{Page, PageRequest};
 use crate::registry::{Registry, RegistryDatabase};
 use crate::switches::{Switches, SwitchesEdit};
 use crate::tenant::{TenantEdit, TenantSettings};
+use crate::upload::{self, BundleUpload, NewBundleUpload, UploadEnd, UploadProgress};
 use crate::version::{NewVersion, Registered, Version, VersionKey, VersionSummary};
 
 /// A [`Registry`] in PostgreSQL.
@@ -406,5 +408,48 @@ impl Registry for PostgresRegistry {
             removed += removing.await?;
         }
         Ok(removed)
+    }
+
+    async fn begin_upload(
+        &self,
+        new: &NewBundleUpload,
+        now: Timestamp,
+    ) -> Result<bool, RegistryError> {
+        new.ensure_valid()?;
+        self.write(async |mut session| uploads::begin(&mut session, new, now).await)
+            .await
+    }
+
+    async fn upload(&self, id: Uuid) -> Result<Option<BundleUpload>, RegistryError> {
+        self.read(async |mut session| uploads::find(&mut session, id).await)
+            .await
+    }
+
+    async fn progress_upload(
+        &self,
+        id: Uuid,
+        progress: &UploadProgress,
+        now: Timestamp,
+    ) -> Result<bool, RegistryError> {
+        progress.ensure_valid()?;
+        self.write(async |mut session| uploads::progress(&mut session, id, progress, now).await)
+            .await
+    }
+
+    async fn end_upload(
+        &self,
+        id: Uuid,
+        end: &UploadEnd,
+        now: Timestamp,
+    ) -> Result<bool, RegistryError> {
+        end.ensure_valid()?;
+        self.write(async |mut session| uploads::end(&mut session, id, end, now).await)
+            .await
+    }
+
+    async fn remove_uploads(&self, before: Timestamp, limit: u32) -> Result<u64, RegistryError> {
+        upload::ensure_removal_limit(limit)?;
+        self.write(async |mut session| uploads::remove(&mut session, before, limit).await)
+            .await
     }
 }

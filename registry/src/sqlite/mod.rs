@@ -13,6 +13,7 @@ mod plan;
 mod row;
 mod switches;
 mod tenants;
+mod uploads;
 mod versions;
 
 use alga_model::{ExtensionName, InstallId, TenantId, Timestamp};
@@ -35,6 +36,7 @@ use crate::registry::{Registry, RegistryDatabase};
 use crate::rows;
 use crate::switches::{Switches, SwitchesEdit};
 use crate::tenant::{TenantEdit, TenantSettings};
+use crate::upload::{self, BundleUpload, NewBundleUpload, UploadEnd, UploadProgress};
 use crate::version::{NewVersion, Registered, Version, VersionKey, VersionSummary};
 
 /// Sorts before every id.
@@ -357,6 +359,52 @@ impl Registry for SqliteRegistry {
     async fn remove_answers(&self, now: Timestamp, limit: u32) -> Result<u64, RegistryError> {
         idempotency::ensure_removal_limit(limit)?;
         let remove = move |tx: &Transaction<'_>| answers::remove(tx, now, limit);
+        Ok(self.database.write(remove).await?)
+    }
+
+    async fn begin_upload(
+        &self,
+        new: &NewBundleUpload,
+        now: Timestamp,
+    ) -> Result<bool, RegistryError> {
+        new.ensure_valid()?;
+        let new = new.clone();
+        let begin = move |tx: &Transaction<'_>| uploads::begin(tx, &new, now);
+        Ok(self.database.write(begin).await?)
+    }
+
+    async fn upload(&self, id: Uuid) -> Result<Option<BundleUpload>, RegistryError> {
+        self.read(move |connection| uploads::find(connection, id))
+            .await
+    }
+
+    async fn progress_upload(
+        &self,
+        id: Uuid,
+        progress: &UploadProgress,
+        now: Timestamp,
+    ) -> Result<bool, RegistryError> {
+        progress.ensure_valid()?;
+        let progress = progress.clone();
+        let note = move |tx: &Transaction<'_>| uploads::progress(tx, id, &progress, now);
+        Ok(self.database.write(note).await?)
+    }
+
+    async fn end_upload(
+        &self,
+        id: Uuid,
+        end: &UploadEnd,
+        now: Timestamp,
+    ) -> Result<bool, RegistryError> {
+        end.ensure_valid()?;
+        let end = end.clone();
+        let note = move |tx: &Transaction<'_>| uploads::end(tx, id, &end, now);
+        Ok(self.database.write(note).await?)
+    }
+
+    async fn remove_uploads(&self, before: Timestamp, limit: u32) -> Result<u64, RegistryError> {
+        upload::ensure_removal_limit(limit)?;
+        let remove = move |tx: &Transaction<'_>| uploads::remove(tx, before, limit);
         Ok(self.database.write(remove).await?)
     }
 }

@@ -18,6 +18,7 @@ mod installs;
 mod switches;
 mod tenants;
 mod upgrades;
+mod uploads;
 mod versions;
 
 use alga_model::{ContentHash, ExtensionName, TenantId, Timestamp};
@@ -30,6 +31,7 @@ pub use self::installs::*;
 pub use self::switches::*;
 pub use self::tenants::*;
 pub use self::upgrades::*;
+pub use self::uploads::*;
 pub use self::versions::*;
 use crate::audit::{AuditFilter, AuditRecord};
 use crate::change::Change;
@@ -136,6 +138,15 @@ macro_rules! registry_suite {
             what_is_gone_does_not_count
             answers_go_with_their_install
             many_answers_go_with_their_install
+            an_upload_is_noted_and_found
+            an_id_is_good_for_one_upload
+            an_upload_goes_on_from_where_it_is
+            of_those_who_go_on_at_once_one_does
+            an_upload_ends_once
+            what_is_published_is_published
+            an_upload_that_has_ended_does_not_go_on
+            uploads_outside_their_bounds_are_refused
+            old_uploads_are_removed_in_batches
         }
     };
     (@stamp $backend:ident, $open:expr, $($behaviour:ident)*) => {

@@ -238,6 +238,7 @@ impl UploadQuery {
     pub fn announced(&self, content_type: &str) -> NewUpload {
         NewUpload {
             id: self.upload_id,
+            filename: self.filename.clone(),
             size: self.size,
             declared_hash: self.declared_hash,
             content_type: content_type.to_owned(),

@@ -14,7 +14,7 @@ use alga_model::Timestamp;
 
 pub use self::damage::{Damage, Search, repair};
 pub use self::garbage::{Garbage, garbage, remove_garbage};
-pub use self::sweep::{SweptUploads, sweep_uploads};
+pub use self::sweep::{SweepError, SweptUploads, sweep_uploads};
 
 /// How long an upload may stay that nobody publishes.
 pub const UPLOADS_KEPT: Duration = Duration::from_hours(24);

@@ -1,11 +1,16 @@
-//! Removes uploads that nobody will publish.
+//! Removes uploads that nobody will publish, and what is known of old ones.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use alga_bundles::{BundleStore, Listing, StoreError};
+use alga_model::Timestamp;
+use alga_registry::{Registry, RegistryError};
 use serde::Serialize;
 
-use super::{PAGE, Pages};
+use super::{PAGE, Pages, earlier};
+
+/// How much is forgotten at once.
+const BATCH: u32 = 1_000;
 
 /// What a sweep removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -14,15 +19,55 @@ pub struct SweptUploads {
     pub staged: u64,
     /// Uploads that never came to their end, and what a process that died left of other objects.
     pub unfinished: u64,
+    /// What was known of uploads, whatever became of them.
+    pub records: u64,
 }
 
-/// Removes uploads that were last written before `before`, staged ones and those that never came to
-/// their end. Several processes may do so at once.
+/// Why not everything was removed.
+#[derive(Debug, thiserror::Error)]
+pub enum SweepError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The registry failed.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+/// Removes uploads that are older than `age` at `now`, staged ones and those that never came to their end,
+/// and what the registry knows of such. Several processes may do so at once. What fails keeps nothing else
+/// from being removed.
 ///
 /// # Errors
-///
-/// The first failure. What can't be removed is in the way of nothing else: the others are removed.
+/// The first failure.
 pub async fn sweep_uploads(
+    store: &dyn BundleStore,
+    registry: &dyn Registry,
+    now: Timestamp,
+    age: Duration,
+) -> Result<SweptUploads, SweepError> {
+    let of_store = sweep_store(store, earlier(now, age)).await;
+    let ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+    let before = Timestamp::from_millis(now.as_millis().saturating_sub(ms));
+    let records = forget(registry, before).await;
+    Ok(SweptUploads {
+        records: records?,
+        ..of_store?
+    })
+}
+
+async fn forget(registry: &dyn Registry, before: Timestamp) -> Result<u64, RegistryError> {
+    let mut forgotten = 0;
+    loop {
+        let removed = registry.remove_uploads(before, BATCH).await?;
+        forgotten += removed;
+        if removed < u64::from(BATCH) {
+            return Ok(forgotten);
+        }
+    }
+}
+
+async fn sweep_store(
     store: &dyn BundleStore,
     before: SystemTime,
 ) -> Result<SweptUploads, StoreError> {
@@ -31,6 +76,7 @@ pub async fn sweep_uploads(
     Ok(SweptUploads {
         staged: staged?,
         unfinished: unfinished?,
+        records: 0,
     })
 }
 
@@ -75,14 +121,22 @@ async fn unfinished(store: &dyn BundleStore, before: SystemTime) -> Result<u64, 
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use alga_bundles::{LocalStore, StagingKey};
+    use alga_model::Clock as _;
+    use alga_registry::NewBundleUpload;
     use bytes::Bytes;
     use uuid::Uuid;
 
     use super::super::unsteady::Unsteady;
     use super::*;
+    use crate::stage::Stage;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn at(time: SystemTime) -> Timestamp {
+        let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        Timestamp::from_millis(since_epoch.as_millis().try_into().unwrap())
+    }
 
     async fn stage(store: &LocalStore) -> (StagingKey, SystemTime) {
         let key = StagingKey::new(Uuid::now_v7());
@@ -101,8 +155,8 @@ mod tests {
         let unfinished = store.stage(third, "", 1).await.unwrap();
         let unsteady = Unsteady::new(store.clone());
         unsteady.lock(first.into());
-        let late = modified + Duration::from_secs(60);
-        let error = sweep_uploads(&unsteady, late).await.unwrap_err();
+        let late = modified + MINUTE;
+        let error = sweep_store(&unsteady, late).await.unwrap_err();
         assert!(matches!(error, StoreError::Failed { .. }), "{error:?}");
         assert!(store.stat(first.into()).await.unwrap().is_some());
         assert_eq!(store.stat(second.into()).await.unwrap(), None);
@@ -118,9 +172,9 @@ mod tests {
             std::fs::write(folder.path().join(format!(".tmp{number}")), b"").unwrap();
         }
         let (_, modified) = stage(&store).await;
-        let late = modified + Duration::from_secs(60);
+        let late = modified + MINUTE;
         let unsteady = Unsteady::listing_for_ever(store);
-        let swept = sweep_uploads(&unsteady, late);
+        let swept = sweep_store(&unsteady, late);
         let swept = tokio::time::timeout(Duration::from_secs(60), swept).await;
         assert_eq!(swept.unwrap().unwrap().unfinished, PAGE as u64);
     }
@@ -129,21 +183,63 @@ mod tests {
     async fn old_uploads_are_removed_and_others_stay() {
         let folder = tempfile::tempdir().unwrap();
         let store = LocalStore::open(folder.path()).unwrap();
+        let registry = Stage::open().await.registry;
         let (key, modified) = stage(&store).await;
         let other = StagingKey::new(Uuid::new_v4());
         let unfinished = store.stage(other, "", 1).await.unwrap();
 
-        let early = sweep_uploads(&store, modified - Duration::from_secs(60)).await;
+        let early = sweep_uploads(&store, &*registry, at(modified), MINUTE).await;
         assert_eq!(early.unwrap(), SweptUploads::default());
-        let late = modified + Duration::from_secs(60);
+        let late = at(modified + 2 * MINUTE);
         let expected = SweptUploads {
             staged: 1,
             unfinished: 1,
+            records: 0,
         };
-        assert_eq!(sweep_uploads(&store, late).await.unwrap(), expected);
+        let swept = sweep_uploads(&store, &*registry, late, MINUTE).await;
+        assert_eq!(swept.unwrap(), expected);
         assert_eq!(store.stat(key.into()).await.unwrap(), None);
-        let again = sweep_uploads(&store, late).await.unwrap();
-        assert_eq!(again, SweptUploads::default());
+        let again = sweep_uploads(&store, &*registry, late, MINUTE).await;
+        assert_eq!(again.unwrap(), SweptUploads::default());
         drop(unfinished);
+    }
+
+    #[tokio::test]
+    async fn what_is_known_of_old_uploads_is_forgotten_also_where_the_store_fails() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = LocalStore::open(folder.path()).unwrap();
+        let stage = Stage::open().await;
+        let note = async || {
+            let new = NewBundleUpload {
+                id: Uuid::new_v4(),
+                actor: "admin".to_owned(),
+                filename: "a".to_owned(),
+                content_type: String::new(),
+                size: 1,
+                declared_hash: None,
+                store_upload: None,
+            };
+            let begun = stage.registry.begin_upload(&new, stage.clock.now());
+            assert!(begun.await.unwrap());
+        };
+        let sweep = || sweep_uploads(&store, &*stage.registry, stage.clock.now(), MINUTE);
+        for _ in 0..=BATCH {
+            note().await;
+        }
+        stage.clock.advance(MINUTE);
+        note().await;
+        assert_eq!(sweep().await.unwrap().records, 0);
+        stage.clock.advance(Duration::from_millis(1));
+        assert_eq!(sweep().await.unwrap().records, u64::from(BATCH) + 1);
+
+        stage.clock.advance(MINUTE);
+        stage.clock.advance(Duration::from_millis(1));
+        let parent = folder.path().join("sha256");
+        std::fs::create_dir(&parent).unwrap();
+        std::os::unix::fs::symlink("_staging", parent.join("_staging")).unwrap();
+        let failed = sweep().await.unwrap_err();
+        assert!(matches!(failed, SweepError::Store(_)), "{failed:?}");
+        let left = stage.registry.remove_uploads(stage.clock.now(), 1).await;
+        assert_eq!(left.unwrap(), 0);
     }
 }

@@ -101,6 +101,13 @@ impl AppState {
         }
     }
 
+    /// Waits until it is noted what became of the last uploads.
+    async fn settle_uploads(&self, patience: Duration) {
+        if let Some(uploads) = &self.app.admin.uploads {
+            uploads.recorder.settle(patience).await;
+        }
+    }
+
     /// Counts something that the process waits for before it stops, as long as the guard lives.
     fn begin(&self) -> InProgress<&Self> {
         InProgress::of(self)

@@ -41,6 +41,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// How long it may take to remove what was received of uploads that had no more time.
 const CUT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long it may take to note what became of the last uploads.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the last answers may take to leave, once they are written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -98,6 +100,7 @@ impl Server {
         };
         let closed = tokio::time::timeout_at(flushed.into(), door.close()).await;
         tracing::debug!(in_time = closed.is_ok(), "connections were closed");
+        state.settle_uploads(SETTLE_TIMEOUT).await;
         upkeep.stop().await;
     }
 }

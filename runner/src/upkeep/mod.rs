@@ -18,7 +18,7 @@ use futures_util::FutureExt as _;
 use tokio::task::JoinSet;
 
 use crate::activity::Activity;
-use crate::bundle_care::{SweptUploads, UPLOADS_KEPT, earlier, sweep_uploads};
+use crate::bundle_care::{SweptUploads, UPLOADS_KEPT, sweep_uploads};
 use crate::installs::Installs;
 
 pub use quotas::QuotaGauges;
@@ -73,9 +73,9 @@ impl Upkeep {
             again_and_again("run", interval, interval, || upkeep.run()).await;
         });
         if let Some(bundles) = &self.bundles {
-            let (bundles, clock) = (Arc::clone(bundles), Arc::clone(&self.clock));
+            let (bundles, upkeep) = (Arc::clone(bundles), Arc::clone(self));
             tasks.spawn(async move {
-                let sweep = || sweep_old_uploads(&*bundles, &*clock);
+                let sweep = || upkeep.sweep_old_uploads(&*bundles);
                 again_and_again("uploads", FIRST_LOOK, UPLOADS_INTERVAL, sweep).await;
             });
         }
@@ -128,6 +128,38 @@ impl Upkeep {
         }
     }
 
+    async fn sweep_old_uploads(&self, bundles: &dyn BundleStore) {
+        let registry = &*self.registry as _;
+        match sweep_uploads(bundles, registry, self.clock.now(), UPLOADS_KEPT).await {
+            // What is known of uploads goes after a day, and tells nobody anything.
+            Ok(SweptUploads {
+                staged: 0,
+                unfinished: 0,
+                ..
+            }) => {}
+            Ok(SweptUploads {
+                staged,
+                unfinished,
+                records,
+            }) => {
+                tracing::info!(
+                    staged,
+                    unfinished,
+                    records,
+                    "uploads that nobody published were removed"
+                );
+            }
+            Err(error) => {
+                count_failure("uploads");
+                tracing::warn!(
+                    error = %ErrorChain(&error),
+                    error.blame = "host",
+                    "cannot remove all uploads that nobody published; it is tried again"
+                );
+            }
+        }
+    }
+
     async fn look_at_quotas(&self) {
         let Some(storage) = &self.storage else {
             return;
@@ -169,28 +201,6 @@ async fn again_and_again<F: Future<Output = ()>>(
             count_failure(part);
         }
         wait = interval;
-    }
-}
-
-async fn sweep_old_uploads(bundles: &dyn BundleStore, clock: &dyn Clock) {
-    let before = earlier(clock.now(), UPLOADS_KEPT);
-    match sweep_uploads(bundles, before).await {
-        Ok(swept) if swept == SweptUploads::default() => {}
-        Ok(SweptUploads { staged, unfinished }) => {
-            tracing::info!(
-                staged,
-                unfinished,
-                "uploads that nobody published were removed"
-            );
-        }
-        Err(error) => {
-            count_failure("uploads");
-            tracing::warn!(
-                error = %ErrorChain(&error),
-                error.blame = "host",
-                "cannot remove all uploads that nobody published; it is tried again"
-            );
-        }
     }
 }
 

@@ -5,21 +5,24 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use alga_bundles::{BundleStore, Limits, StagedUpload, StagingKey, StoreError};
+use alga_bundles::{BundleStore, Limits, StagedUpload, StagingKey, Stat, StoreError};
 use alga_model::{ContentHash, ContentHasher, ErrorChain};
+use alga_registry::UploadEnd;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::measure::{Measure, UPLOADED};
+use super::measure::{CANCELLED, Measure, UPLOADED};
 use super::rate::Rate;
+use super::recording::{Recorder, Recording};
 
 /// Receives uploads.
 #[derive(Debug)]
 pub struct Intake {
     store: Arc<dyn BundleStore>,
+    recorder: Recorder,
     limits: IntakeLimits,
     rate: Rate,
     places: Semaphore,
@@ -58,6 +61,8 @@ impl Default for IntakeLimits {
 pub struct NewUpload {
     /// What its client calls it, if that chose a name.
     pub id: Option<Uuid>,
+    /// What its file is called, for people.
+    pub filename: String,
     /// The bytes it has.
     pub size: u64,
     /// The hash it must have, if the client named one.
@@ -142,10 +147,11 @@ enum Phase {
 }
 
 impl Intake {
-    /// Receives uploads into `store`.
-    pub fn new(store: Arc<dyn BundleStore>, limits: IntakeLimits) -> Self {
+    /// Receives uploads into `store`, and has noted by `recorder` how far they come.
+    pub fn new(store: Arc<dyn BundleStore>, recorder: Recorder, limits: IntakeLimits) -> Self {
         Self {
             store,
+            recorder,
             rate: Rate::per_minute(limits.per_minute),
             places: Semaphore::new(limits.at_once.try_into().unwrap_or(usize::MAX)),
             phase: watch::Sender::new(Phase::Open),
@@ -211,22 +217,16 @@ impl Intake {
             size_bytes = new.size,
             "an upload was announced"
         );
-        let _place = self.place().await?;
-        let staged = self.store.stage(key, &new.content_type, new.size).await;
-        let mut upload = staged.map_err(UploadError::of_store)?;
-        tracing::debug!(upload.key = %key, "the store takes an upload");
-        let taken = tokio::select! {
-            taken = self.take(&mut *upload, &new, body, measure) => taken,
-            () = self.reached(Phase::Cut) => Err(UploadError::Stopping),
-        };
-        let hash = match taken {
-            Ok(hash) => hash,
+        let recording = self.recorder.begin(actor, key, &new);
+        let staged = self.stage(key, &new, body, &recording, measure).await;
+        let (hash, stat) = match staged {
+            Ok(staged) => staged,
             Err(error) => {
-                abort(upload, key).await;
+                recording.failed(error.noted_code());
                 return Err(error);
             }
         };
-        upload.finish().await.map_err(UploadError::of_store)?;
+        recording.staged(hash, &stat.etag);
         tracing::info!(
             actor,
             upload.key = %key,
@@ -240,6 +240,40 @@ impl Intake {
             size: new.size,
             hash,
         })
+    }
+
+    /// Stages an upload when it is its turn.
+    async fn stage<E: Error + 'static>(
+        &self,
+        key: StagingKey,
+        new: &NewUpload,
+        body: impl Stream<Item = Result<Bytes, E>> + Send + Unpin,
+        recording: &Recording,
+        measure: &mut Measure,
+    ) -> Result<(ContentHash, Stat), UploadError> {
+        let _place = self.place().await?;
+        let staged = self.store.stage(key, &new.content_type, new.size).await;
+        let mut upload = staged.map_err(UploadError::of_store)?;
+        tracing::debug!(upload.key = %key, "the store takes an upload");
+        let told = |received| {
+            measure.bytes(received);
+            recording.received(received);
+        };
+        let taken = tokio::select! {
+            taken = self.take(&mut *upload, new, body, told) => taken,
+            () = self.reached(Phase::Cut) => Err(UploadError::Stopping),
+            () = recording.taken() => Err(UploadError::IdTaken),
+        };
+        match taken {
+            Ok(hash) => {
+                let stat = upload.finish().await.map_err(UploadError::of_store)?;
+                Ok((hash, stat))
+            }
+            Err(error) => {
+                abort(upload, key).await;
+                Err(error)
+            }
+        }
     }
 
     fn ensure_possible(&self, size: u64) -> Result<(), UploadError> {
@@ -272,13 +306,13 @@ impl Intake {
         upload: &mut dyn StagedUpload,
         new: &NewUpload,
         mut body: impl Stream<Item = Result<Bytes, E>> + Send + Unpin,
-        measure: &mut Measure,
+        mut told: impl FnMut(u64),
     ) -> Result<ContentHash, UploadError> {
         let (mut hasher, mut received) = (ContentHasher::new(), 0);
         let silence = self.limits.silence;
         while let Some(chunk) = next(Pin::new(&mut body), silence).await? {
             received += chunk.len() as u64;
-            measure.bytes(received);
+            told(received);
             if received > self.limits.bytes {
                 let limit = self.limits.bytes;
                 return Err(UploadError::TooLarge { limit });
@@ -335,7 +369,9 @@ impl Intake {
 
     /// Gives a staged upload up. One that is gone is given up already.
     pub async fn abort(&self, key: StagingKey) -> Result<(), StoreError> {
-        self.store.remove(key.into()).await
+        self.store.remove(key.into()).await?;
+        self.recorder.end(key, UploadEnd::Aborted).await;
+        Ok(())
     }
 }
 
@@ -415,6 +451,15 @@ impl UploadError {
         }
     }
 
+    /// The code that the upload is noted with. A client that went away can't be told anything, so that others
+    /// needn't be told apart how that was noticed.
+    const fn noted_code(&self) -> &'static str {
+        match self {
+            Self::Gone => CANCELLED,
+            error => error.code(),
+        }
+    }
+
     const fn code_of(error: &StoreError) -> &'static str {
         match error {
             StoreError::Unavailable { .. } => "STORE_UNAVAILABLE",
@@ -435,27 +480,42 @@ mod tests {
     use std::time::SystemTime;
 
     use alga_bundles::{Listing, LocalStore, ObjectKey};
+    use alga_registry::{BundleUpload, Registry as _, SqliteRegistry, UploadState};
     use futures_util::stream;
     use tempfile::TempDir;
 
     use super::*;
+    use crate::stage::Stage;
 
     struct Scene {
         _folder: TempDir,
+        stage: Stage,
         store: Arc<LocalStore>,
+        recorder: Recorder,
         intake: Arc<Intake>,
     }
 
     impl Scene {
-        fn new(limits: IntakeLimits) -> Self {
+        async fn new(limits: IntakeLimits) -> Self {
             let folder = tempfile::tempdir().unwrap();
             let store = Arc::new(LocalStore::open(folder.path()).unwrap());
-            let intake = Arc::new(Intake::new(Arc::clone(&store) as _, limits));
+            let stage = Stage::open().await;
+            let registry = Arc::clone(&stage.registry) as _;
+            let recorder = Recorder::new(registry, Arc::clone(&stage.clock) as _);
+            let intake = Intake::new(Arc::clone(&store) as _, recorder.clone(), limits);
             Self {
                 _folder: folder,
+                stage,
                 store,
-                intake,
+                recorder,
+                intake: Arc::new(intake),
             }
+        }
+
+        /// What is known of an upload in the end.
+        async fn noted(&self, id: Uuid) -> Option<BundleUpload> {
+            self.recorder.settle(PATIENCE).await;
+            self.recorder.find(id).await.unwrap()
         }
 
         async fn receive(&self, new: NewUpload, body: &[&str]) -> Result<Received, UploadError> {
@@ -480,6 +540,17 @@ mod tests {
         }
     }
 
+    /// Longer than anything takes that happens at all.
+    const PATIENCE: Duration = Duration::from_secs(30);
+    const ID: Uuid = Uuid::from_u128(7);
+
+    fn with_id(new: NewUpload) -> NewUpload {
+        NewUpload {
+            id: Some(ID),
+            ..new
+        }
+    }
+
     fn small() -> IntakeLimits {
         IntakeLimits {
             bytes: 10,
@@ -490,6 +561,7 @@ mod tests {
     fn of(size: u64) -> NewUpload {
         NewUpload {
             id: None,
+            filename: "a.tar.zst".to_owned(),
             size,
             declared_hash: None,
             content_type: "application/zstd".to_owned(),
@@ -498,7 +570,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_upload_is_staged_as_it_came() {
-        let scene = Scene::new(small());
+        let scene = Scene::new(small()).await;
         let new = NewUpload {
             id: Some(Uuid::nil()),
             declared_hash: Some(ContentHash::of(b"0123456789")),
@@ -516,7 +588,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_left_of_an_upload_that_is_not_what_was_announced() {
-        let scene = Scene::new(small());
+        let scene = Scene::new(small()).await;
         let lying = NewUpload {
             declared_hash: Some(ContentHash::of(b"other")),
             ..of(3)
@@ -539,7 +611,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_id_is_good_for_one_upload() {
-        let scene = Scene::new(small());
+        let scene = Scene::new(small()).await;
         let new = || NewUpload {
             id: Some(Uuid::nil()),
             ..of(1)
@@ -552,12 +624,15 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_left_of_an_upload_whose_client_goes_away() {
-        let scene = Scene::new(small());
+        let scene = Scene::new(small()).await;
         let chunk = Ok(Bytes::from_static(b"a"));
         let broken = stream::iter([chunk, Err(io::ErrorKind::ConnectionReset.into())]);
-        let gone = scene.receive_from(of(2), broken).await.unwrap_err();
+        let gone = scene.receive_from(with_id(of(2)), broken).await;
+        let gone = gone.unwrap_err();
         assert!(matches!(gone, UploadError::Gone), "{gone:?}");
         assert_eq!(scene.left().await, 0);
+        let noted = scene.noted(ID).await.unwrap();
+        assert_eq!(noted.code.as_deref(), Some("CANCELLED"));
     }
 
     fn endless() -> impl Stream<Item = io::Result<Bytes>> + Send + Unpin {
@@ -567,7 +642,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_falls_silent_is_not_waited_for() {
         let silence = Duration::from_millis(20);
-        let scene = Scene::new(IntakeLimits { silence, ..small() });
+        let scene = Scene::new(IntakeLimits { silence, ..small() }).await;
         let silent = scene.receive_from(of(2), endless()).await.unwrap_err();
         assert!(matches!(silent, UploadError::Silent(_)), "{silent:?}");
         assert_eq!(scene.left().await, 0);
@@ -578,18 +653,25 @@ mod tests {
         let scene = Scene::new(IntakeLimits {
             per_minute: 1,
             ..small()
-        });
+        })
+        .await;
         scene.receive(of(1), &["a"]).await.unwrap();
         let refused = scene.receive(of(1), &["b"]).await.unwrap_err();
         assert_eq!(refused.code(), "RATE_LIMIT");
         assert_eq!(scene.left().await, 1);
     }
 
+    type Receiving = tokio::task::JoinHandle<Result<Received, UploadError>>;
+
     /// An upload under way, of which a part is there.
-    async fn under_way(scene: &Scene) -> tokio::task::JoinHandle<Result<Received, UploadError>> {
+    async fn under_way(scene: &Scene) -> Receiving {
+        under_way_as(scene, of(2)).await
+    }
+
+    async fn under_way_as(scene: &Scene, new: NewUpload) -> Receiving {
         let intake = Arc::clone(&scene.intake);
         let receiving =
-            tokio::spawn(async move { intake.receive("ann", Ok(of(2)), endless()).await });
+            tokio::spawn(async move { intake.receive("ann", Ok(new), endless()).await });
         while scene.left().await == 0 {
             tokio::task::yield_now().await;
         }
@@ -602,7 +684,8 @@ mod tests {
             at_once: 1,
             longest_wait: Duration::from_millis(20),
             ..small()
-        });
+        })
+        .await;
         let first = under_way(&scene).await;
         let second = scene.receive(of(1), &["a"]).await.unwrap_err();
         assert!(matches!(second, UploadError::Busy), "{second:?}");
@@ -613,7 +696,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_process_that_stops_lets_uploads_end_and_cuts_them_in_the_end() {
-        let scene = Scene::new(small());
+        let scene = Scene::new(small()).await;
         let under_way = under_way(&scene).await;
         scene.intake.close();
         let late = scene.receive(of(1), &["a"]).await.unwrap_err();
@@ -623,5 +706,132 @@ mod tests {
         assert_eq!(scene.left().await, 0);
         let cut = under_way.await.unwrap().unwrap_err();
         assert!(matches!(cut, UploadError::Stopping), "{cut:?}");
+    }
+
+    #[tokio::test]
+    async fn what_becomes_of_an_upload_is_noted() {
+        let scene = Scene::new(small()).await;
+        let new = NewUpload {
+            filename: "a\0b".to_owned() + &"\u{e4}".repeat(200),
+            content_type: "x".repeat(300),
+            ..with_id(of(3))
+        };
+        let received = scene.receive(new, &["abc"]).await.unwrap();
+        let noted = scene.noted(ID).await.unwrap();
+        assert_eq!(noted.state, UploadState::Staged);
+        assert_eq!((noted.received, noted.size), (3, 3));
+        assert_eq!(noted.hash, Some(received.hash));
+        let stat = scene.store.stat(received.key.into()).await.unwrap();
+        assert_eq!(noted.etag.as_deref(), Some(stat.unwrap().etag.as_str()));
+        assert!(noted.filename.starts_with("a_b\u{e4}"), "{noted:?}");
+        assert_eq!(noted.content_type.len(), 255);
+        scene.intake.abort(received.key).await.unwrap();
+        let noted = scene.noted(ID).await.unwrap();
+        assert_eq!(noted.state, UploadState::Aborted);
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_fails_is_noted_with_its_code() {
+        let scene = Scene::new(small()).await;
+        scene.receive(with_id(of(2)), &["a"]).await.unwrap_err();
+        let noted = scene.noted(ID).await.unwrap();
+        assert_eq!(noted.state, UploadState::Failed);
+        assert_eq!(noted.code.as_deref(), Some("BAD_REQUEST"));
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_nobody_waits_for_is_noted_as_cancelled() {
+        let scene = Scene::new(small()).await;
+        let receiving = under_way_as(&scene, with_id(of(2))).await;
+        receiving.abort();
+        assert!(receiving.await.unwrap_err().is_cancelled());
+        let noted = scene.noted(ID).await.unwrap();
+        assert_eq!(noted.state, UploadState::Failed);
+        assert_eq!(noted.code.as_deref(), Some("CANCELLED"));
+    }
+
+    #[tokio::test]
+    async fn how_far_an_upload_is_can_be_seen_meanwhile() {
+        let scene = Scene::new(small()).await;
+        let receiving = under_way_as(&scene, with_id(of(2))).await;
+        let seen = async {
+            loop {
+                let found = scene.recorder.find(ID).await.unwrap();
+                if found.is_some_and(|found| found.received == 1) {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, seen).await.unwrap();
+        let noted = scene.recorder.find(ID).await.unwrap().unwrap();
+        assert_eq!(noted.state, UploadState::Receiving);
+        receiving.abort();
+    }
+
+    #[tokio::test]
+    async fn an_id_that_another_process_noted_is_taken() {
+        let scene = Scene::new(small()).await;
+        let theirs =
+            super::super::recording::noted("bob", StagingKey::new(ID), &with_id(of(5)), None);
+        let now = scene.recorder.now();
+        assert!(
+            scene
+                .stage
+                .registry
+                .begin_upload(&theirs, now)
+                .await
+                .unwrap()
+        );
+        let refused = scene.receive_from(with_id(of(2)), endless()).await;
+        let refused = refused.unwrap_err();
+        assert!(matches!(refused, UploadError::IdTaken), "{refused:?}");
+        assert_eq!(scene.left().await, 0);
+        let noted = scene.noted(ID).await.unwrap();
+        assert_eq!((noted.actor.as_str(), noted.size), ("bob", 5));
+        assert_eq!(noted.state, UploadState::Receiving);
+    }
+
+    #[tokio::test]
+    async fn a_registry_that_is_gone_disturbs_no_upload() {
+        let scene = Scene::new(small()).await;
+        scene.stage.registry.database().close().await;
+        let received = scene.receive(with_id(of(3)), &["a", "bc"]).await.unwrap();
+        assert_eq!(received.hash, ContentHash::of(b"abc"));
+        scene.intake.abort(received.key).await.unwrap();
+        assert_eq!(scene.left().await, 0);
+        assert!(scene.recorder.find(ID).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_registry_that_hangs_slows_no_upload() {
+        let Scene { store, stage, .. } = Scene::new(small()).await;
+        let folder = tempfile::tempdir().unwrap();
+        let file = || alga_sqlite::Options::file(folder.path().join("registry.db"));
+        let registry = SqliteRegistry::open(file()).await.unwrap();
+        let other = SqliteRegistry::open(file()).await.unwrap();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let (hanging, hangs) = tokio::sync::oneshot::channel();
+        let lock = tokio::spawn(async move {
+            let hang = other.database().write(move |_| {
+                let _ = hanging.send(());
+                let _ = released.recv();
+                Ok::<_, alga_sqlite::DriverError>(())
+            });
+            hang.await.unwrap();
+        });
+        hangs.await.unwrap();
+        let recorder = Recorder::new(Arc::new(registry), Arc::clone(&stage.clock) as _);
+        let intake = Intake::new(Arc::clone(&store) as _, recorder.clone(), small());
+        let body = stream::iter([Ok::<_, io::Error>(Bytes::from_static(b"ab"))]);
+        let receiving = intake.receive("ann", Ok(with_id(of(2))), body);
+        // It comes to its end while nobody can write to the registry.
+        let received = timeout(PATIENCE, receiving).await.unwrap().unwrap();
+        assert_eq!(received.hash, ContentHash::of(b"ab"));
+        release.send(()).unwrap();
+        lock.await.unwrap();
+        recorder.settle(PATIENCE).await;
+        let noted = recorder.find(ID).await.unwrap().unwrap();
+        assert_eq!(noted.state, UploadState::Staged);
     }
 }

@@ -54,7 +54,7 @@ pub(crate) const FINALIZED: Measured = Measured {
 
 const OK: &str = "OK";
 /// Nobody waited for the end, or the process stopped.
-const CANCELLED: &str = "CANCELLED";
+pub(super) const CANCELLED: &str = "CANCELLED";
 
 /// The metrics of one kind of work.
 #[derive(Debug)]

@@ -4,19 +4,22 @@
 //! An [`Intake`] takes the bytes while they come and holds no more than a few parts of them. A
 //! [`Publisher`] reads what was received, judges it and makes it a version; whatever happens in the
 //! middle of that, doing it again repairs it. The staged upload is the only state between the two, so
-//! that another replica may finish what one began.
+//! that another replica may finish what one began. What a [`Recorder`] notes of it in the registry is for
+//! those who follow it, and nothing rests on that.
 
 mod fault;
 mod intake;
 mod measure;
 mod publisher;
 mod rate;
+mod recording;
 
 #[cfg(test)]
 pub(crate) use self::fault::Fault;
 pub use self::intake::{Intake, IntakeLimits, NewUpload, Received, UploadError};
 pub(crate) use self::measure::{FINALIZED, UPLOADED};
 pub use self::publisher::{Finalize, FinalizeError, Publisher, Publishing};
+pub use self::recording::Recorder;
 
 /// What is done with bundles that come over the network.
 #[derive(Debug)]
@@ -27,4 +30,6 @@ pub struct Uploads {
     pub publisher: Publisher,
     /// Whether the store may not be asked, so that neither is done.
     pub is_offline: bool,
+    /// Knows how far they have come.
+    pub recorder: Recorder,
 }

@@ -8,12 +8,13 @@ use alga_bundles::{
     Source, StagingKey, StoreError, publish,
 };
 use alga_model::{ContentHash, ErrorChain};
-use alga_registry::{RegistryError, VersionKey};
+use alga_registry::{RegistryError, UploadEnd, VersionKey};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::fault::report;
 use super::measure::{FINALIZED, Measure};
+use super::recording::Recorder;
 use crate::app::Extensions;
 use crate::publishing::{EngineCheck, Versions, add_capability_warnings, capability_issues};
 
@@ -26,6 +27,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Publisher {
     store: Arc<dyn BundleStore>,
+    recorder: Recorder,
     extensions: Arc<Extensions>,
     versions: Versions,
     signatures: SignatureRules,
@@ -110,6 +112,7 @@ impl Publisher {
     /// store that gives nothing for as long as `stall` is unavailable.
     pub fn new(
         store: Arc<dyn BundleStore>,
+        recorder: Recorder,
         extensions: Arc<Extensions>,
         versions: Versions,
         signatures: SignatureRules,
@@ -117,6 +120,7 @@ impl Publisher {
     ) -> Self {
         Self {
             store,
+            recorder,
             extensions,
             versions,
             signatures,
@@ -192,6 +196,7 @@ impl Publisher {
             published => published,
         };
         let mut published = published?;
+        self.recorder.end(key, UploadEnd::Published).await;
         add_capability_warnings(&mut published, &*self.versions.registry).await?;
         if let Err(error) = self.store.remove(key.into()).await {
             tracing::warn!(

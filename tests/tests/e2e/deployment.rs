@@ -246,6 +246,23 @@ impl Deployment {
         component: &[u8],
         namespaces: &[&str],
     ) -> PathBuf {
+        self.pack_folder(&self.unpacked(name, version, component, namespaces))
+    }
+
+    fn pack_folder(&self, folder: &Path) -> PathBuf {
+        let bundle = folder.with_extension("tar.zst");
+        self.ok(&["bundle", "pack", path(folder), "--output", path(&bundle)]);
+        bundle
+    }
+
+    /// A folder of a bundle that asks for these namespaces.
+    fn unpacked(
+        &self,
+        name: &str,
+        version: &str,
+        component: &[u8],
+        namespaces: &[&str],
+    ) -> PathBuf {
         let namespaces: Vec<_> = namespaces
             .iter()
             .map(|name| json!({ "name": name, "access": ["read", "write"] }))
@@ -261,9 +278,7 @@ impl Deployment {
         std::fs::create_dir_all(folder.join("dist")).unwrap();
         std::fs::write(folder.join("manifest.json"), manifest.to_string()).unwrap();
         std::fs::write(folder.join("dist/main.wasm"), component).unwrap();
-        let bundle = folder.with_extension("tar.zst");
-        self.ok(&["bundle", "pack", path(&folder), "--output", path(&bundle)]);
-        bundle
+        folder
     }
 
     /// Publishes a bundle and installs it for a new tenant.

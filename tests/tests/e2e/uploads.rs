@@ -647,9 +647,9 @@ async fn the_store_is_looked_after() {
     let hash = deployment.ok(&["bundle", "add", path(&bundle)]);
     let key = staged(&deployment, b"never published").await;
     let swept = deployment.ok(&["bundle", "sweep"]);
-    assert_eq!(swept, r#"{"staged":0,"unfinished":0}"#);
+    assert_eq!(swept, r#"{"staged":0,"unfinished":0,"records":0}"#);
     let swept = deployment.ok(&["bundle", "sweep", "--older-than", "0s"]);
-    assert_eq!(swept, r#"{"staged":1,"unfinished":0}"#);
+    assert_eq!(swept, r#"{"staged":1,"unfinished":0,"records":1}"#);
     assert!(!stored(&deployment).contains(&key));
 
     assert_eq!(deployment.ok(&["bundle", "fsck"]), "");

@@ -55,8 +55,9 @@ impl Sweep {
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
         let stores = Stores::open_existing(config).await?;
         let age = self.older_than.unwrap_or(UPLOADS_KEPT);
-        let before = earlier(stores.clock.now(), age);
-        output::json(&sweep_uploads(&*stores.bundles, before).await?)?;
+        let (store, registry) = (&*stores.bundles, &*stores.registry as _);
+        let swept = sweep_uploads(store, registry, stores.clock.now(), age).await?;
+        output::json(&swept)?;
         stores.close().await;
         Ok(ExitCode::SUCCESS)
     }
