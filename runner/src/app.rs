@@ -25,7 +25,7 @@ use crate::keys::{KeyUse, MasterKeys};
 use crate::publishing::Versions;
 use crate::storage_place::StoragePlace;
 use crate::upkeep::{QuotaGauges, Upkeep};
-use crate::uploads::{Intake, IntakeLimits, Publisher, Recorder, Uploads};
+use crate::uploads::{FollowLimits, Followers, Intake, IntakeLimits, Publisher, Recorder, Uploads};
 
 /// What outlives the process, open.
 #[derive(Debug)]
@@ -131,6 +131,7 @@ impl Stores {
                 config.bundles.stall,
             ),
             is_offline: config.bundles.offline,
+            followers: Followers::new(recorder.clone(), FollowLimits::default()),
             recorder,
         }
     }

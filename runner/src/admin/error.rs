@@ -10,7 +10,7 @@ use super::grants::Difference;
 use super::mistakes::{Mistakes, Name};
 use crate::activity::TailRefused;
 use crate::storage_place::KeptElsewhere;
-use crate::uploads::FinalizeError;
+use crate::uploads::{FinalizeError, FollowRefused};
 
 /// A refusal, or a failure.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +67,9 @@ pub enum AdminError {
     /// The process stops.
     #[error("the process stops; ask again")]
     Stopping,
+    /// An upload can't be followed now.
+    #[error(transparent)]
+    Follow(#[from] FollowRefused),
     /// An upload was not published.
     #[error(transparent)]
     Finalize(#[from] FinalizeError),
@@ -109,6 +112,8 @@ pub enum Missing {
     Content(ContentHash),
     /// An invocation that is remembered.
     Invocation(Uuid),
+    /// An upload of a bundle that is known.
+    Upload(Uuid),
     /// Whatever the path names.
     Path,
 }
@@ -122,6 +127,7 @@ impl Missing {
             Self::Extension(_) => "extension",
             Self::Version(..) | Self::AnyVersion(_) | Self::Content(_) => "version",
             Self::Invocation(_) => "invocation",
+            Self::Upload(_) => "upload",
             Self::Path => "path",
         }
     }
@@ -140,6 +146,7 @@ impl std::fmt::Display for Missing {
             Self::Invocation(id) => {
                 write!(f, "invocation {id} that this process remembers")
             }
+            Self::Upload(id) => write!(f, "upload {id}"),
             Self::Path => f.write_str("such thing"),
         }
     }
@@ -170,7 +177,9 @@ impl AdminError {
             Self::Store(StoreError::Unavailable { .. }) => "STORE_UNAVAILABLE",
             Self::Store(_) => "STORE_FAILED",
             Self::Tail(TailRefused::Install | TailRefused::Tenant) => "TAILS_LIMITED",
-            Self::Stopping | Self::Tail(TailRefused::Process | TailRefused::Closed) => "OVERLOADED",
+            Self::Stopping
+            | Self::Tail(TailRefused::Process | TailRefused::Closed)
+            | Self::Follow(_) => "OVERLOADED",
             Self::Registry(RegistryError::Unavailable { .. })
             | Self::Storage(alga_storage::Error::Unavailable(_)) => "UNAVAILABLE",
             Self::Manifest(_) | Self::Registry(_) | Self::Storage(_) => "INTERNAL",

@@ -24,6 +24,7 @@ mod schema;
 mod switches;
 mod tenants;
 mod upgrades;
+mod uploads;
 mod usage;
 mod warmup;
 
@@ -76,6 +77,7 @@ pub use self::tenants::{
     ReplaceTenantSwitches, ReplaceTenantSwitchesBody, ShowTenantSwitches, TenantSwitchesBody,
 };
 pub use self::upgrades::{Rollback, RollbackBody, Upgrade, UpgradeAnswer, UpgradeBody};
+pub use self::uploads::{ShowUpload, UploadBody, UploadEvents};
 pub use self::usage::{ShowInstallUsage, ShowTenantUsage, TenantUsageBody};
 pub use self::warmup::{Warmed, Warmup, WarmupAnswer, WarmupBody, WarmupError, WarmupItem};
 
@@ -117,6 +119,7 @@ pub fn every_operation(visitor: &mut impl Visitor) {
     visitor.visit::<ReplaceSwitches>();
     visitor.visit::<FinalizeUpload>();
     visitor.visit::<AbortUpload>();
+    visitor.visit::<ShowUpload>();
     visitor.visit::<Warmup>();
 }
 

@@ -177,7 +177,7 @@ macro_rules! target_of_one_text {
     )*};
 }
 
-target_of_one_text!(InstallId, TenantId, ExtensionName);
+target_of_one_text!(InstallId, TenantId, ExtensionName, Uuid);
 
 impl Target for (InstallId, Uuid) {
     fn texts(&self) -> Vec<String> {

@@ -25,7 +25,7 @@ use crate::admission::{Reason, Refusal};
 use crate::engine::RunError;
 use crate::execute::ExecuteError;
 use crate::idempotency::Crowd;
-use crate::uploads::{FinalizeError, UploadError};
+use crate::uploads::{FinalizeError, FollowRefused, UploadError};
 
 /// A request that was not answered as it wished.
 #[derive(Debug)]
@@ -133,6 +133,7 @@ impl ApiError {
                 AdminError::Offline
                 | AdminError::Stopping
                 | AdminError::Tail(TailRefused::Process | TailRefused::Closed)
+                | AdminError::Follow(FollowRefused::Process | FollowRefused::Closed)
                 | AdminError::Registry(RegistryError::Unavailable { .. })
                 | AdminError::Storage(alga_storage::Error::Unavailable(_)) => {
                     StatusCode::SERVICE_UNAVAILABLE
@@ -396,6 +397,8 @@ impl ErrorBody {
         self.code = match self.code {
             "FORBIDDEN" => "RBAC_FORBIDDEN",
             "INTERNAL" => "INTERNAL_ERROR",
+            // Nothing else of theirs has this one.
+            "UNAVAILABLE" => "REGISTRY_UNAVAILABLE",
             code => code,
         };
     }
@@ -535,6 +538,8 @@ mod tests {
             AdminError::Tail(TailRefused::Tenant),
             AdminError::Tail(TailRefused::Process),
             AdminError::Tail(TailRefused::Closed),
+            AdminError::Follow(FollowRefused::Process),
+            AdminError::Follow(FollowRefused::Closed),
             AdminError::Registry(RegistryError::Unavailable {
                 source: "inner".into(),
             }),

@@ -87,6 +87,7 @@ impl AppState {
         }
         if let Some(uploads) = &self.app.admin.uploads {
             uploads.intake.close();
+            uploads.followers.close();
         }
         self.0.draining.store(true, Ordering::Relaxed);
         if let Some(activity) = &self.app.admin.activity {

@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 
 use super::storage_api;
 use crate::admin::{
-    Answer as _, AuditQuery, Guard, LogsQuery, Operation, Parameters, UPLOADS, UploadQuery,
-    UploadedBody, Visitor, every_operation,
+    Answer as _, AuditQuery, Guard, LogsQuery, Operation, Parameters, UPLOADS, UploadEvents,
+    UploadQuery, UploadedBody, Visitor, every_operation,
 };
 
 /// The document as it is served.
@@ -42,6 +42,7 @@ fn document() -> Value {
     add(&mut paths, AuditQuery::PATH, "get", audit());
     add(&mut paths, LogsQuery::PATH, "get", logs());
     add(&mut paths, UploadQuery::PATH, "post", upload());
+    add(&mut paths, UploadEvents::PATH, "get", upload_events());
     add_others(&mut paths);
     schemas.insert("Error".to_owned(), error_schema());
     schemas.insert("BundleError".to_owned(), bundle_error_schema());
@@ -291,12 +292,9 @@ fn audit() -> Value {
 fn logs() -> Value {
     let mut parameters = path_parameters(LogsQuery::PATH);
     parameters.extend(query_parameters(&LogsQuery::schema()));
-    parameters.push(json!({
-        "name": "Last-Event-ID",
-        "in": "header",
-        "description": "The id of the last event that was seen: goes on after it, instead of a backlog",
-        "schema": { "type": "string" },
-    }));
+    parameters.push(last_event_id(
+        "The id of the last event that was seen: goes on after it, instead of a backlog",
+    ));
     parameters.extend(on_behalf());
     let refusals = [
         (400, "BAD_REQUEST"),
@@ -305,14 +303,53 @@ fn logs() -> Value {
         (503, "OVERLOADED"),
     ];
     let mut responses = responses([&EVERYWHERE[..], &refusals].concat());
-    let events = json!({
-        "description": "Events, until there is one of the type end",
-        "content": { "text/event-stream": { "schema": { "type": "string" } } },
-    });
-    responses.insert("200".to_owned(), events);
+    let until = "Events, until there is one of the type end";
+    responses.insert("200".to_owned(), events(until));
     json!({
         "operationId": "followLogs",
         "summary": LogsQuery::SUMMARY,
+        "tags": ["administration"],
+        "parameters": parameters,
+        "responses": responses,
+    })
+}
+
+fn last_event_id(description: &str) -> Value {
+    json!({
+        "name": "Last-Event-ID",
+        "in": "header",
+        "description": description,
+        "schema": { "type": "string" },
+    })
+}
+
+fn events(description: &str) -> Value {
+    json!({
+        "description": description,
+        "content": { "text/event-stream": { "schema": { "type": "string" } } },
+    })
+}
+
+fn upload_events() -> Value {
+    let mut parameters = path_parameters(UploadEvents::PATH);
+    parameters.push(last_event_id(
+        "The id of the last event that was seen: those to come are numbered from behind it",
+    ));
+    parameters.extend(on_behalf());
+    let refusals = [
+        (400, "BAD_REQUEST"),
+        (404, "NOT_FOUND"),
+        (421, "MISDIRECTED"),
+        (503, "OVERLOADED"),
+        (503, "REGISTRY_UNAVAILABLE"),
+    ];
+    let mut responses = responses([&OF_BUNDLES[..], &refusals].concat());
+    let until =
+        "Events, until there is one of an upload that has come to its end, or of the type error";
+    responses.insert("200".to_owned(), events(until));
+    json!({
+        "operationId": "followUpload",
+        "summary": UploadEvents::SUMMARY,
         "tags": ["administration"],
         "parameters": parameters,
         "responses": responses,

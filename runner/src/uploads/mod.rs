@@ -8,6 +8,7 @@
 //! those who follow it, and nothing rests on that.
 
 mod fault;
+mod following;
 mod intake;
 mod measure;
 mod publisher;
@@ -16,6 +17,9 @@ mod recording;
 
 #[cfg(test)]
 pub(crate) use self::fault::Fault;
+pub use self::following::{
+    FollowLimits, FollowRefused, Followed, Followers, Following, UploadEvent,
+};
 pub use self::intake::{Intake, IntakeLimits, NewUpload, Received, UploadError};
 pub(crate) use self::measure::{FINALIZED, UPLOADED};
 pub use self::publisher::{Finalize, FinalizeError, Publisher, Publishing};
@@ -32,4 +36,6 @@ pub struct Uploads {
     pub is_offline: bool,
     /// Knows how far they have come.
     pub recorder: Recorder,
+    /// Those who want to know, too.
+    pub followers: Followers,
 }

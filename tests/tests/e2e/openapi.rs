@@ -170,6 +170,14 @@ async fn answers_are_as_the_document_says() {
     deployment.call(&installed, get("/")).await;
     let invocation = deployment.last_invocation(&installed).await;
     let invocation = invocation["invocationId"].as_str().unwrap();
+    let upload = Uuid::new_v4().to_string();
+    let target = format!("/api/ext-bundles/upload-proxy?filename=a&size=1&uploadId={upload}");
+    let sent = deployment
+        .admin(Method::POST, &target)
+        .body("a")
+        .send()
+        .await;
+    assert_eq!(sent.unwrap().status(), StatusCode::OK);
     let mut looked_at = 0;
     for (path, method, operation) in operations(&document) {
         let is_json = operation.pointer("/responses/200/content/application~1json/schema");
@@ -180,6 +188,7 @@ async fn answers_are_as_the_document_says() {
             .replace("{install_id}", &installed.install)
             .replace("{tenant_id}", &installed.tenant)
             .replace("{invocation_id}", invocation)
+            .replace("{upload_id}", &upload)
             .replace("{name}", &installed.extension)
             .replace("{version}", "1.0.0");
         let response = deployment.admin(Method::GET, &filled).send().await.unwrap();

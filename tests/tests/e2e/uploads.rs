@@ -353,9 +353,18 @@ pub(crate) async fn begin(
     size: usize,
     rest: &str,
 ) -> tokio::net::TcpStream {
+    begin_at(
+        deployment,
+        &format!("{UPLOAD}?filename=a&size={size}"),
+        rest,
+    )
+    .await
+}
+
+async fn begin_at(deployment: &Deployment, target: &str, rest: &str) -> tokio::net::TcpStream {
     let mut connection = deployment.connect().await;
     let head = format!(
-        "POST {UPLOAD}?filename=a&size={size} HTTP/1.1\r\nhost: runner\r\nauthorization: Bearer {}\r\n{rest}",
+        "POST {target} HTTP/1.1\r\nhost: runner\r\nauthorization: Bearer {}\r\n{rest}",
         deployment.admin_token()
     );
     connection.write_all(head.as_bytes()).await.unwrap();
@@ -638,6 +647,119 @@ async fn uploads_take_little_memory_whatever_their_size() {
     join_all((0..16).map(|_| send_slowly(&deployment, 20 * MIB))).await;
     let grown = peak(process) - before;
     assert!(grown <= 256 * MIB, "{} MiB for sixteen", grown / MIB);
+}
+
+/// What is known of an upload, once it is in this state.
+async fn until_noted(deployment: &Deployment, id: Uuid, state: &str) -> Value {
+    let start = Instant::now();
+    loop {
+        let path = format!("/api/ext-bundles/uploads/{id}");
+        let response = deployment.admin(Method::GET, &path).send().await.unwrap();
+        let body: Value = response.json().await.unwrap();
+        if body["state"] == state {
+            return body;
+        }
+        assert!(start.elapsed() < PATIENCE, "{body}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_becomes_of_an_upload_is_told_by_every_replica() {
+    let one = Deployment::started();
+    let mut other = one.beside();
+    other.start();
+    let unknown = format!("/api/ext-bundles/uploads/{}", Uuid::new_v4());
+    let unknown = other.admin(Method::GET, &unknown).send().await.unwrap();
+    assert_eq!(refusal(unknown).await, (404, "NOT_FOUND".to_owned()));
+
+    let bytes = fs::read(one.pack(ECHO, "1.0.0", &guest::echo())).unwrap();
+    let id = Uuid::new_v4();
+    let query = format!("filename=a.tar.zst&size={}&uploadId={id}", bytes.len());
+    assert_eq!(send(&one, &query, &bytes).await.status(), 200);
+    let noted = until_noted(&other, id, "staged").await;
+    assert_eq!(noted["sha256"], ContentHash::of(&bytes).to_hex());
+    assert_eq!(noted["received"], bytes.len());
+    assert_eq!(noted["filename"], "a.tar.zst");
+    assert_eq!(noted["resumable"], false);
+    finalize(&other, &json!({ "key": noted["key"] }))
+        .await
+        .unwrap();
+    until_noted(&one, id, "published").await;
+
+    let given_up = Uuid::new_v4();
+    let query = format!("filename=a&size=1&uploadId={given_up}");
+    send(&one, &query, b"a").await;
+    let noted = until_noted(&one, given_up, "staged").await;
+    post(&other, ABORT, &json!({ "key": noted["key"] })).await;
+    until_noted(&one, given_up, "aborted").await;
+
+    let cut_off = Uuid::new_v4();
+    let target = format!("{UPLOAD}?filename=a&size=2&uploadId={cut_off}");
+    let mut connection = begin_at(&one, &target, "content-length: 2\r\n\r\na").await;
+    until_noted(&other, cut_off, "receiving").await;
+    connection.shutdown().await.unwrap();
+    drop(connection);
+    let noted = until_noted(&other, cut_off, "failed").await;
+    assert_eq!(noted["code"], "CANCELLED");
+}
+
+/// Reads server-sent events until one holds this text, and gives all of them.
+async fn until_told(response: &mut Response, text: &str) -> String {
+    let mut events = String::new();
+    while !events.contains(text) {
+        let chunk = tokio::time::timeout(PATIENCE, response.chunk()).await;
+        let chunk = chunk.unwrap().unwrap();
+        let chunk = chunk.unwrap_or_else(|| panic!("{text} is not in {events}"));
+        events += std::str::from_utf8(&chunk).unwrap();
+    }
+    events
+}
+
+#[tokio::test]
+async fn an_upload_is_followed_from_before_it_begins_until_it_is_there() {
+    let one = Deployment::started();
+    let mut other = one.beside();
+    other.start();
+    let id = Uuid::new_v4();
+    let events = format!("/api/ext-bundles/uploads/{id}/events");
+    let following = other
+        .admin(Method::GET, &events)
+        .header("last-event-id", "7");
+    let mut following = following.send().await.unwrap();
+    assert_eq!(following.status(), 200);
+    assert_eq!(following.headers()["content-type"], "text/event-stream");
+    let target = format!("{UPLOAD}?filename=a&size=3&uploadId={id}");
+    let mut connection = begin_at(&one, &target, "content-length: 3\r\n\r\na").await;
+    let told = until_told(&mut following, "\"received\":1").await;
+    assert!(
+        told.starts_with("id: 8\nevent: progress\ndata: {"),
+        "{told}"
+    );
+    assert!(told.contains("\"state\":\"receiving\""), "{told}");
+    connection.write_all(b"bc").await.unwrap();
+    assert_eq!(status(&mut connection).await, 200);
+    let told = until_told(&mut following, "\"state\":\"staged\"").await;
+    assert!(told.contains("\"received\":3"), "{told}");
+    assert!(following.chunk().await.unwrap().is_none());
+    // Whoever comes late is told the end at once.
+    let late = one.admin(Method::GET, &events).send().await.unwrap();
+    let told = late.text().await.unwrap();
+    assert!(told.starts_with("id: 1\nevent: progress\n"), "{told}");
+    assert_eq!(told.matches("event:").count(), 1);
+    let wrong = one.admin(Method::GET, &events).header("last-event-id", "x");
+    let refused = refusal(wrong.send().await.unwrap()).await;
+    assert_eq!(refused, (400, "BAD_REQUEST".to_owned()));
+}
+
+#[tokio::test]
+async fn whoever_follows_an_upload_does_not_keep_a_server_from_stopping() {
+    let mut deployment = Deployment::started();
+    let events = format!("/api/ext-bundles/uploads/{}/events", Uuid::new_v4());
+    let mut following = deployment.admin(Method::GET, &events).send().await.unwrap();
+    deployment.terminate();
+    assert!(following.chunk().await.unwrap().is_none());
+    assert!(deployment.wait(), "{}", deployment.log());
 }
 
 #[tokio::test]

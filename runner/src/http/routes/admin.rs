@@ -15,10 +15,10 @@ use futures_util::stream;
 use serde_json::{Map, Value};
 
 use super::install::read_body;
-use super::logs;
+use super::{logs, uploads};
 use crate::admin::{
     AdminError, Answer as _, Ask, AuditExport, AuditQuery, Guard, LogsQuery, Members, Method,
-    Missing, Mistakes, Operation, Target, Visitor, every_operation,
+    Missing, Mistakes, Operation, Target, UploadEvents, Visitor, every_operation,
 };
 use crate::http::AppState;
 use crate::http::auth::Administrator;
@@ -37,7 +37,8 @@ pub(crate) fn router() -> Router<AppState> {
     }
     let others = Router::new()
         .route(AuditQuery::PATH, get(audit))
-        .route(LogsQuery::PATH, get(logs::follow));
+        .route(LogsQuery::PATH, get(logs::follow))
+        .route(UploadEvents::PATH, uploads::events());
     let mut routes = Routes(others);
     every_operation(&mut routes);
     routes.0

@@ -18,8 +18,8 @@ use crate::http::auth::Administrator;
 use crate::http::error::ApiError;
 
 /// How long nothing is said: shorter than the idle times of common proxies.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
-const COMMENT: &str = ": keep-alive\n\n";
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(super) const COMMENT: &str = ": keep-alive\n\n";
 
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
@@ -28,6 +28,12 @@ const UNBUFFERED: (HeaderName, HeaderValue) = (
     HeaderName::from_static("x-accel-buffering"),
     HeaderValue::from_static("no"),
 );
+/// What every answer of events has.
+pub(super) const EVENT_STREAM_HEADERS: [(HeaderName, HeaderValue); 3] = [
+    (CONTENT_TYPE, EVENT_STREAM),
+    (CACHE_CONTROL, NO_STORE),
+    UNBUFFERED,
+];
 /// Which event the client has seen last.
 const LAST_EVENT_ID: &str = "last-event-id";
 
@@ -44,12 +50,7 @@ pub(crate) async fn follow(
     let admin = &state.app.admin;
     let tail = admin.logs(&author, install, &query, after).await;
     let events = stream::unfold(tail.map_err(refused)?, next);
-    let headers = [
-        (CONTENT_TYPE, EVENT_STREAM),
-        (CACHE_CONTROL, NO_STORE),
-        UNBUFFERED,
-    ];
-    Ok((headers, Body::from_stream(events)).into_response())
+    Ok((EVENT_STREAM_HEADERS, Body::from_stream(events)).into_response())
 }
 
 /// What is sent next. The client sets the pace: what it doesn't take is not asked for.
@@ -61,7 +62,7 @@ async fn next(mut tail: LogTail) -> Option<(Result<String, std::convert::Infalli
     Some((Ok(text), tail))
 }
 
-fn last_event_id(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+pub(super) fn last_event_id(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     let mut ids = headers.get_all(LAST_EVENT_ID).iter();
     match (ids.next(), ids.next()) {
         (None, _) => Ok(None),

@@ -9,3 +9,4 @@ pub(super) mod logs;
 pub(super) mod metrics;
 pub(super) mod openapi;
 pub(super) mod storage;
+pub(super) mod uploads;

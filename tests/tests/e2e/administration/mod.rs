@@ -77,6 +77,7 @@ async fn only_administrators_administrate() {
         let path = path
             .replace("{install_id}", &Uuid::new_v4().to_string())
             .replace("{tenant_id}", &Uuid::new_v4().to_string())
+            .replace("{upload_id}", &Uuid::new_v4().to_string())
             .replace("{name}", "com.example.none")
             .replace("{version}", "1.0.0");
         let service = || deployment.request(method.clone(), &path);
