@@ -25,7 +25,9 @@ use crate::keys::{KeyUse, MasterKeys};
 use crate::publishing::Versions;
 use crate::storage_place::StoragePlace;
 use crate::upkeep::{QuotaGauges, Upkeep};
-use crate::uploads::{FollowLimits, Followers, Intake, IntakeLimits, Publisher, Recorder, Uploads};
+use crate::uploads::{
+    FollowLimits, Followers, Intake, IntakeLimits, PublishRules, Publisher, Recorder, Uploads,
+};
 
 /// What outlives the process, open.
 #[derive(Debug)]
@@ -121,14 +123,17 @@ impl Stores {
         };
         let recorder = Recorder::new(Arc::clone(&self.registry) as _, Arc::clone(&self.clock));
         Uploads {
-            intake: Intake::new(store(), recorder.clone(), IntakeLimits::default()),
+            intake: Intake::new(store(), recorder.clone(), intake_limits(config)),
             publisher: Publisher::new(
                 store(),
                 recorder.clone(),
                 extensions,
                 versions,
-                config.bundles.signature_rules(),
-                config.bundles.stall,
+                PublishRules {
+                    signatures: config.bundles.signature_rules(),
+                    at_once: size(config.bundles.finalizes_at_once.into()),
+                    stall: config.bundles.stall,
+                },
             ),
             is_offline: config.bundles.offline,
             followers: Followers::new(recorder.clone(), FollowLimits::default()),
@@ -384,6 +389,17 @@ fn fetch_options(config: &Config) -> FetchOptions {
     }
 }
 
+/// What bounds uploads as `config` describes it.
+fn intake_limits(config: &Config) -> IntakeLimits {
+    let bundles = &config.bundles;
+    IntakeLimits {
+        per_minute: size(bundles.uploads_per_minute.into()),
+        at_once: bundles.uploads_at_once,
+        silence: bundles.upload_silence,
+        ..IntakeLimits::default()
+    }
+}
+
 /// What bounds requests with a key as `config` describes it.
 fn idempotency_limits(config: &Config) -> IdempotencyLimits {
     let kept = &config.idempotency;
@@ -446,6 +462,23 @@ fn size(bytes: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_setting_of_uploads_reaches_its_limits() {
+        let mut config = Config::default();
+        let default = intake_limits(&config);
+        let expected = IntakeLimits::default();
+        assert_eq!(
+            (default.per_minute, default.at_once, default.silence),
+            (expected.per_minute, expected.at_once, expected.silence)
+        );
+        config.bundles.uploads_per_minute = 1;
+        config.bundles.uploads_at_once = 2;
+        config.bundles.upload_silence = Duration::from_secs(3);
+        let limits = intake_limits(&config);
+        assert_eq!((limits.per_minute, limits.at_once), (1, 2));
+        assert_eq!(limits.silence, Duration::from_secs(3));
+    }
 
     #[test]
     fn every_setting_of_the_admission_reaches_its_limits() {

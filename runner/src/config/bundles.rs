@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use alga_bundles::{Manifest, PublicKey, PublisherKeys, SignaturePolicy, SignatureRules};
 
-use super::kind::{Flag, Kind, OneOf, Optional, Raw, bytes, millis, toml_text};
+use super::kind::{Flag, Kind, OneOf, Optional, Raw, bytes, count, millis, toml_text};
 use super::setting::section;
 
 section! {
@@ -21,6 +21,9 @@ section! {
         /// Whether compiled code is left in the store for other processes, which need the same
         /// `keys.master_key`. Not set, it is where bundles are in a bucket and that key is set.
         share_code: Option<bool> = None, "bundles.share_code": Optional(Flag);
+        /// How many uploads are published at once; others wait. Each keeps a component in memory while it is
+        /// compiled.
+        finalizes_at_once: u32 = 2, "bundles.finalizes_at_once": count(1..=64);
         /// The public keys of publishers, by the name in their manifests. In a file a table
         /// `[bundles.publishers."Example Ltd"]` with `keys`, a list, for each.
         publishers: PublisherKeys = PublisherKeys::new(), "bundles.publishers": Publishers;
@@ -30,6 +33,12 @@ section! {
             ("warn", SignaturePolicy::Warn),
             ("require", SignaturePolicy::Require),
         ]);
+        /// How many uploads one actor may begin in a minute, in each process.
+        uploads_per_minute: u32 = 30, "bundles.uploads.per_minute": count(1..=100_000);
+        /// How many uploads are received at once; others wait. Each holds up to 15 MiB in memory.
+        uploads_at_once: u32 = 16, "bundles.uploads.at_once": count(1..=1_000);
+        /// How long whoever sends an upload may send nothing.
+        upload_silence: Duration = Duration::from_secs(60), "bundles.uploads.silence_ms": millis(1..=3_600_000);
     }
 }
 

@@ -22,7 +22,7 @@ pub use self::following::{
 };
 pub use self::intake::{Intake, IntakeLimits, NewUpload, Received, UploadError};
 pub(crate) use self::measure::{FINALIZED, UPLOADED};
-pub use self::publisher::{Finalize, FinalizeError, Publisher, Publishing};
+pub use self::publisher::{Finalize, FinalizeError, PublishRules, Publisher, Publishing};
 pub use self::recording::Recorder;
 
 /// What is done with bundles that come over the network.

@@ -18,8 +18,6 @@ use super::recording::Recorder;
 use crate::app::Extensions;
 use crate::publishing::{EngineCheck, Versions, add_capability_warnings, capability_issues};
 
-/// How many uploads are judged at once. Each keeps a component in memory while it is compiled.
-const AT_ONCE: usize = 2;
 /// How long one waits for its turn.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
@@ -30,9 +28,19 @@ pub struct Publisher {
     recorder: Recorder,
     extensions: Arc<Extensions>,
     versions: Versions,
-    signatures: SignatureRules,
-    stall: Duration,
+    rules: PublishRules,
     places: Semaphore,
+}
+
+/// How uploads are published.
+#[derive(Debug, Clone)]
+pub struct PublishRules {
+    /// Who must have signed them.
+    pub signatures: SignatureRules,
+    /// How many are judged at once. Each keeps a component in memory while it is compiled.
+    pub at_once: usize,
+    /// How long a store may give nothing before it counts as unavailable.
+    pub stall: Duration,
 }
 
 /// What is to be published, and what its sender says of it.
@@ -108,24 +116,21 @@ impl From<StoreError> for FinalizeError {
 }
 
 impl Publisher {
-    /// Publishes uploads in `store`, whose components `extensions` will run, where `signatures` let them. A
-    /// store that gives nothing for as long as `stall` is unavailable.
+    /// Publishes uploads in `store`, whose components `extensions` will run, where `rules` let them.
     pub fn new(
         store: Arc<dyn BundleStore>,
         recorder: Recorder,
         extensions: Arc<Extensions>,
         versions: Versions,
-        signatures: SignatureRules,
-        stall: Duration,
+        rules: PublishRules,
     ) -> Self {
         Self {
             store,
             recorder,
             extensions,
             versions,
-            signatures,
-            stall,
-            places: Semaphore::new(AT_ONCE),
+            places: Semaphore::new(rules.at_once),
+            rules,
         }
     }
 
@@ -162,7 +167,7 @@ impl Publisher {
 
     fn of<'a>(&self, request: Finalize, source: Source<'a>) -> PublishRequest<'a> {
         PublishRequest {
-            stall: self.stall,
+            stall: self.rules.stall,
             ..request.of(source)
         }
     }
@@ -181,7 +186,7 @@ impl Publisher {
             component_check: &EngineCheck(self.extensions.executor.engine()),
             registry: &self.versions,
             capability_check: &capability_issues,
-            signatures: &self.signatures,
+            signatures: &self.rules.signatures,
             limits: &Limits::default(),
             actor: by.actor,
             request_id: by.request_id,
@@ -256,5 +261,33 @@ impl Finalize {
             signature: self.signature.map(String::into_bytes),
             ..PublishRequest::of(source)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::poll;
+
+    use crate::app::App;
+    use crate::config::Config;
+
+    #[tokio::test]
+    async fn so_many_are_judged_at_once_as_the_setting_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.data.dir = folder.path().join("data");
+        config.bundles.finalizes_at_once = 3;
+        let app = App::build(&config).await.unwrap();
+        let publisher = &app.admin.uploads.as_ref().unwrap().publisher;
+        let mut places = Vec::new();
+        for _ in 0..3 {
+            places.push(publisher.place().await.unwrap());
+        }
+        let mut next = pin!(publisher.place());
+        assert!(poll!(&mut next).is_pending());
+        places.pop();
+        assert!(next.await.is_ok());
     }
 }

@@ -6,14 +6,12 @@ use axum::body::Body;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, State};
 use axum::http::HeaderMap;
-use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use futures_util::stream;
 use uuid::Uuid;
 
 use super::admin::{invalid, refused, target};
-use super::bundles::with_its_codes;
 use super::logs::{COMMENT, EVENT_STREAM_HEADERS, KEEP_ALIVE, last_event_id};
 use crate::admin::{AdminError, Missing};
 use crate::http::AppState;
@@ -23,7 +21,7 @@ use crate::uploads::Following;
 
 /// What answers the path of the events.
 pub(super) fn events() -> MethodRouter<AppState> {
-    get(follow).layer(map_response(with_its_codes))
+    get(follow)
 }
 
 async fn follow(
