@@ -26,7 +26,8 @@ use crate::publishing::Versions;
 use crate::storage_place::StoragePlace;
 use crate::upkeep::{QuotaGauges, Upkeep};
 use crate::uploads::{
-    FollowLimits, Followers, Intake, IntakeLimits, PublishRules, Publisher, Recorder, Uploads,
+    FollowLimits, Followers, Intake, IntakeLimits, PublishRules, Publisher, Recorder, Resumable,
+    Uploads,
 };
 
 /// What outlives the process, open.
@@ -122,8 +123,11 @@ impl Stores {
             clock: Arc::clone(&self.clock),
         };
         let recorder = Recorder::new(Arc::clone(&self.registry) as _, Arc::clone(&self.clock));
+        let intake = Intake::new(store(), recorder.clone(), intake_limits(config));
+        let intake = Arc::new(intake);
         Uploads {
-            intake: Intake::new(store(), recorder.clone(), intake_limits(config)),
+            resumable: Resumable::new(Arc::clone(&intake)),
+            intake,
             publisher: Publisher::new(
                 store(),
                 recorder.clone(),

@@ -20,7 +20,7 @@ use crate::config::{LogConfig, LogFormat};
 use crate::engine::SHARED_CODE_OUTCOMES;
 use crate::execute::WARMED;
 use crate::idempotency;
-use crate::uploads::{FINALIZED, UPLOADED};
+use crate::uploads::{APPENDED, FINALIZED, UPLOADED};
 
 /// Why log events or metrics have nowhere to go.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +75,7 @@ fn register_counters() {
     for part in ["sweep", "quotas", "uploads", "listening", "run"] {
         counter!("alga_upkeep_failures_total", "part" => part).absolute(0);
     }
-    for what in [UPLOADED, FINALIZED] {
+    for what in [UPLOADED, APPENDED, FINALIZED] {
         for outcome in what.outcomes {
             counter!(what.total, "outcome" => *outcome).absolute(0);
         }
@@ -228,6 +228,20 @@ fn describe_metrics_of_uploads() {
         UPLOADED.bytes,
         Unit::Bytes,
         "How much came of uploads, by outcome."
+    );
+    describe_counter!(
+        APPENDED.total,
+        "Requests that added to uploads or not, by outcome."
+    );
+    describe_histogram!(
+        APPENDED.duration,
+        Unit::Seconds,
+        "How long it took to add to uploads, by outcome."
+    );
+    describe_histogram!(
+        APPENDED.bytes,
+        Unit::Bytes,
+        "How much was added to uploads at once, by outcome."
     );
     describe_counter!(
         FINALIZED.total,

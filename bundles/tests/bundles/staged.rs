@@ -384,6 +384,7 @@ async fn a_store_that_gives_nothing_more_of_an_upload_is_unavailable() {
             signatures: &SignatureRules::default(),
             limits: &Limits::default(),
             actor: "admin",
+            request_id: None,
         };
         let request = || PublishRequest {
             stall: Duration::from_millis(50),

@@ -18,8 +18,13 @@ use crate::uploads::{Finalize, FinalizeError, NewUpload, Publishing, Received};
 /// What the paths of uploads begin with.
 pub const UPLOADS: &str = "/api/ext-bundles/";
 
+/// Where uploads begin that are gone on with after an interruption, and where each of them is.
+pub const TUS: &str = "/api/ext-bundles/tus";
+/// See [`TUS`].
+pub const TUS_UPLOAD: &str = "/api/ext-bundles/tus/{upload_id}";
+
 /// The most bytes of the name of a file.
-const MAX_FILENAME_BYTES: usize = 255;
+pub const MAX_FILENAME_BYTES: usize = 255;
 
 /// What is said of an upload, beside its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -39,9 +39,9 @@ use tracing::Instrument as _;
 pub use self::administration::{Administration, Refused};
 pub use self::audit::{AuditExport, AuditQuery, AuditStream};
 pub use self::bundles::{
-    AbortUpload, AbortUploadBody, FinalizeUpload, FinalizeUploadBody, IssueBody, PublishedBody,
-    PublishedExtensionBody, PublishedVersionBody, UPLOADS, UploadAbortedBody, UploadKeyBody,
-    UploadQuery, UploadedBody,
+    AbortUpload, AbortUploadBody, FinalizeUpload, FinalizeUploadBody, IssueBody,
+    MAX_FILENAME_BYTES, PublishedBody, PublishedExtensionBody, PublishedVersionBody, TUS,
+    TUS_UPLOAD, UPLOADS, UploadAbortedBody, UploadKeyBody, UploadQuery, UploadedBody,
 };
 pub use self::client::Client;
 pub use self::config::{ConfigBody, ReplaceConfig, ReplaceConfigBody, ShowConfig};

@@ -106,9 +106,18 @@ impl ApiError {
                 | UploadError::IdTaken
                 | UploadError::Gone
                 | UploadError::Silent(_) => StatusCode::BAD_REQUEST,
-                UploadError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+                UploadError::TooLarge { .. } | UploadError::BeyondEnd { .. } => {
+                    StatusCode::PAYLOAD_TOO_LARGE
+                }
+                UploadError::NotFound => StatusCode::NOT_FOUND,
+                UploadError::Ended => StatusCode::GONE,
+                UploadError::Offset { .. } | UploadError::Overwritten => StatusCode::CONFLICT,
+                UploadError::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                UploadError::Version(_) => StatusCode::PRECONDITION_FAILED,
                 UploadError::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
-                UploadError::Busy | UploadError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+                UploadError::Busy | UploadError::Stopping | UploadError::Registry(_) => {
+                    StatusCode::SERVICE_UNAVAILABLE
+                }
                 UploadError::Store(error) => store_status(error),
             },
             Self::Admin(error) => match error {
@@ -256,6 +265,8 @@ impl ApiError {
             Self::Upload(UploadError::TooLarge { limit }) => json!({ "limit": limit }),
             Self::Upload(UploadError::Hash { actual, .. }) => json!({ "contentHash": actual }),
             Self::Upload(UploadError::Size { expected, .. }) => json!({ "size": expected }),
+            Self::Upload(UploadError::BeyondEnd { size }) => json!({ "size": size }),
+            Self::Upload(UploadError::Offset { actual }) => json!({ "offset": actual }),
             Self::Crowded(_, refusal) | Self::Execute(ExecuteError::Refused(refusal)) => {
                 match refusal.reason {
                     Reason::Install => json!({ "limit": "install" }),
@@ -456,7 +467,7 @@ mod tests {
     use crate::admin::{Difference, Missing, Mistakes};
     use crate::execute::OUTCOMES;
     use crate::storage_place::KeptElsewhere;
-    use crate::uploads::{FINALIZED, Fault, UPLOADED};
+    use crate::uploads::{APPENDED, FINALIZED, Fault, UPLOADED};
 
     /// Every failure there is, once.
     fn all() -> Vec<ApiError> {
@@ -565,6 +576,7 @@ mod tests {
 
     fn of_bundles() -> Vec<ApiError> {
         let mut all: Vec<_> = uploads().map(ApiError::Upload).into();
+        all.extend(resumable().map(ApiError::Upload));
         let finalize = |error| ApiError::Admin(AdminError::Finalize(error));
         all.extend([
             finalize(FinalizeError::Size {
@@ -625,6 +637,22 @@ mod tests {
         ]
     }
 
+    /// Every failure that only an upload in several requests has, once.
+    fn resumable() -> [UploadError; 8] {
+        [
+            UploadError::NotFound,
+            UploadError::Ended,
+            UploadError::Offset { actual: 5 },
+            UploadError::BeyondEnd { size: 10 },
+            UploadError::MediaType("a/b"),
+            UploadError::Version("1.0.0"),
+            UploadError::Overwritten,
+            UploadError::Registry(RegistryError::Unavailable {
+                source: "inner".into(),
+            }),
+        ]
+    }
+
     /// Every failure of publishing, once.
     fn publish() -> Vec<PublishError> {
         let hash = ContentHash::of(b"");
@@ -676,6 +704,9 @@ mod tests {
     fn every_failure_of_an_upload_is_an_outcome() {
         for error in uploads() {
             assert!(UPLOADED.outcomes.contains(&error.code()), "{error:?}");
+        }
+        for error in resumable() {
+            assert!(APPENDED.outcomes.contains(&error.code()), "{error:?}");
         }
         for error in publish() {
             let error = FinalizeError::from(error);

@@ -186,6 +186,7 @@ fn router(state: AppState) -> Router {
         .route("/v1/execute", post(routes::health::not_found))
         .merge(routes::admin::router())
         .merge(routes::bundles::router())
+        .merge(routes::tus::router())
         .merge(routes::storage::router())
         .fallback(routes::health::not_found)
         .method_not_allowed_fallback(routes::health::method_not_allowed)

@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 
 use super::storage_api;
 use crate::admin::{
-    Answer as _, AuditQuery, Guard, LogsQuery, Operation, Parameters, UPLOADS, UploadEvents,
-    UploadQuery, UploadedBody, Visitor, every_operation,
+    Answer as _, AuditQuery, Guard, LogsQuery, Operation, Parameters, TUS, TUS_UPLOAD, UPLOADS,
+    UploadEvents, UploadQuery, UploadedBody, Visitor, every_operation,
 };
 
 /// The document as it is served.
@@ -43,6 +43,7 @@ fn document() -> Value {
     add(&mut paths, LogsQuery::PATH, "get", logs());
     add(&mut paths, UploadQuery::PATH, "post", upload());
     add(&mut paths, UploadEvents::PATH, "get", upload_events());
+    add_tus(&mut paths);
     add_others(&mut paths);
     schemas.insert("Error".to_owned(), error_schema());
     schemas.insert("BundleError".to_owned(), bundle_error_schema());
@@ -198,17 +199,16 @@ fn if_match(guard: Guard) -> Option<Value> {
 
 /// What a service says when it acts as an administrator.
 fn on_behalf() -> [Value; 2] {
-    let header = |name: &str, description: &str, schema: Value| json!({ "name": name, "in": "header", "description": description, "schema": schema });
     [
         header(
             "x-alga-admin",
             "Says that a service acts as an administrator",
-            json!({ "const": "true" }),
+            &json!({ "const": "true" }),
         ),
         header(
             "x-alga-actor",
             "For whom a service acts, for the audit",
-            json!({ "type": "string", "minLength": 1, "maxLength": 128 }),
+            &json!({ "type": "string", "minLength": 1, "maxLength": 128 }),
         ),
     ]
 }
@@ -354,6 +354,144 @@ fn upload_events() -> Value {
         "parameters": parameters,
         "responses": responses,
     })
+}
+
+/// The operations of the protocol of tus, which says what their headers are.
+fn add_tus(paths: &mut Map<String, Value>) {
+    let number = || json!({ "type": "integer", "minimum": 0 });
+    let length = header("Upload-Length", "The bytes that the upload has", &number());
+    let metadata = header(
+        "Upload-Metadata",
+        "`filename`, and perhaps `filetype` and `sha256`, each with its value in base64",
+        &json!({ "type": "string" }),
+    );
+    let offset = header(
+        "Upload-Offset",
+        "Where the bytes lie: where the upload ends by now",
+        &number(),
+    );
+    let everywhere = [
+        (412, "PRECONDITION_FAILED"),
+        (421, "MISDIRECTED"),
+        (502, "STORE_FAILED"),
+        (503, "REGISTRY_UNAVAILABLE"),
+        (503, "STORE_UNAVAILABLE"),
+    ];
+    let of_begin = [
+        (400, "BAD_REQUEST"),
+        (413, "TOO_LARGE"),
+        (429, "RATE_LIMIT"),
+        (503, "OVERLOADED"),
+    ];
+    let of_one = [(404, "NOT_FOUND"), (410, "UPLOAD_GONE")];
+    let of_chunk = [
+        (400, "BAD_REQUEST"),
+        (409, "OFFSET_CONFLICT"),
+        (409, "UPLOAD_CONFLICT"),
+        (413, "TOO_LARGE"),
+        (415, "UNSUPPORTED_MEDIA_TYPE"),
+        (503, "OVERLOADED"),
+    ];
+    let operations = [
+        Tus {
+            method: "post",
+            path: TUS,
+            id: "createUpload",
+            summary: "Begins an upload that can be gone on with, by the protocol tus 1.0",
+            headers: vec![length, metadata],
+            refusals: [&everywhere[..], &of_begin].concat(),
+            success: (201, "It begins; Location and Upload-Key say where"),
+        },
+        Tus {
+            method: "head",
+            path: TUS_UPLOAD,
+            id: "lookAtUpload",
+            summary: "Tells where such an upload goes on",
+            headers: Vec::new(),
+            refusals: [&everywhere[..], &of_one].concat(),
+            success: (200, "Upload-Offset says where"),
+        },
+        Tus {
+            method: "patch",
+            path: TUS_UPLOAD,
+            id: "continueUpload",
+            summary: "Goes on with such an upload",
+            headers: vec![offset],
+            refusals: [&everywhere[..], &of_one, &of_chunk].concat(),
+            success: (204, "Upload-Offset says what is kept"),
+        },
+        Tus {
+            method: "delete",
+            path: TUS_UPLOAD,
+            id: "terminateUpload",
+            summary: "Gives such an upload up",
+            headers: Vec::new(),
+            refusals: [&everywhere[..], &of_one].concat(),
+            success: (204, "Nothing is left of it"),
+        },
+    ];
+    for operation in operations {
+        let (method, path) = (operation.method, operation.path);
+        add(paths, path, method, operation.described());
+    }
+    for (path, id) in [(TUS, "tusOptions"), (TUS_UPLOAD, "tusOptionsOfUpload")] {
+        let options = Tus {
+            method: "options",
+            path,
+            id,
+            summary: "Tells what of the protocol tus there is",
+            headers: Vec::new(),
+            refusals: vec![(421, "MISDIRECTED")],
+            success: (204, "Tus-Version, Tus-Extension and Tus-Max-Size say it"),
+        };
+        add(paths, path, "options", options.described());
+    }
+}
+
+/// An operation of the protocol of tus.
+struct Tus {
+    method: &'static str,
+    path: &'static str,
+    id: &'static str,
+    summary: &'static str,
+    headers: Vec<Value>,
+    refusals: Vec<(u16, &'static str)>,
+    success: (u16, &'static str),
+}
+
+impl Tus {
+    fn described(self) -> Value {
+        let mut parameters = path_parameters(self.path);
+        if self.method != "options" {
+            let version = json!({ "const": "1.0.0" });
+            let about = "The version of the protocol";
+            parameters.push(header("Tus-Resumable", about, &version));
+        }
+        parameters.extend(self.headers);
+        parameters.extend(on_behalf());
+        let mut responses = responses([&OF_BUNDLES[..], &self.refusals].concat());
+        let (status, description) = self.success;
+        responses.insert(status.to_string(), json!({ "description": description }));
+        let mut operation = json!({
+            "operationId": self.id,
+            "summary": self.summary,
+            "tags": ["administration"],
+            "parameters": parameters,
+            "responses": responses,
+        });
+        if let (true, Some(operation)) = (self.method == "patch", operation.as_object_mut()) {
+            let body = json!({
+                "required": true,
+                "content": { "application/offset+octet-stream": {} },
+            });
+            operation.insert("requestBody".to_owned(), body);
+        }
+        operation
+    }
+}
+
+fn header(name: &str, description: &str, schema: &Value) -> Value {
+    json!({ "name": name, "in": "header", "description": description, "schema": schema })
 }
 
 fn upload() -> Value {

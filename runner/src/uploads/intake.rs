@@ -7,25 +7,26 @@ use std::time::{Duration, Instant};
 
 use alga_bundles::{BundleStore, Limits, StagedUpload, StagingKey, Stat, StoreError};
 use alga_model::{ContentHash, ContentHasher, ErrorChain};
-use alga_registry::UploadEnd;
+use alga_registry::{BundleUpload, RegistryError, UploadEnd};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::measure::{CANCELLED, Measure, UPLOADED};
 use super::rate::Rate;
 use super::recording::{Recorder, Recording};
+use super::resumable::parted;
 
 /// Receives uploads.
 #[derive(Debug)]
 pub struct Intake {
-    store: Arc<dyn BundleStore>,
-    recorder: Recorder,
-    limits: IntakeLimits,
+    pub(super) store: Arc<dyn BundleStore>,
+    pub(super) recorder: Recorder,
+    pub(super) limits: IntakeLimits,
     rate: Rate,
-    places: Semaphore,
+    places: Arc<Semaphore>,
     phase: watch::Sender<Phase>,
 }
 
@@ -131,13 +132,43 @@ pub enum UploadError {
     /// The process stops.
     #[error("the process stops; send the upload again")]
     Stopping,
+    /// There is none that could be gone on with.
+    #[error("there is no such upload")]
+    NotFound,
+    /// It has come to an end, and can't be gone on with.
+    #[error("the upload failed, was given up or is too old; begin it again")]
+    Ended,
+    /// The bytes lie elsewhere than where the upload ends by now.
+    #[error("the upload goes on at byte {actual}")]
+    Offset {
+        /// Where it ends by now.
+        actual: u64,
+    },
+    /// More bytes came than were announced.
+    #[error("the upload has {size} bytes, and more would be there")]
+    BeyondEnd {
+        /// What was announced.
+        size: u64,
+    },
+    /// The bytes are of another type than those of a chunk.
+    #[error("the content type must be {0}")]
+    MediaType(&'static str),
+    /// The protocol has another version.
+    #[error("`Tus-Resumable` must be {0}")]
+    Version(&'static str),
+    /// Several wrote the same part, and it is not known whose is there.
+    #[error("parts of the upload were written by two requests at once; begin it again")]
+    Overwritten,
+    /// The registry failed.
+    #[error("cannot use the registry")]
+    Registry(#[source] RegistryError),
     /// The store failed.
     #[error(transparent)]
     Store(StoreError),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
+pub(super) enum Phase {
     /// Whoever comes is served.
     Open,
     /// Those that have begun may end.
@@ -153,7 +184,9 @@ impl Intake {
             store,
             recorder,
             rate: Rate::per_minute(limits.per_minute),
-            places: Semaphore::new(limits.at_once.try_into().unwrap_or(usize::MAX)),
+            places: Arc::new(Semaphore::new(
+                limits.at_once.try_into().unwrap_or(usize::MAX),
+            )),
             phase: watch::Sender::new(Phase::Open),
             limits,
         }
@@ -206,8 +239,7 @@ impl Intake {
         body: impl Stream<Item = Result<Bytes, E>> + Send + Unpin,
         measure: &mut Measure,
     ) -> Result<Received, UploadError> {
-        let retry = |retry_after| UploadError::RateLimited { retry_after };
-        self.rate.take(actor, Instant::now()).map_err(retry)?;
+        self.take_rate(actor)?;
         let new = announced?;
         self.ensure_possible(new.size)?;
         let key = StagingKey::new(new.id.unwrap_or_else(Uuid::now_v7));
@@ -276,7 +308,22 @@ impl Intake {
         }
     }
 
-    fn ensure_possible(&self, size: u64) -> Result<(), UploadError> {
+    /// Counts an upload that begins.
+    pub(super) fn take_rate(&self, actor: &str) -> Result<(), UploadError> {
+        let retry = |retry_after| UploadError::RateLimited { retry_after };
+        self.rate.take(actor, Instant::now()).map_err(retry)
+    }
+
+    /// Fails where the process stops.
+    pub(super) fn ensure_open(&self) -> Result<(), UploadError> {
+        if *self.phase.borrow() == Phase::Open {
+            Ok(())
+        } else {
+            Err(UploadError::Stopping)
+        }
+    }
+
+    pub(super) fn ensure_possible(&self, size: u64) -> Result<(), UploadError> {
         let most = self.limits.bytes;
         if (1..=most).contains(&size) {
             Ok(())
@@ -288,8 +335,9 @@ impl Intake {
     }
 
     /// The turn of an upload.
-    async fn place(&self) -> Result<SemaphorePermit<'_>, UploadError> {
-        let place = timeout(self.limits.longest_wait, self.places.acquire());
+    pub(super) async fn place(&self) -> Result<OwnedSemaphorePermit, UploadError> {
+        let place = Arc::clone(&self.places).acquire_owned();
+        let place = timeout(self.limits.longest_wait, place);
         tokio::select! {
             // Whoever comes while the process stops gets no place, also where there is one.
             biased;
@@ -333,7 +381,7 @@ impl Intake {
         }
     }
 
-    async fn reached(&self, phase: Phase) {
+    pub(super) async fn reached(&self, phase: Phase) {
         let mut phases = self.phase.subscribe();
         // The sender lives as long as this.
         let _ = phases.wait_for(|now| *now >= phase).await;
@@ -367,11 +415,33 @@ impl Intake {
         }
     }
 
-    /// Gives a staged upload up. One that is gone is given up already.
+    /// Gives an upload up that is staged, or was to be gone on with. One that is gone is given up already.
     pub async fn abort(&self, key: StagingKey) -> Result<(), StoreError> {
+        match self.recorder.find(key.id()).await {
+            Ok(Some(upload)) if upload.store_upload.is_some() => {
+                // First it is noted, so that nobody goes on with what is being removed.
+                self.recorder.end(key, UploadEnd::Aborted).await;
+                return self.remove(&upload).await;
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(
+                upload.key = %key,
+                error = %ErrorChain(&error),
+                error.blame = "host",
+                "cannot see whether there are parts of an upload that is given up; a sweep removes them"
+            ),
+        }
         self.store.remove(key.into()).await?;
         self.recorder.end(key, UploadEnd::Aborted).await;
         Ok(())
+    }
+
+    /// Removes whatever the store has of an upload.
+    pub(super) async fn remove(&self, upload: &BundleUpload) -> Result<(), StoreError> {
+        if let Some(parted) = parted(upload) {
+            self.store.abort_parts(&parted).await?;
+        }
+        self.store.remove(StagingKey::new(upload.id).into()).await
     }
 }
 
@@ -385,7 +455,7 @@ impl NewUpload {
 }
 
 /// The next bytes; none at the end.
-async fn next<E: Error + 'static>(
+pub(super) async fn next<E: Error + 'static>(
     mut body: Pin<&mut (impl Stream<Item = Result<Bytes, E>> + Send)>,
     silence: Duration,
 ) -> Result<Option<Bytes>, UploadError> {
@@ -411,7 +481,7 @@ async fn abort(upload: Box<dyn StagedUpload>, key: StagingKey) {
 }
 
 impl UploadError {
-    fn of_store(error: StoreError) -> Self {
+    pub(super) fn of_store(error: StoreError) -> Self {
         match error {
             StoreError::Exists { .. } => Self::IdTaken,
             StoreError::WrongSize {
@@ -430,7 +500,14 @@ impl UploadError {
             | Self::IdTaken
             | Self::Gone
             | Self::Silent(_) => "BAD_REQUEST",
-            Self::TooLarge { .. } => "TOO_LARGE",
+            Self::TooLarge { .. } | Self::BeyondEnd { .. } => "TOO_LARGE",
+            Self::NotFound => "NOT_FOUND",
+            Self::Ended => "UPLOAD_GONE",
+            Self::Offset { .. } => "OFFSET_CONFLICT",
+            Self::MediaType(_) => "UNSUPPORTED_MEDIA_TYPE",
+            Self::Version(_) => "PRECONDITION_FAILED",
+            Self::Overwritten => "UPLOAD_CONFLICT",
+            Self::Registry(_) => "REGISTRY_UNAVAILABLE",
             Self::RateLimited { .. } => "RATE_LIMIT",
             Self::Busy | Self::Stopping => "OVERLOADED",
             Self::Store(error) => Self::code_of(error),
@@ -480,7 +557,7 @@ mod tests {
     use std::time::SystemTime;
 
     use alga_bundles::{Listing, LocalStore, ObjectKey};
-    use alga_registry::{BundleUpload, Registry as _, SqliteRegistry, UploadState};
+    use alga_registry::{Registry as _, SqliteRegistry, UploadState};
     use futures_util::stream;
     use tempfile::TempDir;
 

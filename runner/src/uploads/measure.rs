@@ -52,6 +52,31 @@ pub(crate) const FINALIZED: Measured = Measured {
     ],
 };
 
+/// How adding to one can end that comes in several requests.
+pub(crate) const APPENDED: Measured = Measured {
+    name: "append",
+    total: "alga_bundle_chunks_total",
+    duration: "alga_bundle_chunk_duration_seconds",
+    bytes: "alga_bundle_chunk_size_bytes",
+    outcomes: &[
+        OK,
+        CANCELLED,
+        "BAD_REQUEST",
+        "NOT_FOUND",
+        "OFFSET_CONFLICT",
+        "UPLOAD_CONFLICT",
+        "UPLOAD_GONE",
+        "PRECONDITION_FAILED",
+        "TOO_LARGE",
+        "UNSUPPORTED_MEDIA_TYPE",
+        "OVERLOADED",
+        "REGISTRY_UNAVAILABLE",
+        "STORE_FAILED",
+        "STORE_UNAVAILABLE",
+        "INTERNAL_ERROR",
+    ],
+};
+
 const OK: &str = "OK";
 /// Nobody waited for the end, or the process stopped.
 pub(super) const CANCELLED: &str = "CANCELLED";

@@ -5,7 +5,8 @@
 //! [`Publisher`] reads what was received, judges it and makes it a version; whatever happens in the
 //! middle of that, doing it again repairs it. The staged upload is the only state between the two, so
 //! that another replica may finish what one began. What a [`Recorder`] notes of it in the registry is for
-//! those who follow it, and nothing rests on that.
+//! those who follow it, and nothing rests on that; but for a [`Resumable`] upload, whose parts come in
+//! several requests and which any replica goes on with by what is noted.
 
 mod fault;
 mod following;
@@ -14,6 +15,9 @@ mod measure;
 mod publisher;
 mod rate;
 mod recording;
+mod resumable;
+
+use std::sync::Arc;
 
 #[cfg(test)]
 pub(crate) use self::fault::Fault;
@@ -21,15 +25,20 @@ pub use self::following::{
     FollowLimits, FollowRefused, Followed, Followers, Following, UploadEvent,
 };
 pub use self::intake::{Intake, IntakeLimits, NewUpload, Received, UploadError};
-pub(crate) use self::measure::{FINALIZED, UPLOADED};
+pub(crate) use self::measure::{APPENDED, FINALIZED, UPLOADED};
 pub use self::publisher::{Finalize, FinalizeError, PublishRules, Publisher, Publishing};
 pub use self::recording::Recorder;
+#[cfg(test)]
+pub(crate) use self::resumable::parted;
+pub use self::resumable::{Addition, Resumable, expires_at};
 
 /// What is done with bundles that come over the network.
 #[derive(Debug)]
 pub struct Uploads {
     /// Receives them.
-    pub intake: Intake,
+    pub intake: Arc<Intake>,
+    /// Receives them in several requests.
+    pub resumable: Resumable,
     /// Publishes them.
     pub publisher: Publisher,
     /// Whether the store may not be asked, so that neither is done.

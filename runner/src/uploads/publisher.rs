@@ -8,13 +8,15 @@ use alga_bundles::{
     Source, StagingKey, StoreError, publish,
 };
 use alga_model::{ContentHash, ErrorChain};
-use alga_registry::{RegistryError, UploadEnd, VersionKey};
+use alga_registry::{BundleUpload, RegistryError, UploadEnd, VersionKey};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::fault::report;
+use super::intake::UploadError;
 use super::measure::{FINALIZED, Measure};
 use super::recording::Recorder;
+use super::resumable::{complete, is_to_be_joined};
 use crate::app::Extensions;
 use crate::publishing::{EngineCheck, Versions, add_capability_warnings, capability_issues};
 
@@ -180,6 +182,11 @@ impl Publisher {
     ) -> Result<Published, FinalizeError> {
         let key = request.key;
         let _place = self.place().await?;
+        let upload = self.known(key).await?;
+        let request = Finalize {
+            declared_hash: request.declared_hash.or(declared(upload.as_ref())),
+            ..request
+        };
         let source = self.source(&request, measure).await?;
         let context = PublishContext {
             store: &*self.store,
@@ -219,6 +226,23 @@ impl Publisher {
         Ok(place.expect("the semaphore is never closed"))
     }
 
+    /// What is noted of an upload. One in several requests, all of which is there, is staged now.
+    async fn known(&self, key: StagingKey) -> Result<Option<BundleUpload>, FinalizeError> {
+        let Some(found) = self.recorder.find(key.id()).await? else {
+            return Ok(None);
+        };
+        if !is_to_be_joined(&found) {
+            return Ok(Some(found));
+        }
+        let completed = complete(&*self.store, &self.recorder, found).await;
+        completed.map(Some).map_err(|error| match error {
+            UploadError::Registry(error) => error.into(),
+            UploadError::Store(error) => error.into(),
+            // It is gone, whatever made it so.
+            _ => StoreError::NotFound { key: key.into() }.into(),
+        })
+    }
+
     /// Where the bytes are, as far as can be told without reading them.
     async fn source(
         &self,
@@ -251,6 +275,13 @@ impl Publisher {
             _ => Ok(Source::Published(hash)),
         }
     }
+}
+
+/// The hash that an upload in several requests must have, as its sender said when it began. One in a single
+/// request was compared with it then.
+fn declared(upload: Option<&BundleUpload>) -> Option<ContentHash> {
+    let upload = upload.filter(|upload| upload.store_upload.is_some())?;
+    upload.declared_hash
 }
 
 impl Finalize {

@@ -137,6 +137,11 @@ impl Recorder {
         }
     }
 
+    /// The registry, for uploads that rest on it.
+    pub(super) fn registry(&self) -> &dyn Registry {
+        &*self.0.registry
+    }
+
     pub(super) fn now(&self) -> Timestamp {
         self.0.clock.now()
     }

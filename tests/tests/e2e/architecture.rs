@@ -101,6 +101,8 @@ fn the_http_framework_is_in_the_http_door() {
 fn http_clients_are_only_where_another_process_is_asked() {
     let clients = [
         "runner/src/admin/client.rs",
+        // Tests that are clients of servers in their own process.
+        "runner/src/http/routes/tus/tests.rs",
         "storage/src/service/remote.rs",
     ];
     only_in("reqwest::", &clients);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use alga_e2e::guest;
+use alga_model::ContentHash;
 use alga_test_postgres::TestDatabase;
 use alga_test_s3::TestBucket;
 use reqwest::Method;
@@ -13,6 +14,7 @@ use tokio::net::TcpListener;
 use uuid::Uuid;
 
 use crate::deployment::{Deployment, Installed, get, path, refusal, send};
+use crate::uploads;
 
 const MASTER_KEY: &str = "0001020304050607080910111213141516171819202122232425262728293031";
 const NOTES: &str = "com.example.notes";
@@ -105,6 +107,52 @@ async fn what_is_pushed_to_one_replica_runs_on_another_that_compiles_nothing() {
     for replica in [&one, &other] {
         assert!(!replica.data().join("bundles/sha256").exists());
     }
+}
+
+#[tokio::test]
+async fn an_upload_that_one_replica_began_is_gone_on_with_by_another() {
+    const PART: usize = 5 << 20;
+    let Some(bucket) = TestBucket::create().await else {
+        return;
+    };
+    let database = TestDatabase::create().await;
+    let mut one = replica(&database, &bucket);
+    one.start();
+    let mut other = replica(&database, &bucket);
+    other.start();
+    let bundle = one.pack_large("com.example.echo", &guest::echo(), 2 * PART);
+    let bytes = std::fs::read(bundle).unwrap();
+    let (path, key) = uploads::begin_resumable(&one, bytes.len()).await;
+    let sent = &bytes[..PART + 1_000];
+    let connection = uploads::half_a_chunk(&one, &path, bytes.len(), sent).await;
+    uploads::until_offset(&other, &path, PART).await;
+    one.kill();
+    drop(connection);
+    let end = uploads::go_on(&other, &path, PART, &bytes[PART..]).await;
+    assert_eq!(end, bytes.len());
+    let published = uploads::published(&other, &key).await;
+    let hash = ContentHash::of(&bytes);
+    assert_eq!(published["contentHash"], hash.to_string());
+
+    // Nothing is left of one that is given up.
+    let (given_up, _) = uploads::begin_resumable(&other, bytes.len()).await;
+    uploads::go_on(&other, &given_up, 0, &bytes[..PART]).await;
+    let (_, unfinished) = bucket.contents().await;
+    assert_eq!(unfinished.len(), 1, "{unfinished:?}");
+    let terminating = other.admin(Method::DELETE, &given_up);
+    let terminated = terminating.header("tus-resumable", "1.0.0").send().await;
+    assert_eq!(terminated.unwrap().status(), 204);
+    let (objects, unfinished) = bucket.contents().await;
+    assert!(unfinished.is_empty(), "{unfinished:?}");
+    assert!(
+        !objects.iter().any(|key| key.contains("_staging")),
+        "{objects:?}"
+    );
+    let hex = hash.to_hex();
+    assert!(
+        objects.contains(&format!("sha256/{hex}/bundle.tar.zst")),
+        "{objects:?}"
+    );
 }
 
 #[test]

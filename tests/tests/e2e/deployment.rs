@@ -249,6 +249,22 @@ impl Deployment {
         self.pack_folder(&self.unpacked(name, version, component, namespaces))
     }
 
+    /// Packs a component together with so many bytes that don't get fewer.
+    pub(crate) fn pack_large(&self, name: &str, component: &[u8], bytes: usize) -> PathBuf {
+        let folder = self.unpacked(name, "1.0.0", component, &["notes"]);
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let noise = std::iter::repeat_with(|| {
+            // Xorshift: nothing that a compressor would see through.
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()
+        });
+        let noise: Vec<u8> = noise.flatten().take(bytes).collect();
+        std::fs::write(folder.join("noise"), noise).unwrap();
+        self.pack_folder(&folder)
+    }
+
     fn pack_folder(&self, folder: &Path) -> PathBuf {
         let bundle = folder.with_extension("tar.zst");
         self.ok(&["bundle", "pack", path(folder), "--output", path(&bundle)]);

@@ -762,6 +762,134 @@ async fn whoever_follows_an_upload_does_not_keep_a_server_from_stopping() {
     assert!(deployment.wait(), "{}", deployment.log());
 }
 
+const TUS: &str = "/api/ext-bundles/tus";
+
+/// Begins an upload in several requests: its path and its key.
+pub(crate) async fn begin_resumable(deployment: &Deployment, size: usize) -> (String, String) {
+    let request = deployment
+        .admin(Method::POST, TUS)
+        .header("tus-resumable", "1.0.0")
+        .header("upload-length", size)
+        .header("upload-metadata", "filename YS50YXIuenN0");
+    let response = request.send().await.unwrap();
+    assert_eq!(response.status(), 201);
+    let text = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
+    (text("location"), text("upload-key"))
+}
+
+/// Where such an upload goes on.
+pub(crate) async fn offset_of(deployment: &Deployment, path: &str) -> usize {
+    let request = deployment.admin(Method::HEAD, path);
+    let response = request
+        .header("tus-resumable", "1.0.0")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 200);
+    let offset = response.headers()["upload-offset"].to_str().unwrap();
+    offset.parse().unwrap()
+}
+
+/// Waits until such an upload is so far.
+pub(crate) async fn until_offset(deployment: &Deployment, path: &str, offset: usize) {
+    let start = Instant::now();
+    while offset_of(deployment, path).await != offset {
+        assert!(start.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Goes on with such an upload: the offset that is told then.
+pub(crate) async fn go_on(
+    deployment: &Deployment,
+    path: &str,
+    offset: usize,
+    bytes: &[u8],
+) -> usize {
+    let request = deployment
+        .admin(Method::PATCH, path)
+        .header("tus-resumable", "1.0.0")
+        .header("upload-offset", offset)
+        .header("content-type", "application/offset+octet-stream");
+    let response = request.body(bytes.to_vec()).send().await.unwrap();
+    assert_eq!(response.status(), 204);
+    let offset = response.headers()["upload-offset"].to_str().unwrap();
+    offset.parse().unwrap()
+}
+
+/// Sends a part of what a request announces that goes on from the beginning.
+pub(crate) async fn half_a_chunk(
+    deployment: &Deployment,
+    path: &str,
+    length: usize,
+    sent: &[u8],
+) -> tokio::net::TcpStream {
+    let mut connection = deployment.connect().await;
+    let head = format!(
+        "PATCH {path} HTTP/1.1\r\nhost: runner\r\nauthorization: Bearer {}\r\ntus-resumable: 1.0.0\r\n\
+         upload-offset: 0\r\ncontent-type: application/offset+octet-stream\r\n\
+         content-length: {length}\r\n\r\n",
+        deployment.admin_token()
+    );
+    connection.write_all(head.as_bytes()).await.unwrap();
+    connection.write_all(sent).await.unwrap();
+    connection
+}
+
+/// Publishes what is staged.
+pub(crate) async fn published(deployment: &Deployment, key: &str) -> Value {
+    finalize(deployment, &json!({ "key": key })).await.unwrap()
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_after_its_server_was_killed() {
+    const PART: usize = 5 * MIB;
+    let mut deployment = Deployment::started();
+    let bytes = fs::read(deployment.pack_large(ECHO, &guest::echo(), PART + MIB)).unwrap();
+    let (path, key) = begin_resumable(&deployment, bytes.len()).await;
+    let sent = &bytes[..PART + MIB / 2];
+    let connection = half_a_chunk(&deployment, &path, bytes.len(), sent).await;
+    until_offset(&deployment, &path, PART).await;
+    deployment.kill();
+    drop(connection);
+    deployment.start();
+    assert_eq!(offset_of(&deployment, &path).await, PART);
+    let end = go_on(&deployment, &path, PART, &bytes[PART..]).await;
+    assert_eq!(end, bytes.len());
+    let published = published(&deployment, &key).await;
+    let hash = ContentHash::of(&bytes);
+    assert_eq!(published["contentHash"], hash.to_string());
+    let id = path.rsplit('/').next().unwrap().parse().unwrap();
+    until_noted(&deployment, id, "published").await;
+    assert_eq!(stored(&deployment), of_bundle(&bytes));
+    let metrics = deployment.metrics().await;
+    let line = r#"alga_bundle_chunks_total{outcome="OK"} 1"#;
+    assert!(metrics.contains(line), "{metrics}");
+}
+
+#[tokio::test]
+async fn uploads_in_several_requests_take_little_memory_whatever_their_size() {
+    let deployment = Deployment::started();
+    let send = async |size: usize| {
+        let (path, _) = begin_resumable(&deployment, size).await;
+        let chunk = vec![7; MIB];
+        let mut connection = half_a_chunk(&deployment, &path, size, &[]).await;
+        for _ in 0..size / MIB {
+            connection.write_all(&chunk).await.unwrap();
+        }
+        assert_eq!(status(&mut connection).await, 204);
+    };
+    send(MIB).await;
+    let process = deployment.process().number();
+    let before = peak(process);
+    send(100 * MIB).await;
+    let grown = peak(process) - before;
+    assert!(grown <= 24 * MIB, "{} MiB for one", grown / MIB);
+    join_all((0..8).map(|_| send(20 * MIB))).await;
+    let grown = peak(process) - before;
+    assert!(grown <= 128 * MIB, "{} MiB for eight", grown / MIB);
+}
+
 #[tokio::test]
 async fn the_store_is_looked_after() {
     let deployment = Deployment::started();

@@ -21,7 +21,7 @@ use crate::http::error::ApiError;
 use crate::uploads::{NewUpload, UploadError};
 
 /// What a bundle is where its sender doesn't say.
-const DEFAULT_TYPE: &str = "application/octet-stream";
+pub(super) const DEFAULT_TYPE: &str = "application/octet-stream";
 /// How long a client that is refused may go on sending. One that is cut off while it sends may never get
 /// to see why.
 const LINGER: Duration = Duration::from_secs(5);
@@ -38,17 +38,10 @@ async fn upload(
     uri: Uri,
     body: Body,
 ) -> Result<Json<UploadedBody>, ApiError> {
-    let mut body = Incoming {
-        bytes: body.into_data_stream(),
-        is_asked_for: false,
-    };
+    let mut body = Incoming::of(body);
     let received = receive(&state, administrator, &headers, &uri, &mut body).await;
-    if let Err(error) = &received
-        && body.may_be_under_way(&headers)
-        && may_linger(error)
-    {
-        let rest = async { while let Some(Ok(_)) = body.next().await {} };
-        let _ = timeout(LINGER, rest).await;
+    if let Err(error) = &received {
+        body.linger(&headers, error).await;
     }
     received.map(Json)
 }
@@ -59,10 +52,27 @@ const fn may_linger(error: &ApiError) -> bool {
 }
 
 /// The bytes of an upload.
-struct Incoming<S> {
+pub(super) struct Incoming<S> {
     bytes: S,
     /// Whether anybody has asked for them, which is when a client that waits is told to go on.
     is_asked_for: bool,
+}
+
+impl Incoming<BodyDataStream> {
+    pub(super) fn of(body: Body) -> Self {
+        Self {
+            bytes: body.into_data_stream(),
+            is_asked_for: false,
+        }
+    }
+
+    /// Lets a client go on sending for a while that was refused.
+    pub(super) async fn linger(&mut self, headers: &HeaderMap, refused: &ApiError) {
+        if self.may_be_under_way(headers) && may_linger(refused) {
+            let rest = async { while let Some(Ok(_)) = self.bytes.next().await {} };
+            let _ = timeout(LINGER, rest).await;
+        }
+    }
 }
 
 impl<S> Incoming<S> {

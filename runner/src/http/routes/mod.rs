@@ -9,4 +9,5 @@ pub(super) mod logs;
 pub(super) mod metrics;
 pub(super) mod openapi;
 pub(super) mod storage;
+pub(super) mod tus;
 pub(super) mod uploads;

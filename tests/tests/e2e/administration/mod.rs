@@ -10,7 +10,7 @@ mod upgrades;
 mod warmup;
 
 use alga_e2e::guest;
-use reqwest::{RequestBuilder, Response};
+use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -70,7 +70,8 @@ async fn only_administrators_administrate() {
     let document = document(&deployment).await;
     let mut tried = 0;
     for (path, method, operation) in operations(&document) {
-        if operation["tags"] != json!(["administration"]) {
+        // The answer to a HEAD says nothing but its status.
+        if operation["tags"] != json!(["administration"]) || method == Method::HEAD {
             continue;
         }
         tried += 1;
