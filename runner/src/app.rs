@@ -137,6 +137,7 @@ impl Stores {
                     signatures: config.bundles.signature_rules(),
                     at_once: size(config.bundles.finalizes_at_once.into()),
                     stall: config.bundles.stall,
+                    trust_stream_hash: config.bundles.trust_stream_hash,
                 },
             ),
             is_offline: config.bundles.offline,

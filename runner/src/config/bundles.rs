@@ -21,6 +21,9 @@ section! {
         /// Whether compiled code is left in the store for other processes, which need the same
         /// `keys.master_key`. Not set, it is where bundles are in a bucket and that key is set.
         share_code: Option<bool> = None, "bundles.share_code": Optional(Flag);
+        /// Whether publishing takes the hash of an upload that was computed while it came, where the store still has
+        /// that very object, instead of hashing it again. It is read and judged all the same.
+        trust_stream_hash: bool = false, "bundles.trust_stream_hash": Flag;
         /// How many uploads are published at once; others wait. Each keeps a component in memory while it is
         /// compiled.
         finalizes_at_once: u32 = 2, "bundles.finalizes_at_once": count(1..=64);

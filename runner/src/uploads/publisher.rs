@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alga_bundles::{
-    BundleStore, Limits, PublishContext, PublishError, PublishRequest, Published, SignatureRules,
-    Source, StagingKey, StoreError, publish,
+    BundleStore, ETag, KnownHash, Limits, PublishContext, PublishError, PublishRequest, Published,
+    SignatureRules, Source, StagingKey, StoreError, publish,
 };
 use alga_model::{ContentHash, ErrorChain};
-use alga_registry::{BundleUpload, RegistryError, UploadEnd, VersionKey};
+use alga_registry::{BundleUpload, RegistryError, UploadEnd, UploadState, VersionKey};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
@@ -43,6 +43,8 @@ pub struct PublishRules {
     pub at_once: usize,
     /// How long a store may give nothing before it counts as unavailable.
     pub stall: Duration,
+    /// Whether a hash counts that was computed while an upload came, and noted with the state of its object.
+    pub trust_stream_hash: bool,
 }
 
 /// What is to be published, and what its sender says of it.
@@ -188,6 +190,7 @@ impl Publisher {
             ..request
         };
         let source = self.source(&request, measure).await?;
+        let known_hash = self.known_hash(upload.as_ref());
         let context = PublishContext {
             store: &*self.store,
             component_check: &EngineCheck(self.extensions.executor.engine()),
@@ -199,7 +202,11 @@ impl Publisher {
             request_id: by.request_id,
         };
         let again = request.clone();
-        let published = match publish(self.of(request, source), context).await {
+        let first = PublishRequest {
+            known_hash,
+            ..self.of(request, source)
+        };
+        let published = match publish(first, context).await {
             // Somebody else published it, and was done with it, since it was looked for.
             Err(PublishError::Store(StoreError::NotFound { key: gone })) if gone == key.into() => {
                 let source = self.published(&again).await?;
@@ -240,6 +247,18 @@ impl Publisher {
             UploadError::Store(error) => error.into(),
             // It is gone, whatever made it so.
             _ => StoreError::NotFound { key: key.into() }.into(),
+        })
+    }
+
+    /// The hash that was computed while an upload came, for the state of its object that was noted with it.
+    fn known_hash(&self, upload: Option<&BundleUpload>) -> Option<KnownHash> {
+        let upload = upload.filter(|_| self.rules.trust_stream_hash)?;
+        let is_staged = upload.state == UploadState::Staged;
+        let (hash, etag) = upload.hash.zip(upload.etag.as_deref())?;
+        is_staged.then(|| KnownHash {
+            hash,
+            etag: ETag::new(etag),
+            size: upload.size,
         })
     }
 
@@ -299,8 +318,14 @@ impl Finalize {
 mod tests {
     use std::pin::pin;
 
+    use alga_bundles::{Limits, ObjectKey, SignaturePolicy, pack};
+    use alga_registry::NewBundleUpload;
+    use bytes::Bytes;
     use futures_util::poll;
+    use serde_json::json;
+    use uuid::Uuid;
 
+    use super::*;
     use crate::app::App;
     use crate::config::Config;
 
@@ -320,5 +345,79 @@ mod tests {
         assert!(poll!(&mut next).is_pending());
         places.pop();
         assert!(next.await.is_ok());
+    }
+
+    /// A bundle that is good but for its component, which is looked at last.
+    fn bundle() -> Vec<u8> {
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("source");
+        std::fs::create_dir_all(source.join("dist")).unwrap();
+        let manifest = json!({
+            "name": "com.example.notes",
+            "publisher": "Tests",
+            "version": "1.0.0",
+            "runtime": "wasm-component@1",
+            "capabilities": {},
+        });
+        std::fs::write(source.join("manifest.json"), manifest.to_string()).unwrap();
+        std::fs::write(source.join("dist/main.wasm"), "none").unwrap();
+        let file = folder.path().join("bundle.tar.zst");
+        pack(&source, &file, &Limits::default()).unwrap();
+        std::fs::read(file).unwrap()
+    }
+
+    /// What is said of an upload that is noted with another hash than it has, by a sender who declares that
+    /// one. Whoever believes it goes on to ask for a signature.
+    async fn said_of_a_lie(trust_stream_hash: bool, noted_etag: Option<&str>) -> &'static str {
+        const KEY: &str = "RWSkttj8n8NzstI4NSitL4HcItTPed+8BS7pcLY1vr8ylixhMg1C5i9d";
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.data.dir = folder.path().join("data");
+        config.bundles.trust_stream_hash = trust_stream_hash;
+        config.bundles.signature_policy = SignaturePolicy::Require;
+        let keys = vec![KEY.parse().unwrap()];
+        config.bundles.publishers.insert("Tests".to_owned(), keys);
+        let app = App::build(&config).await.unwrap();
+        let (bytes, key) = (bundle(), StagingKey::new(Uuid::from_u128(7)));
+        let size = bytes.len() as u64;
+        let mut upload = app.stores.bundles.stage(key, "", size).await.unwrap();
+        upload.write(Bytes::from(bytes)).await.unwrap();
+        let etag = upload.finish().await.unwrap().etag;
+        let lie = ContentHash::of(b"other");
+        let new = NewBundleUpload {
+            id: key.id(),
+            actor: "admin".to_owned(),
+            filename: "a".to_owned(),
+            content_type: String::new(),
+            size,
+            declared_hash: None,
+            store_upload: None,
+        };
+        let (registry, now) = (&app.stores.registry, app.stores.clock.now());
+        assert!(registry.begin_upload(&new, now).await.unwrap());
+        let staged = UploadEnd::Staged {
+            hash: Some(lie),
+            etag: noted_etag.unwrap_or(etag.as_str()).to_owned(),
+        };
+        assert!(registry.end_upload(key.id(), &staged, now).await.unwrap());
+        let finalize = Finalize {
+            key,
+            size: None,
+            declared_hash: Some(lie),
+            manifest_json: None,
+            signature: None,
+        };
+        let publisher = &app.admin.uploads.as_ref().unwrap().publisher;
+        let refused = publisher.finalize(finalize, "admin").await.unwrap_err();
+        let stat = app.stores.bundles.stat(ObjectKey::from(key)).await.unwrap();
+        assert!(stat.is_some(), "what is refused stays");
+        refused.code()
+    }
+
+    #[tokio::test]
+    async fn a_noted_hash_counts_where_that_is_wanted_and_for_the_object_it_was_noted_with() {
+        assert_eq!(said_of_a_lie(true, None).await, "SIGNATURE_REQUIRED");
+        assert_eq!(said_of_a_lie(false, None).await, "HASH_MISMATCH");
+        assert_eq!(said_of_a_lie(true, Some("other")).await, "HASH_MISMATCH");
     }
 }
