@@ -647,9 +647,8 @@ impl ExecuteError {
                 | FetchError::Changed { .. }
                 | FetchError::Interrupted => "UNAVAILABLE",
             },
-            Self::Registry(_) => "UNAVAILABLE",
             Self::Component(_) => "INVALID_COMPONENT",
-            Self::Compiler(_) => "UNAVAILABLE",
+            Self::Registry(_) | Self::Compiler(_) => "UNAVAILABLE",
             Self::Refused(refusal) => match refusal.reason {
                 Reason::Install | Reason::Tenant => "CONCURRENCY_LIMITED",
                 Reason::Process | Reason::Closed => "OVERLOADED",

@@ -5,10 +5,11 @@ use std::sync::Mutex;
 use std::time::SystemTime;
 
 use alga_bundles::{
-    BundleStore, Content, Created, Cursor, Listing, LocalStore, ObjectKey, Page, StagedUpload,
-    StagingKey, Stat, StoreError, StoredObject, Unfinished, Verified,
+    BundleStore, Content, Created, Cursor, ETag, Listing, LocalStore, ObjectKey, Page,
+    PartedUpload, StagedUpload, StagingKey, Stat, StoreError, StoredObject, Unfinished, Verified,
 };
 use async_trait::async_trait;
+use bytes::Bytes;
 
 /// A folder with objects that can't always be had.
 #[derive(Debug)]
@@ -85,6 +86,36 @@ impl BundleStore for Unsteady {
         size: u64,
     ) -> Result<Box<dyn StagedUpload>, StoreError> {
         self.inner.stage(key, content_type, size).await
+    }
+
+    async fn begin_parts(
+        &self,
+        key: StagingKey,
+        content_type: &str,
+    ) -> Result<PartedUpload, StoreError> {
+        self.inner.begin_parts(key, content_type).await
+    }
+
+    async fn put_part(
+        &self,
+        upload: &PartedUpload,
+        number: u32,
+        bytes: Bytes,
+    ) -> Result<ETag, StoreError> {
+        self.inner.put_part(upload, number, bytes).await
+    }
+
+    async fn join_parts(
+        &self,
+        upload: &PartedUpload,
+        parts: &[ETag],
+        size: u64,
+    ) -> Result<Stat, StoreError> {
+        self.inner.join_parts(upload, parts, size).await
+    }
+
+    async fn abort_parts(&self, upload: &PartedUpload) -> Result<(), StoreError> {
+        self.inner.abort_parts(upload).await
     }
 
     async fn promote(&self, upload: &Verified) -> Result<Created, StoreError> {

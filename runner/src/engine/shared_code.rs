@@ -338,7 +338,7 @@ mod tests {
         assert!(shared.take(bundle).await.is_some());
         drop(writing);
         let _reading = shared.0.readers.acquire_many(4).await.unwrap();
-        let other = ContentHash::of(b"other");
+        let other = component(b"other");
         let file = folder.path().join("other");
         fs::write(&file, [&seal(1).of(other, b"code")[..], b"code"].concat()).unwrap();
         shared.leave(other, file);

@@ -166,10 +166,9 @@ impl ApiError {
                     | FetchError::Changed { .. }
                     | FetchError::Interrupted => StatusCode::SERVICE_UNAVAILABLE,
                 },
-                ExecuteError::Registry(_) => StatusCode::SERVICE_UNAVAILABLE,
                 ExecuteError::Component(_) => StatusCode::BAD_GATEWAY,
                 ExecuteError::Refused(refusal) => refused(refusal.reason),
-                ExecuteError::Compiler(_) | ExecuteError::Stopping => {
+                ExecuteError::Registry(_) | ExecuteError::Compiler(_) | ExecuteError::Stopping => {
                     StatusCode::SERVICE_UNAVAILABLE
                 }
                 ExecuteError::Run(error) => match error {
@@ -559,15 +558,13 @@ mod tests {
             }),
         ];
         all.extend(admin.map(ApiError::Admin));
-        all.extend(
-            [
-                AdminError::Elsewhere(KeptElsewhere),
-                AdminError::RunsNothing,
-                AdminError::Offline,
-                AdminError::Stopping,
-            ]
-            .map(ApiError::Admin),
-        );
+        let not_here = [
+            AdminError::Elsewhere(KeptElsewhere),
+            AdminError::RunsNothing,
+            AdminError::Offline,
+            AdminError::Stopping,
+        ];
+        all.extend(not_here.map(ApiError::Admin));
         all.extend(of_bundles());
         all.extend(storage().map(ApiError::Storage));
         all.extend(RunError::each().map(|error| ApiError::Execute(ExecuteError::Run(error))));

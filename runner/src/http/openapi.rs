@@ -343,7 +343,7 @@ fn upload_events() -> Value {
         (503, "OVERLOADED"),
         (503, "REGISTRY_UNAVAILABLE"),
     ];
-    let mut responses = responses([&OF_BUNDLES[..], &refusals].concat());
+    let mut responses = responses_as("BundleError", [&OF_BUNDLES[..], &refusals].concat());
     let until =
         "Events, until there is one of an upload that has come to its end, or of the type error";
     responses.insert("200".to_owned(), events(until));
@@ -469,7 +469,7 @@ impl Tus {
         }
         parameters.extend(self.headers);
         parameters.extend(on_behalf());
-        let mut responses = responses([&OF_BUNDLES[..], &self.refusals].concat());
+        let mut responses = responses_as("BundleError", [&OF_BUNDLES[..], &self.refusals].concat());
         let (status, description) = self.success;
         responses.insert(status.to_string(), json!({ "description": description }));
         let mut operation = json!({

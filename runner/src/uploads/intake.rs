@@ -523,8 +523,15 @@ impl UploadError {
             | Self::IdTaken
             | Self::Gone
             | Self::Silent(_)
+            | Self::NotFound
+            | Self::Ended
+            | Self::Offset { .. }
+            | Self::BeyondEnd { .. }
+            | Self::MediaType(_)
+            | Self::Version(_)
+            | Self::Overwritten
             | Self::RateLimited { .. } => "caller",
-            Self::Busy | Self::Stopping | Self::Store(_) => "host",
+            Self::Busy | Self::Stopping | Self::Registry(_) | Self::Store(_) => "host",
         }
     }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alga_bundles::{
-    BundleStore, ETag, KnownHash, Limits, PublishContext, PublishError, PublishRequest, Published,
-    SignatureRules, Source, StagingKey, StoreError, publish,
+    ArchiveError, BundleStore, ETag, KnownHash, Limits, PublishContext, PublishError,
+    PublishRequest, Published, SignatureRules, Source, StagingKey, StoreError, publish,
 };
 use alga_model::{ContentHash, ErrorChain};
 use alga_registry::{BundleUpload, RegistryError, UploadEnd, UploadState, VersionKey};
@@ -105,7 +105,9 @@ impl FinalizeError {
     /// What programs branch on.
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::Size { .. } | Self::TooLarge { .. } => "BAD_REQUEST",
+            Self::Size { .. }
+            | Self::TooLarge { .. }
+            | Self::Publish(PublishError::Archive(ArchiveError::TooLarge { .. })) => "BAD_REQUEST",
             Self::Busy => "OVERLOADED",
             Self::Publish(error) => error.code(),
             Self::Registry(_) => "REGISTRY_UNAVAILABLE",
@@ -408,7 +410,11 @@ mod tests {
             signature: None,
         };
         let publisher = &app.admin.uploads.as_ref().unwrap().publisher;
-        let refused = publisher.finalize(finalize, "admin").await.unwrap_err();
+        let by = Publishing {
+            actor: "admin",
+            request_id: None,
+        };
+        let refused = publisher.finalize(finalize, by).await.unwrap_err();
         let stat = app.stores.bundles.stat(ObjectKey::from(key)).await.unwrap();
         assert!(stat.is_some(), "what is refused stays");
         refused.code()

@@ -1,5 +1,7 @@
 //! Bundles in a bucket: replicas whose disks have nothing in common.
 
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,8 +11,6 @@ use alga_test_postgres::TestDatabase;
 use alga_test_s3::TestBucket;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
 use uuid::Uuid;
 
 use crate::deployment::{Deployment, Installed, get, path, refusal, send};
@@ -164,22 +164,23 @@ fn half_of_the_settings_of_a_bucket_is_a_mistake() {
     assert!(refused.contains("storage.s3.secret_key"), "{refused}");
 }
 
-/// A server that refuses everything, its address, and how often it was asked.
-async fn refusing() -> (String, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+/// A server that refuses everything, its address, and how often it was asked. It has a thread of its own, as tests
+/// block while they wait for processes.
+fn refusing() -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let asked = Arc::<AtomicUsize>::default();
     let count = Arc::clone(&asked);
-    tokio::spawn(async move {
-        while let Ok((mut client, _)) = listener.accept().await {
+    std::thread::spawn(move || {
+        while let Ok((mut client, _)) = listener.accept() {
             count.fetch_add(1, Ordering::SeqCst);
             let refusal =
                 b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-            tokio::spawn(async move {
+            std::thread::spawn(move || {
                 // Closed while the client still writes, it might never read why.
-                let _ = client.write_all(refusal).await;
-                let _ = client.shutdown().await;
-                let _ = client.read_to_end(&mut Vec::new()).await;
+                let _ = client.write_all(refusal);
+                let _ = client.shutdown(Shutdown::Write);
+                let _ = client.read_to_end(&mut Vec::new());
             });
         }
     });
@@ -192,7 +193,7 @@ async fn what_is_in_the_cache_runs_offline_and_a_bucket_that_refuses_is_never_as
     let cached = deployment.install("com.example.echo", &guest::echo());
     assert_eq!(deployment.call(&cached, get("/")).await.status, 200);
     deployment.kill();
-    let (endpoint, asked) = refusing().await;
+    let (endpoint, asked) = refusing();
     for (name, value) in [
         ("STORAGE_S3_ENDPOINT", endpoint.as_str()),
         ("STORAGE_S3_BUCKET", "bundles"),
@@ -243,7 +244,7 @@ async fn without_its_bucket_a_process_is_ready_and_says_what_it_lacks() {
     let installed = deployment.install("com.example.echo", &guest::echo());
     assert_eq!(deployment.call(&installed, get("/")).await.status, 200);
     deployment.kill();
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", nobody.local_addr().unwrap());
     drop(nobody);
     for (name, value) in [

@@ -48,12 +48,9 @@ async fn until_empty(bucket: &TestBucket) {
 // The proxy carries while the test waits for the process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn uploads_take_little_memory_whatever_their_size_and_the_speed_of_the_bucket() {
-    let Some((deployment, _bucket, proxy)) = behind_a_proxy().await else {
+    let Some((mut deployment, _bucket, proxy)) = behind_a_proxy().await else {
         return;
     };
-    send_slowly(&deployment, MIB).await;
-    let process = deployment.process().number();
-    let before = peak(process);
     let slow = Fault::Slow(Duration::from_millis(1));
     for (size, fault) in [
         (20 * MIB, Fault::None),
@@ -61,19 +58,32 @@ async fn uploads_take_little_memory_whatever_their_size_and_the_speed_of_the_buc
         (200 * MIB, Fault::None),
         (200 * MIB, slow),
     ] {
-        proxy.set(fault);
-        send_slowly(&deployment, size).await;
-        let grown = peak(process) - before;
-        let (size, grown) = (size / MIB, grown / MIB);
+        let grown = growth(&mut deployment, async |deployment| {
+            proxy.set(fault);
+            send_slowly(deployment, size).await;
+            proxy.set(Fault::None);
+        });
+        let (size, grown) = (size / MIB, grown.await / MIB);
         assert!(grown <= 32, "{size} MiB took {grown} MiB with {fault:?}");
     }
-    proxy.set(Fault::None);
-    join_all((0..16).map(|_| send_slowly(&deployment, 20 * MIB))).await;
-    let grown = (peak(process) - before) / MIB;
+    let sixteen = growth(&mut deployment, async |deployment| {
+        join_all((0..16).map(|_| send_slowly(deployment, 20 * MIB))).await;
+    });
+    let grown = sixteen.await / MIB;
     assert!(grown <= 256, "sixteen uploads took {grown} MiB");
 }
 
-// The proxy carries while the test waits for the process.
+/// What a fresh process, which has had one small upload, takes for `work`, in bytes.
+async fn growth(deployment: &mut Deployment, work: impl AsyncFnOnce(&Deployment)) -> usize {
+    deployment.kill();
+    deployment.start();
+    send_slowly(deployment, MIB).await;
+    let process = deployment.process().number();
+    let before = peak(process);
+    work(deployment).await;
+    peak(process) - before
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_left_in_the_bucket_of_what_goes_wrong() {
     let Some((deployment, bucket, proxy)) = behind_a_proxy().await else {

@@ -9,6 +9,7 @@ use alga_bundles::{
     InvalidManifest, Limits, LocalStore, Manifest, ObjectKey, Parsed, PublicKey, Signature,
     SignaturePolicy, Statement, inspect,
 };
+use alga_model::ContentHash;
 use anyhow::{Context as _, ensure};
 use clap::Args;
 use tokio::task::spawn_blocking;
@@ -174,7 +175,14 @@ async fn component(
         Arc::new(store),
         FetchOptions::default(),
     )?;
-    Ok(cache.get(inspection.hash).await?.read_component().await?)
+    let bundle = match beside {
+        Some(manifest) => {
+            let digest = ContentHash::of(manifest);
+            cache.get_with_manifest(inspection.hash, digest).await?
+        }
+        None => cache.get(inspection.hash).await?,
+    };
+    Ok(bundle.read_component().await?)
 }
 
 async fn look_into(file: &Path) -> anyhow::Result<Inspection> {
