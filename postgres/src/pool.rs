@@ -7,8 +7,8 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use deadpool::managed;
 use deadpool::managed::{Manager, Metrics, Object, PoolError, RecycleError, RecycleResult};
-use deadpool::{Runtime, managed};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 
@@ -59,13 +59,11 @@ impl Pool {
             doubt: patience / 2,
             lost: Mutex::default(),
         };
+        // Without its own timeouts: one around everything is enough, and each costs every statement a timer.
         let connections = managed::Pool::builder(connections)
             .max_size(most)
-            .wait_timeout(Some(patience))
-            .create_timeout(Some(patience))
-            .runtime(Runtime::Tokio1)
             .build()
-            .expect("timeouts have the runtime they need");
+            .expect("without timeouts it needs no runtime");
         Self {
             connections,
             patience,
@@ -130,13 +128,16 @@ impl Manager for Connections {
         connection: &mut PgConnection,
         metrics: &Metrics,
     ) -> RecycleResult<sqlx::Error> {
-        if metrics.age() > LIFE {
+        // Read once, as every statement comes by here.
+        let now = Instant::now();
+        let used = metrics.recycled.unwrap_or(metrics.created);
+        if now.saturating_duration_since(metrics.created) > LIFE {
             return Err(RecycleError::message("it is old"));
         }
-        if self.lost_since(metrics.recycled.unwrap_or(metrics.created)) {
+        if self.lost_since(used) {
             return Err(RecycleError::message("others like it were lost"));
         }
-        if metrics.last_used() > TRUSTED {
+        if now.saturating_duration_since(used) > TRUSTED {
             let answered = tokio::time::timeout(self.doubt, connection.ping()).await;
             if !matches!(answered, Ok(Ok(()))) {
                 self.note_loss();

@@ -121,9 +121,10 @@ CREATE INDEX ext_storage_idempotency_by_expiry ON ext_storage_idempotency (expir
 -- when it began. Having locked the row of a namespace, all that follows is current: records, floor and
 -- counters of a namespace change under that lock only.
 --
--- Locks, in this order: the row of the tenant, then rows of its namespaces. A write inside what its
--- namespace has reserved locks that one row and then waits for nothing. Who holds a tenant's row may
--- wait for rows of namespaces: their holders wait for nobody. So nobody waits in a circle.
+-- Locks, in this order: the queue of a namespace, which a plain put of one record takes and nobody else; the row of
+-- the tenant; rows of its namespaces. A write inside what its namespace has reserved locks that one row and then
+-- waits for nothing. Who holds a tenant's row may wait for rows of namespaces: their holders wait for nobody. So
+-- nobody waits in a circle.
 --
 -- The names carry a version: while processes are replaced, old ones go on to call what they know.
 
@@ -715,6 +716,13 @@ BEGIN
     IF NOT p_ordered AND p_operation IS NULL AND p_guard IS NULL AND NOT p_return_previous
        AND current_setting('citus.shard_count', true) IS NULL
     THEN
+        -- Writers of a namespace queue here, before they hold anything, one after the other. Queueing for the row
+        -- instead, each that gets it would run the statement again for the row as it has become, and wake the rest.
+        -- The row is locked as well: by those who come here, and by all that do without this queue.
+        -- (In a condition, which needs no statement of its own.)
+        IF pg_advisory_xact_lock(hashtextextended(p_install::text || p_namespace, 0)) IS NULL THEN
+            RETURN;
+        END IF;
         -- Its snapshot is from before the lock, but nothing comes of that: FOR UPDATE gives the row as it
         -- is when it is locked, and ON CONFLICT replaces the record that is there by then.
         INSERT INTO ext_storage_records AS r
