@@ -43,6 +43,9 @@ pub trait RegistryDatabase: Registry {
 /// about requests that are answered once and about uploads. A read sees everything committed before it began.
 #[async_trait]
 pub trait Registry: fmt::Debug + Send + Sync {
+    /// Which registry it is, the same for as long as it exists: what is kept for it elsewhere is marked with it.
+    async fn identity(&self) -> Result<Uuid, RegistryError>;
+
     /// Registers a version, and its extension when it is the first one.
     ///
     /// Registering the same version with the same content and manifest again succeeds and changes

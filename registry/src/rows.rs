@@ -28,6 +28,7 @@ pub(crate) const TENANTS: &str = "registry_tenants";
 pub(crate) const AUDIT: &str = "registry_audit";
 pub(crate) const ANSWERS: &str = "registry_answers";
 pub(crate) const ANSWER_COUNTS: &str = "registry_answer_counts";
+pub(crate) const IDENTITY: &str = "registry_identity";
 pub(crate) const BUNDLE_UPLOADS: &str = "registry_bundle_uploads";
 
 /// A row of whatever database: values by the names of their columns, which may be NULL.
@@ -150,6 +151,20 @@ pub(crate) fn switches(row: &dyn Row) -> Result<Switches, RegistryError> {
         generation: columns.number("generation")?,
         updated_at: columns.optional_time("updated_at")?,
     })
+}
+
+/// A row's column `id`.
+pub(crate) fn identity(row: &dyn Row) -> Result<Uuid, RegistryError> {
+    Columns::unkeyed(row, IDENTITY).uuid("id")
+}
+
+/// The row of the identity, which a migration wrote, is gone.
+pub(crate) fn no_identity() -> RegistryError {
+    RegistryError::Inconsistency {
+        table: IDENTITY,
+        column: "id",
+        key: "1".to_owned(),
+    }
 }
 
 /// A row's columns `tenant_id`, `storage`, `limits`, `generation`, `updated_at`.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use alga_bundles::{BundleCache, BundleStore, FetchOptions, LocalStore, S3Settings, S3Store};
+use alga_bundles::{BundleCache, BundleStore, FetchOptions};
 use alga_host_api::LogLimits;
 use alga_model::{Clock, SystemClock};
 use alga_registry::{AnswerQuota, AnswerQuotas, Registry, RegistryDatabase};
@@ -13,9 +13,10 @@ use anyhow::{Context as _, ensure};
 use crate::activity::{Activity, ActivityLimits};
 use crate::admin::Admin;
 use crate::admission::{Admission, Caps, Limits};
+use crate::bundle_store;
 use crate::config::Config;
 use crate::credentials;
-use crate::databases::{Databases, cannot_use};
+use crate::databases::Databases;
 use crate::engine::{CompileOptions, Compiler, Engine, EngineError, EngineOptions};
 use crate::execute::Executor;
 use crate::http::StorageApi;
@@ -74,7 +75,7 @@ impl Stores {
                 None => StoragePlace::Elsewhere(Arc::new(remote_storage(config)?)),
             },
             registry: databases.registry,
-            bundles: bundle_store(config)?,
+            bundles: bundle_store::open(config)?,
             clock,
         })
     }
@@ -248,7 +249,7 @@ impl App {
         let role = config.role();
         let stores = Stores::open(config).await?;
         if role.runs_extensions() && !config.bundles.offline {
-            check_bundles(&*stores.bundles).await?;
+            bundle_store::try_out(&*stores.bundles, &*stores.registry, config).await?;
         }
         let (installs, gate) = stores.gate(config);
         installs
@@ -302,44 +303,6 @@ impl App {
 
 /// How much longer an operation may take where another process does it.
 const ON_THE_WAY: Duration = Duration::from_millis(500);
-
-/// The bucket of bundles, or their folder.
-fn bundle_store(config: &Config) -> anyhow::Result<Arc<dyn BundleStore>> {
-    let s3 = &config.s3;
-    let Some(bucket) = s3.bundles() else {
-        let folder = config.data.bundles();
-        let store = LocalStore::open(&folder).with_context(|| cannot_use(&folder))?;
-        return Ok(Arc::new(store));
-    };
-    let (Some(access_key), Some(secret_key)) = (
-        s3.access_key.clone(),
-        credentials::token(s3.secret_key.as_ref(), s3.secret_key_file.as_deref())?,
-    ) else {
-        anyhow::bail!("`storage.s3.access_key` and `storage.s3.secret_key` must be set");
-    };
-    Ok(Arc::new(S3Store::new(S3Settings {
-        endpoint: s3.endpoint.clone(),
-        force_path_style: s3.force_path_style,
-        checksums: s3.checksums,
-        connect_timeout: s3.connect_timeout,
-        request_timeout: s3.request_timeout,
-        stall: config.bundles.stall,
-        ..S3Settings::new(&s3.region, bucket, access_key, secret_key)
-    })))
-}
-
-/// Says now what the first upload would run into. A store that is only out of reach for the moment stops
-/// nobody who has bundles in the cache.
-async fn check_bundles(store: &dyn BundleStore) -> anyhow::Result<()> {
-    match store.check().await {
-        Err(error) if error.is_transient() => {
-            let error: &dyn std::error::Error = &error;
-            tracing::warn!(error, "the bundle store cannot be reached");
-            Ok(())
-        }
-        checked => checked.context("cannot use the bundle store"),
-    }
-}
 
 /// The storage that another process serves, as `config` describes it.
 fn remote_storage(config: &Config) -> anyhow::Result<RemoteService> {

@@ -14,6 +14,7 @@ pub mod admin;
 pub mod admission;
 pub mod app;
 pub mod bundle_care;
+mod bundle_store;
 pub mod cli;
 pub mod config;
 mod credentials;

@@ -204,6 +204,14 @@ fn describe_metrics_of_bundles() {
         Unit::Bytes,
         "What unpacked bundles take, as of the last look."
     );
+    describe_gauge!(
+        "alga_bundles_store_up",
+        "1 where the bundle store answers, 0 where it doesn't, as of the last look of a probe or of this page."
+    );
+    describe_gauge!(
+        "alga_bundles_cache_up",
+        "1 where the cache of bundles can be written, 0 where it can't, as of the last look."
+    );
     describe_counter!(
         "alga_engine_warmups_total",
         "Versions that were to be made ready before anybody calls them, by what became of it."

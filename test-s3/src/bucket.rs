@@ -2,7 +2,7 @@
 
 use std::env;
 
-use alga_bundles::{S3Settings, S3Store};
+use alga_bundles::{ObjectKey, S3Settings, S3Store};
 use alga_model::Secret;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_s3::{Client, Config};
@@ -105,7 +105,7 @@ impl TestBucket {
         Client::from_conf(config)
     }
 
-    /// The keys of all objects, and of all uploads in parts that have not ended.
+    /// The keys of all objects but the note whose the bucket is, and of all uploads in parts that have not ended.
     ///
     /// # Panics
     /// Where the server refuses, or has more than it tells at once.
@@ -120,7 +120,10 @@ impl TestBucket {
         let objects = objects.contents.unwrap_or_default().into_iter();
         let uploads = uploads.uploads.unwrap_or_default().into_iter();
         (
-            objects.filter_map(|object| object.key).collect(),
+            objects
+                .filter_map(|object| object.key)
+                .filter(|key| *key != ObjectKey::Owner.to_string())
+                .collect(),
             uploads.filter_map(|upload| upload.key).collect(),
         )
     }

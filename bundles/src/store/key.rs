@@ -24,6 +24,8 @@ pub enum ObjectKey {
     Staging(StagingKey),
     /// What [`check`](super::BundleStore::check) writes and removes.
     Check(Uuid),
+    /// Says whose the store is.
+    Owner,
 }
 
 /// The name of an upload that nobody has accepted yet: `sha256/_staging/<uuid>/bundle.tar.zst`.
@@ -45,7 +47,11 @@ impl ObjectKey {
     pub const fn promised_hash(&self) -> Option<ContentHash> {
         match self {
             Self::Bundle(hash) => Some(*hash),
-            Self::Manifest(_) | Self::Compiled { .. } | Self::Staging(_) | Self::Check(_) => None,
+            Self::Manifest(_)
+            | Self::Compiled { .. }
+            | Self::Staging(_)
+            | Self::Check(_)
+            | Self::Owner => None,
         }
     }
 }
@@ -84,6 +90,7 @@ impl fmt::Display for ObjectKey {
             ),
             Self::Staging(key) => key.fmt(f),
             Self::Check(id) => write!(f, "sha256/_check/{id}"),
+            Self::Owner => f.write_str("sha256/_owner"),
         }
     }
 }
@@ -106,6 +113,7 @@ impl FromStr for ObjectKey {
                 id(name).map(|id| Self::Staging(StagingKey(id)))
             }
             ["sha256", "_check", name] => id(name).map(Self::Check),
+            ["sha256", "_owner"] => Some(Self::Owner),
             ["sha256", name, "bundle.tar.zst"] => hash(name).map(Self::Bundle),
             ["sha256", name, "manifest.json"] => hash(name).map(Self::Manifest),
             ["compiled", bundle, file] => {
@@ -159,6 +167,7 @@ mod tests {
             },
             ObjectKey::Staging(StagingKey::new(id)),
             ObjectKey::Check(id),
+            ObjectKey::Owner,
         ] {
             assert_eq!(key.to_string().parse(), Ok(key), "{key}");
         }

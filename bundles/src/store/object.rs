@@ -114,6 +114,7 @@ impl Listing {
             ObjectKey::Bundle(_) | ObjectKey::Manifest(_) => matches!(self, Self::Canonical),
             ObjectKey::Compiled { .. } => matches!(self, Self::Compiled),
             ObjectKey::Staging(_) | ObjectKey::Check(_) => matches!(self, Self::Staging),
+            ObjectKey::Owner => false,
         }
     }
 }

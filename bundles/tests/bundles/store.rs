@@ -1,4 +1,6 @@
+use std::env;
 use std::ops::Deref;
+use std::path::{Component, Path, PathBuf};
 
 use alga_bundles::{
     BundleStore, Content, LocalStore, ObjectKey, PART_BYTES, PartedUpload, StagingKey, StoreError,
@@ -31,6 +33,20 @@ bundle_store_suite!(local, async {
         _room: room,
     })
 });
+
+bundle_store_suite!(local_by_a_relative_path, async {
+    let room = Room::new();
+    let store = LocalStore::open(relative(&room.path("store"))).unwrap();
+    Some(Local { store, _room: room })
+});
+
+/// The same path from where the process works.
+fn relative(path: &Path) -> PathBuf {
+    let here = env::current_dir().unwrap();
+    let up = here.components().skip(1).map(|_| Component::ParentDir);
+    let down = path.components().skip(1);
+    up.chain(down).collect()
+}
 
 #[tokio::test]
 async fn objects_lie_under_the_keys_of_the_bucket_and_nothing_else_does() {

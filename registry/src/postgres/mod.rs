@@ -18,6 +18,7 @@ mod audit;
 mod changed;
 mod error;
 mod extensions;
+mod identity;
 mod installs;
 #[cfg(test)]
 mod plan;
@@ -150,6 +151,11 @@ impl RegistryDatabase for PostgresRegistry {
 
 #[async_trait]
 impl Registry for PostgresRegistry {
+    async fn identity(&self) -> Result<Uuid, RegistryError> {
+        self.read(async |mut session| identity::find(&mut session).await)
+            .await
+    }
+
     async fn register_version(
         &self,
         new: &NewVersion,

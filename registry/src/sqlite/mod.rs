@@ -7,6 +7,7 @@ mod answers;
 mod audit;
 mod error;
 mod extensions;
+mod identity;
 mod installs;
 #[cfg(test)]
 mod plan;
@@ -134,6 +135,10 @@ impl RegistryDatabase for SqliteRegistry {
 
 #[async_trait]
 impl Registry for SqliteRegistry {
+    async fn identity(&self) -> Result<Uuid, RegistryError> {
+        self.read(identity::find).await
+    }
+
     async fn register_version(
         &self,
         new: &NewVersion,

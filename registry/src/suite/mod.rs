@@ -14,6 +14,7 @@
 mod answers;
 mod audit;
 mod extensions;
+mod identity;
 mod installs;
 mod switches;
 mod tenants;
@@ -27,6 +28,7 @@ use serde_json::{Value, json};
 pub use self::answers::*;
 pub use self::audit::*;
 pub use self::extensions::*;
+pub use self::identity::*;
 pub use self::installs::*;
 pub use self::switches::*;
 pub use self::tenants::*;
@@ -53,6 +55,7 @@ macro_rules! registry_suite {
     ($backend:ident, $open:expr) => {
         $crate::registry_suite! {
             @stamp $backend, $open,
+            a_registry_stays_the_one_it_is
             a_registered_version_is_found_by_every_key
             registering_a_version_again_changes_nothing
             an_extension_belongs_to_its_first_publisher

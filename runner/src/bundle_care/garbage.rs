@@ -83,7 +83,7 @@ const fn bundle_of(key: ObjectKey) -> Option<ContentHash> {
         ObjectKey::Bundle(hash)
         | ObjectKey::Manifest(hash)
         | ObjectKey::Compiled { bundle: hash, .. } => Some(hash),
-        ObjectKey::Staging(_) | ObjectKey::Check(_) => None,
+        ObjectKey::Staging(_) | ObjectKey::Check(_) | ObjectKey::Owner => None,
     }
 }
 

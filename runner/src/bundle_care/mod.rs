@@ -3,6 +3,7 @@
 
 mod damage;
 mod garbage;
+mod owner;
 mod sweep;
 #[cfg(test)]
 mod unsteady;
@@ -14,6 +15,7 @@ use alga_model::Timestamp;
 
 pub use self::damage::{Damage, Search, repair};
 pub use self::garbage::{Garbage, garbage, remove_garbage};
+pub use self::owner::Owner;
 pub use self::sweep::{SweepError, SweptUploads, sweep_uploads};
 
 /// How long an upload may stay that nobody publishes.

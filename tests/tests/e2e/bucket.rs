@@ -94,15 +94,12 @@ async fn what_is_pushed_to_one_replica_runs_on_another_that_compiles_nothing() {
     let (mut objects, uploads) = bucket.contents().await;
     objects.sort();
     let hash = hash.strip_prefix("sha256:").unwrap();
-    let of_bundle = ["bundle.tar.zst", "manifest.json"].map(|file| format!("sha256/{hash}/{file}"));
-    assert!(objects.ends_with(&of_bundle), "{objects:?}");
-    let [code, ..] = objects.as_slice() else {
+    let expected = ["bundle.tar.zst", "manifest.json"].map(|file| format!("sha256/{hash}/{file}"));
+    let [code, published @ ..] = objects.as_slice() else {
         unreachable!()
     };
-    assert!(
-        code.starts_with("compiled/") && objects.len() == 3,
-        "{objects:?}"
-    );
+    assert!(code.starts_with("compiled/"), "{objects:?}");
+    assert_eq!(published, expected);
     assert!(uploads.is_empty(), "{uploads:?}");
     for replica in [&one, &other] {
         assert!(!replica.data().join("bundles/sha256").exists());
@@ -228,6 +225,38 @@ async fn what_is_in_the_cache_runs_offline_and_a_bucket_that_refuses_is_never_as
     assert_eq!(ready["bundles"], Value::Null);
     assert_eq!(ready["degraded"], false);
     assert_eq!(asked.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_bucket_that_never_answers_holds_no_start_up() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut deployment = Deployment::new();
+    for (name, value) in [
+        (
+            "STORAGE_S3_ENDPOINT",
+            format!("http://{}", silent.local_addr().unwrap()),
+        ),
+        ("STORAGE_S3_BUCKET", "bundles".to_owned()),
+        ("STORAGE_S3_ACCESS_KEY", "key".to_owned()),
+        ("STORAGE_S3_SECRET_KEY", "secret".to_owned()),
+    ] {
+        deployment.set(name, &value);
+    }
+    deployment.start();
+    let log = deployment
+        .logged("the bundle store cannot be reached", 1)
+        .await;
+    let place = format!(
+        "the bucket `bundles` at http://{}",
+        silent.local_addr().unwrap()
+    );
+    assert!(log.contains(&place), "{log}");
+    let metrics = deployment.metrics().await;
+    assert!(metrics.contains("alga_bundles_store_up 0"), "{metrics}");
+    assert!(metrics.contains("alga_bundles_cache_up 1"), "{metrics}");
+    deployment
+        .logged("the bundle store does not answer", 1)
+        .await;
 }
 
 /// What a probe is told by a process that is ready.

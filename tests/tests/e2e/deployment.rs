@@ -106,6 +106,12 @@ impl Deployment {
         self.data.clone()
     }
 
+    /// The same as a command is told: relative to where it works where that can be, as the default is.
+    fn data_dir(&self) -> &Path {
+        let own = self.data.strip_prefix(self.folder.path());
+        own.unwrap_or(&self.data)
+    }
+
     /// A place for files of the test.
     pub(crate) fn scratch(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -117,7 +123,7 @@ impl Deployment {
         command
             .env_clear()
             .current_dir(self.folder.path())
-            .env("ALGA_DATA_DIR", self.data())
+            .env("ALGA_DATA_DIR", self.data_dir())
             .env("ALGA_LOG_FORMAT", "json")
             .envs(self.environment.iter().cloned())
             .args(arguments)

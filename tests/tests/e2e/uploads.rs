@@ -1,6 +1,7 @@
 //! Bundles that come over the network: sent, published, given up, cut off.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -83,6 +84,8 @@ fn stored(deployment: &Deployment) -> Vec<String> {
     let mut names: Vec<_> = found
         .iter()
         .map(|path| path.strip_prefix(&root).unwrap().display().to_string())
+        // Says whose the store is, all the while.
+        .filter(|name| name != "sha256/_owner")
         .collect();
     names.sort();
     names
@@ -934,4 +937,45 @@ async fn the_store_is_looked_after() {
     assert_eq!(stored(&deployment).len(), 2);
     gc(&["--older-than", "0s", "--delete"]);
     assert_eq!(stored(&deployment), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_store_is_cleared_out_for_no_other_registry() {
+    let deployment = Deployment::started();
+    let bundle = deployment.pack(ECHO, "1.0.0", &guest::echo());
+    deployment.ok(&["bundle", "add", path(&bundle)]);
+    let there = stored(&deployment);
+
+    // The same store with the registry of another deployment, to which all of it is garbage.
+    let mut other = Deployment::started();
+    other.kill();
+    let bundles = other.data().join("bundles");
+    fs::remove_dir_all(&bundles).unwrap();
+    symlink(deployment.data().join("bundles"), &bundles).unwrap();
+    for command in [
+        &["gc", "--older-than", "0s"][..],
+        &["gc", "--older-than", "0s", "--delete"],
+        &["fsck", "--repair"],
+        &["sweep", "--older-than", "0s"],
+    ] {
+        let refused = other.fails(&[&["bundle"], command].concat());
+        assert!(refused.contains("that of another registry"), "{refused}");
+        assert!(refused.contains("--take-over"), "{refused}");
+    }
+    other.start();
+    other.logged("that of another registry", 1).await;
+    assert_eq!(stored(&deployment), there);
+
+    // Unless somebody says that it is meant.
+    other.ok(&[
+        "bundle",
+        "gc",
+        "--older-than",
+        "0s",
+        "--take-over",
+        "--delete",
+    ]);
+    assert_eq!(stored(&deployment), Vec::<String>::new());
+    let refused = deployment.fails(&["bundle", "gc"]);
+    assert!(refused.contains("that of another registry"), "{refused}");
 }

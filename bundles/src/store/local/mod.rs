@@ -7,7 +7,7 @@ mod upload;
 use std::fs::{self, DirBuilder, File, Metadata};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 use std::time::SystemTime;
 
 use alga_model::{ContentHash, ContentHasher};
@@ -42,7 +42,8 @@ pub struct LocalStore {
 impl LocalStore {
     /// Uses `root`, and makes it when it isn't there.
     pub fn open(root: impl Into<PathBuf>) -> io::Result<Self> {
-        let root = root.into();
+        // Wherever the process works from later, and however often paths are joined.
+        let root = path::absolute(root.into())?;
         make_folder(&root)?;
         if let Some(parent) = root.canonicalize()?.parent() {
             File::open(parent)?.sync_all()?;
@@ -81,7 +82,7 @@ impl LocalStore {
     fn pin(&self, upload: &Verified) -> io::Result<Pin> {
         let staged = self.path(upload.key);
         let folder = self.root.join("sha256").join(upload.hash.to_hex());
-        self.make_folder(&folder)?;
+        make_folder(&folder)?;
         let link = folder.join(format!("{UNFINISHED}{}", Uuid::new_v4()));
         match fs::hard_link(staged, &link) {
             Ok(()) => {}
@@ -95,10 +96,6 @@ impl LocalStore {
         } else {
             Ok(Pin::Changed)
         }
-    }
-
-    fn make_folder(&self, folder: &Path) -> io::Result<()> {
-        make_folder(&self.root.join(folder))
     }
 
     /// Makes the names below `folder` durable, and the way to it.

@@ -416,7 +416,7 @@ const fn content_type(key: ObjectKey) -> &'static str {
         ObjectKey::Bundle(_) | ObjectKey::Staging(_) => "application/zstd",
         ObjectKey::Manifest(_) => "application/json",
         ObjectKey::Compiled { .. } => "application/octet-stream",
-        ObjectKey::Check(_) => "text/plain",
+        ObjectKey::Check(_) | ObjectKey::Owner => "text/plain",
     }
 }
 

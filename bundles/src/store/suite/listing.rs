@@ -34,6 +34,8 @@ pub async fn a_list_has_every_object_of_its_kind(store: &dyn BundleStore) {
     for (_, key) in objects {
         write(store, key, &bytes).await;
     }
+    // A note, which nobody lists, sweeps or collects.
+    write(store, ObjectKey::Owner, b"somebody").await;
     for listing in [Listing::Canonical, Listing::Compiled, Listing::Staging] {
         let listed = all(store, listing).await;
         assert!(listed.iter().all(|object| listing.contains(&object.key)));

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use alga_bundles::{BundleStore, Retry};
 use alga_registry::Registry;
-use anyhow::Context as _;
+use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use serde::Serialize;
 
 use crate::app::Stores;
 use crate::bundle_care::{
-    Damage, Search, UPLOADS_KEPT, earlier, garbage, remove_garbage, repair, sweep_uploads,
+    Damage, Owner, Search, UPLOADS_KEPT, earlier, garbage, remove_garbage, repair, sweep_uploads,
 };
+use crate::bundle_store;
 use crate::cli::output::{self, Tally};
 use crate::config::Config;
 
@@ -29,6 +30,9 @@ pub(in crate::cli) struct Gc {
     /// Remove the objects, instead of only printing them
     #[arg(long)]
     delete: bool,
+    /// Mark the store as this registry's from now on, whosever it was
+    #[arg(long)]
+    take_over: bool,
     /// Leave objects alone that were written since; a version may be about to be registered
     #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = humantime::parse_duration)]
     older_than: Duration,
@@ -56,6 +60,7 @@ impl Sweep {
         let stores = Stores::open_existing(config).await?;
         let age = self.older_than.unwrap_or(UPLOADS_KEPT);
         let (store, registry) = (&*stores.bundles, &*stores.registry as _);
+        ensure_not_anothers(store, registry, config).await?;
         let swept = sweep_uploads(store, registry, stores.clock.now(), age).await?;
         output::json(&swept)?;
         stores.close().await;
@@ -68,6 +73,16 @@ impl Gc {
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
         let stores = Stores::open_existing(config).await?;
         let (store, registry) = (&*stores.bundles, &*stores.registry as _);
+        if self.take_over {
+            Owner::take_over(store, registry).await?;
+        }
+        let owner = ensure_not_anothers(store, registry, config).await?;
+        ensure!(
+            !self.delete || owner == Owner::Ours,
+            "nobody has marked {} yet, so that it may be any registry's: start a server on it, or name \
+             `--take-over`",
+            bundle_store::place(config)
+        );
         let before = earlier(stores.clock.now(), self.older_than);
         for found in garbage(store, registry, before).await? {
             let deleted = self.delete && remove_garbage(store, registry, &found, before).await?;
@@ -87,6 +102,7 @@ impl Fsck {
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
         let stores = Stores::open_existing(config).await?;
         let (store, registry) = (&*stores.bundles, &*stores.registry as _);
+        ensure_not_anothers(store, registry, config).await?;
         let tally = RefCell::new(Tally::new("MiB read:"));
         let damages = RefCell::new(Vec::new());
         let search = Search {
@@ -127,6 +143,23 @@ impl Fsck {
             ExitCode::FAILURE
         })
     }
+}
+
+/// To a registry that is not its own, a store is full of garbage and has nothing that is needed.
+async fn ensure_not_anothers(
+    store: &dyn BundleStore,
+    registry: &dyn Registry,
+    config: &Config,
+) -> anyhow::Result<Owner> {
+    let owner = Owner::of(store, registry).await?;
+    if let Owner::Another(mark) = &owner {
+        bail!(
+            "{} is that of another registry ({mark}): name the same database here as for its servers, or, where \
+             this registry replaces that one, `bundle gc --take-over`",
+            bundle_store::place(config)
+        );
+    }
+    Ok(owner)
 }
 
 /// Repairs a damage if it can. What fails is said, and keeps nobody from the next one.

@@ -1,8 +1,11 @@
 //! Whether the process lives, whether it should get requests, and what is said where nothing is.
 
+use std::error::Error;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alga_bundles::ObjectKey;
+use alga_model::ErrorChain;
 use alga_schema::Database;
 use axum::Json;
 use axum::extract::State;
@@ -10,6 +13,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use tokio::sync::Mutex;
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -53,6 +57,7 @@ pub(crate) async fn readyz(State(state): State<AppState>) -> Response {
         StatusCode::SERVICE_UNAVAILABLE
     };
     let BundlesReady { store, cache } = bundles;
+    let [store, cache] = [store, cache].map(|found| found.map(|found| found.is_ok()));
     let degraded = store == Some(false) || cache == Some(false);
     let body = json!({
         "storage": storage,
@@ -70,24 +75,30 @@ pub(crate) async fn readyz(State(state): State<AppState>) -> Response {
 pub(crate) struct BundlesProbe(Mutex<Option<(Instant, BundlesReady)>>);
 
 /// Whether bundles can be had; nothing where the process has no need of them, or may not ask.
-#[derive(Debug, Clone, Copy, Default)]
-struct BundlesReady {
+#[derive(Debug, Clone, Default)]
+pub(crate) struct BundlesReady {
     /// Their store answers.
-    store: Option<bool>,
+    store: Option<Found>,
     /// What comes from there can be kept.
-    cache: Option<bool>,
+    cache: Option<Found>,
 }
+
+/// Whether something works, and why not.
+type Found = Result<(), Arc<str>>;
 
 impl BundlesProbe {
     /// Looks, unless somebody did a moment ago.
-    async fn look(&self, app: &App) -> BundlesReady {
+    pub(crate) async fn look(&self, app: &App) -> BundlesReady {
         let mut last = self.0.lock().await;
         let now = Instant::now();
-        match *last {
-            Some((at, ready)) if now.saturating_duration_since(at) < BUNDLES_KNOWN => ready,
+        match &*last {
+            Some((at, ready)) if now.saturating_duration_since(*at) < BUNDLES_KNOWN => {
+                ready.clone()
+            }
             _ => {
                 let ready = BundlesReady::of(app).await;
-                *last = Some((now, ready));
+                let before = last.replace((now, ready.clone()));
+                ready.tell(&before.map(|(_, ready)| ready).unwrap_or_default());
                 ready
             }
         }
@@ -107,14 +118,54 @@ impl BundlesReady {
             // Whether it is there doesn't matter; that somebody says so does.
             let any = ObjectKey::Check(Uuid::nil());
             let looked = timeout(PATIENCE, app.stores.bundles.stat(any)).await;
-            Some(looked.is_ok_and(|looked| looked.is_ok()))
+            Some(found(looked.map(|looked| looked.map(drop))))
         };
         let cache = timeout(PATIENCE, extensions.executor.bundles().check());
         let (store, cache) = tokio::join!(store, cache);
         Self {
             store,
-            cache: Some(cache.is_ok_and(|checked| checked.is_ok())),
+            cache: Some(found(cache)),
         }
+    }
+
+    /// Measures how it is, and logs what has changed. Before anybody looked, all was well.
+    fn tell(&self, before: &Self) {
+        let changed = |now: &Option<Found>, before: &Option<Found>| {
+            let was_up = !matches!(before, Some(Err(_)));
+            now.clone().filter(|now| now.is_ok() != was_up)
+        };
+        let measure = |gauge: &'static str, now: &Option<Found>| {
+            if let Some(now) = now {
+                metrics::gauge!(gauge).set(f64::from(u8::from(now.is_ok())));
+            }
+        };
+        measure("alga_bundles_store_up", &self.store);
+        measure("alga_bundles_cache_up", &self.cache);
+        match changed(&self.store, &before.store) {
+            Some(Err(error)) => tracing::warn!(
+                %error,
+                "the bundle store does not answer; what is in the cache runs on"
+            ),
+            Some(Ok(())) => tracing::info!("the bundle store answers again"),
+            None => {}
+        }
+        match changed(&self.cache, &before.cache) {
+            Some(Err(error)) => tracing::warn!(
+                %error,
+                "the cache of bundles cannot be written; what is in it runs on"
+            ),
+            Some(Ok(())) => tracing::info!("the cache of bundles can be written again"),
+            None => {}
+        }
+    }
+}
+
+/// What came of a look that had its time.
+fn found<E: Error + 'static>(looked: Result<Result<(), E>, Elapsed>) -> Found {
+    match looked {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(ErrorChain(&error).to_string().into()),
+        Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs()).into()),
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) async fn metrics(
     if let Some(extensions) = &state.app.extensions {
         extensions.executor.report_load();
     }
+    // Where nobody probes the process, whoever reads this page looks.
+    state.bundles.look(&state.app).await;
     let mut text = handle.render();
     text.push_str(&state.app.upkeep.quota_gauges.to_string());
     Ok(([(CONTENT_TYPE, TEXT_FORMAT)], text).into_response())
