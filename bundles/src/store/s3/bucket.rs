@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::super::background::Background;
 use super::super::{ETag, ObjectKey, StagingKey, Stat};
 use super::error::Refusal;
-use super::settings::S3Settings;
+use super::settings::{S3Checksums, S3Settings};
 
 /// Parts that all uploads of a store together have on their way.
 const PARTS_IN_FLIGHT: usize = 24;
@@ -209,8 +209,8 @@ impl Bucket {
         sent
     }
 
-    /// Begins an upload in parts, and gives its id. Sent once, as an upload whose id is lost on the way
-    /// stays.
+    /// Begins an upload in parts with the checksums of the settings, and gives its id. Sent once, as an upload
+    /// whose id is lost on the way stays.
     pub(super) async fn begin(
         &self,
         key: ObjectKey,
@@ -223,19 +223,22 @@ impl Bucket {
             .bucket(self.name())
             .key(key.to_string())
             .content_type(content_type)
-            .metadata(Mark::NAME, mark.as_str());
+            .metadata(Mark::NAME, mark.as_str())
+            .set_checksum_algorithm(self.settings.checksums.of_parts());
         let sent = request.customize().config_override(once()).send().await;
         let begun = sent.map_err(|error| Refusal::of("CreateMultipartUpload", &error))?;
         let id = begun.upload_id;
         id.ok_or_else(|| Refusal::without("CreateMultipartUpload", "an id"))
     }
 
+    /// Writes a part, with the checksums that its upload was begun with.
     pub(super) async fn put_part(
         &self,
         key: ObjectKey,
         upload: &str,
         number: i32,
         bytes: Bytes,
+        checksums: S3Checksums,
     ) -> Result<CompletedPart, Refusal> {
         let request = self
             .client
@@ -244,8 +247,11 @@ impl Bucket {
             .key(key.to_string())
             .upload_id(upload)
             .part_number(number)
+            .set_checksum_algorithm(checksums.of_parts())
             .body(ByteStream::from(bytes));
-        let sent = request.send().await;
+        let of_upload =
+            config::Builder::new().request_checksum_calculation(checksums.of_requests());
+        let sent = request.customize().config_override(of_upload).send().await;
         let part = sent.map_err(|error| Refusal::of("UploadPart", &error))?;
         Ok(CompletedPart::builder()
             .part_number(number)

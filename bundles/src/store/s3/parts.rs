@@ -1,8 +1,9 @@
 //! Uploads into a bucket whose parts come in calls of their own.
 //!
 //! Nothing is known of one but what the server tells: parts are compared before the upload is completed, so that no
-//! object ever becomes visible that is not the one that was asked for. The id of an upload is its [`Mark`] with
-//! what the server calls it behind, so that whoever has it knows the object.
+//! object ever becomes visible that is not the one that was asked for. The id of an upload is its [`Mark`], a letter
+//! for the checksums it was begun with and what the server calls it, so that whoever has it knows the object, and
+//! gives each part what the others have, whatever is set meanwhile.
 
 use std::collections::BTreeMap;
 
@@ -12,11 +13,20 @@ use bytes::Bytes;
 use super::super::{ETag, ObjectKey, PartedUpload, StagingKey, Stat, StoreError};
 use super::bucket::{Bucket, Found, Mark};
 use super::error::Refusal;
+use super::settings::S3Checksums;
 use super::traces::{Traces, pause};
 use super::upload::{self, ATTEMPTS, NotStored};
 
 /// Parts that have arrived, by number.
 type Arrived = BTreeMap<i32, Part>;
+
+/// What the id of an upload says.
+struct Told<'a> {
+    mark: Mark,
+    checksums: S3Checksums,
+    /// What the server calls it.
+    id: &'a str,
+}
 
 pub(super) async fn begin(
     bucket: &Bucket,
@@ -26,7 +36,8 @@ pub(super) async fn begin(
     let mark = Mark::new();
     let begun = upload::begin(bucket, key.into(), content_type, &mark).await;
     let id = begun.map_err(|refusal| refusal.into_error(ObjectKey::from(key)))?;
-    let id = format!("{}{id}", mark.as_str());
+    let letter = letter(bucket.settings.checksums);
+    let id = format!("{}{letter}{id}", mark.as_str());
     let upload = PartedUpload { key, id };
     if upload.has_id() {
         Ok(upload)
@@ -46,11 +57,13 @@ pub(super) async fn put(
     bytes: Bytes,
 ) -> Result<ETag, StoreError> {
     upload.check_part(number, bytes.len())?;
-    let (_, id) = told_apart(upload).ok_or_else(|| upload.is_gone())?;
+    let told = told_apart(upload).ok_or_else(|| upload.is_gone())?;
     let key = upload.object();
     let number = i32::try_from(number).map_err(|error| StoreError::failed(key, error))?;
     let _place = bucket.parts_in_flight.acquire().await;
-    let put = bucket.put_part(key, id, number, bytes).await;
+    let put = bucket
+        .put_part(key, told.id, number, bytes, told.checksums)
+        .await;
     let part = put.map_err(|refusal| refused(upload, refusal))?;
     let etag = part.e_tag.map(ETag::new);
     etag.ok_or_else(|| StoreError::failed(key, "the server does not tell parts apart"))
@@ -62,7 +75,7 @@ pub(super) async fn join(
     told: &[ETag],
     size: u64,
 ) -> Result<Stat, StoreError> {
-    let (mark, id) = told_apart(upload).ok_or_else(|| upload.is_gone())?;
+    let Told { mark, id, .. } = told_apart(upload).ok_or_else(|| upload.is_gone())?;
     let Some(arrived) = arrived(bucket, upload).await? else {
         return joined_before(bucket, upload, size).await;
     };
@@ -87,18 +100,34 @@ pub(super) async fn join(
 }
 
 pub(super) async fn abort(bucket: &Bucket, upload: &PartedUpload) -> Result<(), StoreError> {
-    let Some((_, id)) = told_apart(upload) else {
+    let Some(told) = told_apart(upload) else {
         return Ok(());
     };
     let key = upload.object();
-    let aborted = bucket.abort(&key.to_string(), id).await;
+    let aborted = bucket.abort(&key.to_string(), told.id).await;
     aborted.map_err(|refusal| refusal.into_error(key))
 }
 
-/// The mark of an upload and what the server calls it, unless it is none of this store.
-fn told_apart(upload: &PartedUpload) -> Option<(Mark, &str)> {
-    let (mark, id) = upload.id.split_at_checked(Mark::LEN)?;
-    (upload.has_id() && !id.is_empty()).then(|| (Mark::known(mark), id))
+/// What an upload is told by, unless it is none of this store.
+fn told_apart(upload: &PartedUpload) -> Option<Told<'_>> {
+    let (mark, rest) = upload.id.split_at_checked(Mark::LEN)?;
+    let all = [S3Checksums::WhenRequired, S3Checksums::WhenSupported];
+    let (checksums, id) = all
+        .into_iter()
+        .find_map(|checksums| Some((checksums, rest.strip_prefix(letter(checksums))?)))?;
+    let mark = Mark::known(mark);
+    (upload.has_id() && !id.is_empty()).then_some(Told {
+        mark,
+        checksums,
+        id,
+    })
+}
+
+const fn letter(checksums: S3Checksums) -> char {
+    match checksums {
+        S3Checksums::WhenRequired => 'n',
+        S3Checksums::WhenSupported => 'c',
+    }
 }
 
 fn is_taken(upload: &PartedUpload) -> StoreError {
@@ -109,7 +138,7 @@ fn is_taken(upload: &PartedUpload) -> StoreError {
 
 /// What has arrived of an upload, unless that is gone.
 async fn arrived(bucket: &Bucket, upload: &PartedUpload) -> Result<Option<Arrived>, StoreError> {
-    let Some((_, id)) = told_apart(upload) else {
+    let Some(Told { id, .. }) = told_apart(upload) else {
         return Ok(None);
     };
     let mut arrived = Arrived::new();
@@ -171,7 +200,7 @@ async fn joined_before(
     size: u64,
 ) -> Result<Stat, StoreError> {
     let found = look(bucket, upload).await?.filter(|found| {
-        let is_ours = told_apart(upload).is_some_and(|(mark, _)| found.bears(&mark));
+        let is_ours = told_apart(upload).is_some_and(|told| found.bears(&told.mark));
         is_ours && found.stat.size == size
     });
     found
@@ -193,7 +222,7 @@ async fn taken(bucket: &Bucket, upload: &PartedUpload, size: u64) -> Result<Stat
 /// What the server has now, whatever it answered.
 async fn verify(bucket: &Bucket, upload: &PartedUpload, size: u64) -> Result<Stat, StoreError> {
     let found = look(bucket, upload).await?;
-    let (mark, _) = told_apart(upload).ok_or_else(|| upload.is_gone())?;
+    let Told { mark, .. } = told_apart(upload).ok_or_else(|| upload.is_gone())?;
     if found.as_ref().is_some_and(|found| !found.bears(&mark)) {
         return Err(is_taken(upload));
     }

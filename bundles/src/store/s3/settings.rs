@@ -9,6 +9,7 @@ use aws_sdk_s3::config::{
     BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
     StalledStreamProtectionConfig,
 };
+use aws_sdk_s3::types::ChecksumAlgorithm;
 use aws_sdk_s3::{Client, Config};
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
@@ -49,6 +50,31 @@ pub enum S3Checksums {
     WhenSupported,
 }
 
+impl S3Checksums {
+    /// What uploads in parts are begun with, and each of their parts has then. The parts of one that is begun
+    /// without have none: S3 refuses whatever differs.
+    pub(super) fn of_parts(self) -> Option<ChecksumAlgorithm> {
+        match self {
+            Self::WhenRequired => None,
+            Self::WhenSupported => Some(ChecksumAlgorithm::Crc32),
+        }
+    }
+
+    pub(super) fn of_requests(self) -> RequestChecksumCalculation {
+        match self {
+            Self::WhenRequired => RequestChecksumCalculation::WhenRequired,
+            Self::WhenSupported => RequestChecksumCalculation::WhenSupported,
+        }
+    }
+
+    fn of_answers(self) -> ResponseChecksumValidation {
+        match self {
+            Self::WhenRequired => ResponseChecksumValidation::WhenRequired,
+            Self::WhenSupported => ResponseChecksumValidation::WhenSupported,
+        }
+    }
+}
+
 impl S3Settings {
     /// How often a request is sent at most, unless somebody else repeats it.
     const ATTEMPTS: u32 = 3;
@@ -80,16 +106,6 @@ impl S3Settings {
             .secret_access_key(self.secret_key.expose())
             .provider_name("alga-runner")
             .build();
-        let (request, response) = match self.checksums {
-            S3Checksums::WhenRequired => (
-                RequestChecksumCalculation::WhenRequired,
-                ResponseChecksumValidation::WhenRequired,
-            ),
-            S3Checksums::WhenSupported => (
-                RequestChecksumCalculation::WhenSupported,
-                ResponseChecksumValidation::WhenSupported,
-            ),
-        };
         let http = aws_smithy_http_client::Builder::new()
             .tls_provider(Provider::Rustls(CryptoMode::Ring))
             .build_https();
@@ -99,8 +115,8 @@ impl S3Settings {
             .region(Region::new(self.region.clone()))
             .credentials_provider(credentials)
             .force_path_style(self.force_path_style)
-            .request_checksum_calculation(request)
-            .response_checksum_validation(response)
+            .request_checksum_calculation(self.checksums.of_requests())
+            .response_checksum_validation(self.checksums.of_answers())
             .retry_config(RetryConfig::standard().with_max_attempts(Self::ATTEMPTS))
             .timeout_config(self.timeouts(self.request_timeout))
             .stalled_stream_protection(

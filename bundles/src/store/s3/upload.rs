@@ -360,8 +360,10 @@ impl Job {
     ) -> impl Future<Output = Result<CompletedPart, Refusal>> + use<> {
         let (bucket, key, upload) = (self.bucket.clone(), self.key, upload.to_owned());
         async move {
-            let bytes = part.bytes.clone();
-            let sent = bucket.put_part(key, &upload, number, bytes).await;
+            let (bytes, checksums) = (part.bytes.clone(), bucket.settings.checksums);
+            let sent = bucket
+                .put_part(key, &upload, number, bytes, checksums)
+                .await;
             drop(part);
             sent
         }
