@@ -1,14 +1,15 @@
 //! Buckets.
 
 use std::env;
+use std::sync::Arc;
 
-use alga_bundles::{ObjectKey, S3Settings, S3Store};
+use alga_bundles::{ObjectKey, S3Checksums, S3Settings, S3Store};
 use alga_model::Secret;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_s3::{Client, Config};
 use uuid::Uuid;
 
-use crate::Server;
+use crate::{MemoryServer, Server};
 
 const REGION: &str = "us-east-1";
 
@@ -23,6 +24,9 @@ pub struct TestBucket {
     pub access_key: String,
     /// What they sign with.
     pub secret_key: String,
+    checksums: S3Checksums,
+    /// Where it is the bucket's own, it goes with the bucket.
+    _server: Option<Arc<MemoryServer>>,
 }
 
 impl TestBucket {
@@ -45,6 +49,25 @@ impl TestBucket {
         Some(Self::on(&server.endpoint(), Server::ACCESS_KEY, Server::SECRET_KEY).await)
     }
 
+    /// Makes one on a server of its own, in this process. It is gone with the last clone of this.
+    pub async fn in_memory() -> Self {
+        Self::on_memory(MemoryServer::start()).await
+    }
+
+    /// Makes one on such a server that lists at most so many objects, uploads or parts at once.
+    pub async fn in_memory_with_pages_of(page: usize) -> Self {
+        Self::on_memory(MemoryServer::with_pages_of(page)).await
+    }
+
+    async fn on_memory(server: MemoryServer) -> Self {
+        let [access_key, secret_key] = [MemoryServer::ACCESS_KEY, MemoryServer::SECRET_KEY];
+        let bucket = Self::on(&server.endpoint(), access_key, secret_key).await;
+        Self {
+            _server: Some(Arc::new(server)),
+            ..bucket
+        }
+    }
+
     /// Makes one on any server.
     ///
     /// # Panics
@@ -55,6 +78,8 @@ impl TestBucket {
             name: format!("test-{}", Uuid::new_v4().simple()),
             access_key: access_key.to_owned(),
             secret_key: secret_key.to_owned(),
+            checksums: S3Checksums::default(),
+            _server: None,
         };
         let created = bucket.client().create_bucket().bucket(&bucket.name).send();
         created.await.expect("the server makes buckets");
@@ -70,6 +95,22 @@ impl TestBucket {
         }
     }
 
+    /// The bucket, for whoever signs with this key.
+    #[must_use]
+    pub fn signed_with(&self, access_key: &str, secret_key: &str) -> Self {
+        Self {
+            access_key: access_key.to_owned(),
+            secret_key: secret_key.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// The bucket, for stores that send these checksums.
+    #[must_use]
+    pub fn with(self, checksums: S3Checksums) -> Self {
+        Self { checksums, ..self }
+    }
+
     /// How a store reaches it.
     pub fn settings(&self) -> S3Settings {
         let [access_key, secret_key] =
@@ -78,6 +119,7 @@ impl TestBucket {
         S3Settings {
             endpoint: Some(self.endpoint.clone()),
             force_path_style: true,
+            checksums: self.checksums,
             ..settings
         }
     }

@@ -1,13 +1,46 @@
-//! Buckets of a real server, and a way to it that fails.
+//! Buckets of a real server and of one that keeps every promise of S3, and ways to them that fail.
+
+/// Makes each function a test on every server: the real one, and that of the test's own process, for stores
+/// that send no checksums and for those that do.
+macro_rules! on_every_server {
+    ($($test:ident),+ $(,)?) => {
+        $(
+            mod $test {
+                use alga_bundles::S3Checksums;
+                use alga_test_s3::TestBucket;
+
+                #[tokio::test]
+                async fn radosgw() {
+                    if let Some(bucket) = TestBucket::create().await {
+                        super::$test(bucket).await;
+                    }
+                }
+
+                #[tokio::test]
+                async fn memory() {
+                    super::$test(TestBucket::in_memory().await).await;
+                }
+
+                #[tokio::test]
+                async fn memory_with_checksums() {
+                    let bucket = TestBucket::in_memory().await;
+                    super::$test(bucket.with(S3Checksums::WhenSupported)).await;
+                }
+            }
+        )+
+    };
+}
 
 mod parts;
+mod strict;
 
+use std::ops::Deref;
 use std::task::Poll;
 use std::time::{Duration, UNIX_EPOCH};
 
 use alga_bundles::{
-    BundleStore, Content, ObjectKey, S3Settings, S3Store, StagedUpload, StagingKey, StoreError,
-    bundle_store_suite,
+    BundleStore, Content, ObjectKey, S3Checksums, S3Settings, S3Store, StagedUpload, StagingKey,
+    StoreError, bundle_store_suite,
 };
 use alga_model::{ContentHash, Secret};
 use alga_test_s3::{Fault, Proxy, TestBucket};
@@ -19,6 +52,58 @@ bundle_store_suite!(radosgw, async {
     bucket.map(|bucket| Box::new(bucket.store()))
 });
 
+bundle_store_suite!(memory, async {
+    let bucket = TestBucket::in_memory().await;
+    Some(InMemory::of(bucket))
+});
+
+bundle_store_suite!(memory_with_checksums, async {
+    let bucket = TestBucket::in_memory().await;
+    Some(InMemory::of(bucket.with(S3Checksums::WhenSupported)))
+});
+
+on_every_server!(
+    an_upload_that_is_cut_off_is_unavailable_and_leaves_nothing,
+    an_upload_whose_answers_are_lost_is_unavailable_and_leaves_nothing,
+    an_upload_whose_last_answer_is_lost_is_found_to_be_stored,
+    an_upload_that_fails_removes_nothing_of_another_under_its_key,
+    an_upload_whose_id_is_lost_ends_no_other_under_its_key,
+    what_took_the_place_of_an_upload_that_nobody_wants_stays,
+    a_server_that_does_not_answer_keeps_nobody_waiting_for_a_clean_up,
+    giving_up_what_has_failed_waits_until_nothing_of_it_is_left,
+    an_upload_over_a_slow_way_arrives,
+    a_read_that_is_cut_off_is_unavailable_and_never_short,
+    a_read_of_which_nothing_more_comes_is_unavailable_as_soon_as_is_set,
+    a_store_out_of_reach_is_unavailable_whatever_it_is_asked,
+    a_check_tells_what_is_configured_wrongly_and_no_secret,
+    a_check_leaves_nothing,
+    an_upload_keeps_its_content_type_unless_that_is_none,
+    what_others_keep_in_the_bucket_is_not_listed_and_does_not_hide_what_is,
+);
+
+/// A store, and the bucket that its server is gone with.
+struct InMemory {
+    store: S3Store,
+    _bucket: TestBucket,
+}
+
+impl InMemory {
+    fn of(bucket: TestBucket) -> Self {
+        Self {
+            store: bucket.store(),
+            _bucket: bucket,
+        }
+    }
+}
+
+impl Deref for InMemory {
+    type Target = S3Store;
+
+    fn deref(&self) -> &S3Store {
+        &self.store
+    }
+}
+
 /// A bucket, and a store that reaches it by a way that can be obstructed.
 struct Obstructed {
     bucket: TestBucket,
@@ -27,19 +112,18 @@ struct Obstructed {
 }
 
 impl Obstructed {
-    async fn new() -> Option<Self> {
-        let bucket = TestBucket::create().await?;
+    async fn new(bucket: TestBucket) -> Self {
         let proxy = Proxy::before(&bucket.endpoint).await;
         let store = S3Store::new(S3Settings {
             connect_timeout: Duration::from_secs(1),
             request_timeout: Duration::from_secs(3),
             ..bucket.at(proxy.url()).settings()
         });
-        Some(Self {
+        Self {
             bucket,
             proxy,
             store,
-        })
+        }
     }
 
     async fn upload(&self, len: usize, fault: Fault) -> Result<(), StoreError> {
@@ -100,11 +184,8 @@ fn is_unavailable<T>(outcome: &Result<T, StoreError>) -> bool {
     matches!(outcome, Err(error) if error.is_transient())
 }
 
-#[tokio::test]
-async fn an_upload_that_is_cut_off_is_unavailable_and_leaves_nothing() {
-    let Some(way) = Obstructed::new().await else {
-        return;
-    };
+async fn an_upload_that_is_cut_off_is_unavailable_and_leaves_nothing(bucket: TestBucket) {
+    let way = Obstructed::new(bucket).await;
     for (len, cut) in [
         (1000, 0),
         (1000, 500),
@@ -123,11 +204,8 @@ async fn an_upload_that_is_cut_off_is_unavailable_and_leaves_nothing() {
     }
 }
 
-#[tokio::test]
-async fn an_upload_whose_answers_are_lost_is_unavailable_and_leaves_nothing() {
-    let Some(way) = Obstructed::new().await else {
-        return;
-    };
+async fn an_upload_whose_answers_are_lost_is_unavailable_and_leaves_nothing(bucket: TestBucket) {
+    let way = Obstructed::new(bucket).await;
     for len in [1000, 12 << 20] {
         let outcome = way.upload(len, Fault::AnswersLost).await;
         assert!(is_unavailable(&outcome), "{len} bytes: {outcome:?}");
@@ -140,11 +218,8 @@ async fn an_upload_whose_answers_are_lost_is_unavailable_and_leaves_nothing() {
     }
 }
 
-#[tokio::test]
-async fn an_upload_whose_last_answer_is_lost_is_found_to_be_stored() {
-    let Some(way) = Obstructed::new().await else {
-        return;
-    };
+async fn an_upload_whose_last_answer_is_lost_is_found_to_be_stored(bucket: TestBucket) {
+    let way = Obstructed::new(bucket).await;
     way.upload(1000, Fault::AnswersLostTo("PUT")).await.unwrap();
     way.proxy.set(Fault::None);
     let key = StagingKey::new(Uuid::new_v4());
@@ -157,11 +232,8 @@ async fn an_upload_whose_last_answer_is_lost_is_found_to_be_stored() {
     );
 }
 
-#[tokio::test]
-async fn an_upload_that_fails_removes_nothing_of_another_under_its_key() {
-    let Some(way) = Obstructed::new().await else {
-        return;
-    };
+async fn an_upload_that_fails_removes_nothing_of_another_under_its_key(bucket: TestBucket) {
+    let way = Obstructed::new(bucket).await;
     let key = StagingKey::new(Uuid::new_v4());
     let mut one = way.store.stage(key, "", 100_000).await.unwrap();
     one.write(vec![1; 100_000].into()).await.unwrap();
@@ -176,11 +248,8 @@ async fn an_upload_that_fails_removes_nothing_of_another_under_its_key() {
     assert_eq!(way.store.stat(key.into()).await.unwrap(), Some(stat));
 }
 
-#[tokio::test]
-async fn an_upload_whose_id_is_lost_ends_no_other_under_its_key() {
-    let Some(way) = Obstructed::new().await else {
-        return;
-    };
+async fn an_upload_whose_id_is_lost_ends_no_other_under_its_key(bucket: TestBucket) {
+    let way = Obstructed::new(bucket).await;
     let key = StagingKey::new(Uuid::new_v4());
     let mut one = way.store.stage(key, "", 12 << 20).await.unwrap();
     let two = way.begun(&way.bucket.store(), key, 6 << 20).await;
@@ -191,11 +260,7 @@ async fn an_upload_whose_id_is_lost_ends_no_other_under_its_key() {
     two.finish().await.unwrap();
 }
 
-#[tokio::test]
-async fn what_took_the_place_of_an_upload_that_nobody_wants_stays() {
-    let Some(bucket) = TestBucket::create().await else {
-        return;
-    };
+async fn what_took_the_place_of_an_upload_that_nobody_wants_stays(bucket: TestBucket) {
     let (store, key) = (bucket.store(), StagingKey::new(Uuid::new_v4()));
     let mut upload = store.stage(key, "", 10).await.unwrap();
     upload.write(vec![1; 10].into()).await.unwrap();
@@ -214,11 +279,8 @@ async fn what_took_the_place_of_an_upload_that_nobody_wants_stays() {
     assert_eq!(store.read(key.into(), 100).await.unwrap(), other);
 }
 
-#[tokio::test]
-async fn a_server_that_does_not_answer_keeps_nobody_waiting_for_a_clean_up() {
-    let Some(way) = Obstructed::new().await else {
-        return;
-    };
+async fn a_server_that_does_not_answer_keeps_nobody_waiting_for_a_clean_up(bucket: TestBucket) {
+    let way = Obstructed::new(bucket).await;
     let key = StagingKey::new(Uuid::new_v4());
     let upload = way.begun(&way.store, key, 12 << 20).await;
     way.proxy.set(Fault::HoldAnswers(0));
@@ -234,11 +296,8 @@ async fn a_server_that_does_not_answer_keeps_nobody_waiting_for_a_clean_up() {
     assert_eq!(way.bucket.contents().await, (Vec::new(), Vec::new()));
 }
 
-#[tokio::test]
-async fn giving_up_what_has_failed_waits_until_nothing_of_it_is_left() {
-    let Some(way) = Obstructed::new().await else {
-        return;
-    };
+async fn giving_up_what_has_failed_waits_until_nothing_of_it_is_left(bucket: TestBucket) {
+    let way = Obstructed::new(bucket).await;
     let key = StagingKey::new(Uuid::new_v4());
     let mut upload = way.begun(&way.store, key, 40 << 20).await;
     way.proxy.set(Fault::CutAsked(0));
@@ -248,22 +307,16 @@ async fn giving_up_what_has_failed_waits_until_nothing_of_it_is_left() {
     assert_eq!(way.bucket.contents().await, (Vec::new(), Vec::new()));
 }
 
-#[tokio::test]
-async fn an_upload_over_a_slow_way_arrives() {
-    let Some(way) = Obstructed::new().await else {
-        return;
-    };
+async fn an_upload_over_a_slow_way_arrives(bucket: TestBucket) {
+    let way = Obstructed::new(bucket).await;
     let slow = Fault::Slow(Duration::from_millis(1));
     way.upload(12 << 20, slow).await.unwrap();
     let (objects, uploads) = way.bucket.contents().await;
     assert_eq!((objects.len(), uploads.len()), (1, 0));
 }
 
-#[tokio::test]
-async fn a_read_that_is_cut_off_is_unavailable_and_never_short() {
-    let Some(way) = Obstructed::new().await else {
-        return;
-    };
+async fn a_read_that_is_cut_off_is_unavailable_and_never_short(bucket: TestBucket) {
+    let way = Obstructed::new(bucket).await;
     let bytes = vec![7; 3 << 20];
     let key = ObjectKey::Bundle(ContentHash::of(&bytes));
     way.store.create(key, Content::Bytes(&bytes)).await.unwrap();
@@ -276,11 +329,8 @@ async fn a_read_that_is_cut_off_is_unavailable_and_never_short() {
     assert!(way.store.read(key, 4 << 20).await.unwrap() == bytes);
 }
 
-#[tokio::test]
-async fn a_read_of_which_nothing_more_comes_is_unavailable_as_soon_as_is_set() {
-    let Some(way) = Obstructed::new().await else {
-        return;
-    };
+async fn a_read_of_which_nothing_more_comes_is_unavailable_as_soon_as_is_set(bucket: TestBucket) {
+    let way = Obstructed::new(bucket).await;
     let bytes = vec![7; 3 << 20];
     let key = ObjectKey::Bundle(ContentHash::of(&bytes));
     way.store.create(key, Content::Bytes(&bytes)).await.unwrap();
@@ -293,11 +343,8 @@ async fn a_read_of_which_nothing_more_comes_is_unavailable_as_soon_as_is_set() {
     assert!(is_unavailable(&read.await.expect("a read is given up")));
 }
 
-#[tokio::test]
-async fn a_store_out_of_reach_is_unavailable_whatever_it_is_asked() {
-    let Some(way) = Obstructed::new().await else {
-        return;
-    };
+async fn a_store_out_of_reach_is_unavailable_whatever_it_is_asked(bucket: TestBucket) {
+    let way = Obstructed::new(bucket).await;
     way.proxy.set(Fault::Refused);
     let key = ObjectKey::Check(Uuid::new_v4());
     assert!(is_unavailable(&way.store.stat(key).await));
@@ -308,11 +355,7 @@ async fn a_store_out_of_reach_is_unavailable_whatever_it_is_asked() {
     assert!(is_unavailable(&created));
 }
 
-#[tokio::test]
-async fn a_check_tells_what_is_configured_wrongly_and_no_secret() {
-    let Some(bucket) = TestBucket::create().await else {
-        return;
-    };
+async fn a_check_tells_what_is_configured_wrongly_and_no_secret(bucket: TestBucket) {
     let settings = bucket.settings();
     let secret = "a-secret-that-is-wrong";
     for (wrong, advice) in [
@@ -356,20 +399,12 @@ async fn a_check_tells_what_is_configured_wrongly_and_no_secret() {
     }
 }
 
-#[tokio::test]
-async fn a_check_leaves_nothing() {
-    let Some(bucket) = TestBucket::create().await else {
-        return;
-    };
+async fn a_check_leaves_nothing(bucket: TestBucket) {
     bucket.store().check().await.unwrap();
     assert_eq!(bucket.contents().await, (Vec::new(), Vec::new()));
 }
 
-#[tokio::test]
-async fn an_upload_keeps_its_content_type_unless_that_is_none() {
-    let Some(bucket) = TestBucket::create().await else {
-        return;
-    };
+async fn an_upload_keeps_its_content_type_unless_that_is_none(bucket: TestBucket) {
     for (len, told, kept) in [
         (10, "application/x-bundle", "application/x-bundle"),
         (6 << 20, "application/x-bundle", "application/x-bundle"),
@@ -393,11 +428,9 @@ async fn an_upload_keeps_its_content_type_unless_that_is_none() {
     }
 }
 
-#[tokio::test]
-async fn what_others_keep_in_the_bucket_is_not_listed_and_does_not_hide_what_is() {
-    let Some(bucket) = TestBucket::create().await else {
-        return;
-    };
+async fn what_others_keep_in_the_bucket_is_not_listed_and_does_not_hide_what_is(
+    bucket: TestBucket,
+) {
     let (client, store) = (bucket.client(), bucket.store());
     for name in [
         "sha256/0-of-others",

@@ -301,10 +301,7 @@ async fn a_wrong_secret_is_told_at_the_start_and_is_in_no_log() {
     let Some(bucket) = TestBucket::create().await else {
         return;
     };
-    let wrong = TestBucket {
-        secret_key: "hunter2-hunter2".to_owned(),
-        ..bucket
-    };
+    let wrong = bucket.signed_with(&bucket.access_key, "hunter2-hunter2");
     let replica = replica(&TestDatabase::create().await, &wrong);
     let refused = replica.fails(&["serve"]);
     assert!(refused.contains("the secret key"), "{refused}");

@@ -11,6 +11,19 @@ use uuid::Uuid;
 
 use super::{Obstructed, is_unavailable};
 
+on_every_server!(
+    an_upload_in_parts_goes_on_in_another_process,
+    parts_with_checksums_are_joined_by_any_process,
+    a_part_that_is_cut_off_is_unavailable_and_is_written_again,
+    a_part_whose_answer_is_lost_is_unavailable_and_is_written_again,
+    a_join_whose_answer_is_lost_succeeds,
+    a_join_out_of_reach_is_unavailable_and_is_repeated,
+    what_a_process_joined_before_it_died_is_joined,
+    an_upload_in_parts_whose_beginning_is_lost_is_found_by_a_sweep,
+    an_upload_in_parts_out_of_reach_is_unavailable_whatever_is_asked,
+    an_upload_in_parts_keeps_its_content_type,
+);
+
 const SIZE: u64 = PART_BYTES as u64 + 10;
 
 async fn begin(store: &S3Store) -> Result<PartedUpload, StoreError> {
@@ -36,19 +49,11 @@ async fn ensure_whole(store: &S3Store, upload: &PartedUpload) {
     assert!(bytes == parts().concat());
 }
 
-#[tokio::test]
-async fn an_upload_in_parts_goes_on_in_another_process() {
-    let Some(bucket) = TestBucket::create().await else {
-        return;
-    };
+async fn an_upload_in_parts_goes_on_in_another_process(bucket: TestBucket) {
     suite::an_upload_in_parts_goes_on_elsewhere(&bucket.store(), &bucket.store()).await;
 }
 
-#[tokio::test]
-async fn parts_with_checksums_are_joined_by_any_process() {
-    let Some(bucket) = TestBucket::create().await else {
-        return;
-    };
+async fn parts_with_checksums_are_joined_by_any_process(bucket: TestBucket) {
     let with = |checksums| {
         S3Store::new(S3Settings {
             checksums,
@@ -62,11 +67,8 @@ async fn parts_with_checksums_are_joined_by_any_process() {
     suite::an_upload_in_parts_goes_on_elsewhere(&supported, &required).await;
 }
 
-#[tokio::test]
-async fn a_part_that_is_cut_off_is_unavailable_and_is_written_again() {
-    let Some(way) = Obstructed::new().await else {
-        return;
-    };
+async fn a_part_that_is_cut_off_is_unavailable_and_is_written_again(bucket: TestBucket) {
+    let way = Obstructed::new(bucket).await;
     for cut in [0, 500, 2 << 20] {
         let upload = begin(&way.store).await.unwrap();
         let [one, two] = parts();
@@ -85,11 +87,8 @@ async fn a_part_that_is_cut_off_is_unavailable_and_is_written_again() {
     }
 }
 
-#[tokio::test]
-async fn a_part_whose_answer_is_lost_is_unavailable_and_is_written_again() {
-    let Some(way) = Obstructed::new().await else {
-        return;
-    };
+async fn a_part_whose_answer_is_lost_is_unavailable_and_is_written_again(bucket: TestBucket) {
+    let way = Obstructed::new(bucket).await;
     let (upload, mut etags) = write(&way.store).await;
     let [one, _] = parts();
     way.proxy.set(Fault::AnswersLost);
@@ -101,11 +100,8 @@ async fn a_part_whose_answer_is_lost_is_unavailable_and_is_written_again() {
     ensure_whole(&way.store, &upload).await;
 }
 
-#[tokio::test]
-async fn a_join_whose_answer_is_lost_succeeds() {
-    let Some(way) = Obstructed::new().await else {
-        return;
-    };
+async fn a_join_whose_answer_is_lost_succeeds(bucket: TestBucket) {
+    let way = Obstructed::new(bucket).await;
     let (upload, etags) = write(&way.store).await;
     way.proxy.set(Fault::AnswersLostTo("POST"));
     let joined = way.store.join_parts(&upload, &etags, SIZE).await.unwrap();
@@ -117,11 +113,8 @@ async fn a_join_whose_answer_is_lost_succeeds() {
     assert_eq!((objects.len(), uploads.len()), (1, 0));
 }
 
-#[tokio::test]
-async fn a_join_out_of_reach_is_unavailable_and_is_repeated() {
-    let Some(way) = Obstructed::new().await else {
-        return;
-    };
+async fn a_join_out_of_reach_is_unavailable_and_is_repeated(bucket: TestBucket) {
+    let way = Obstructed::new(bucket).await;
     let (upload, etags) = write(&way.store).await;
     for fault in [Fault::Refused, Fault::AnswersLost] {
         way.proxy.set(fault);
@@ -133,36 +126,30 @@ async fn a_join_out_of_reach_is_unavailable_and_is_repeated() {
     ensure_whole(&way.store, &upload).await;
 }
 
-#[tokio::test]
-async fn what_a_process_joined_before_it_died_is_joined() {
-    let Some(bucket) = TestBucket::create().await else {
-        return;
-    };
+async fn what_a_process_joined_before_it_died_is_joined(bucket: TestBucket) {
     let store = bucket.store();
     let (upload, etags) = write(&store).await;
-    let parts = (1..).zip(&etags).map(|(number, etag)| {
-        let part = CompletedPart::builder().part_number(number);
-        part.e_tag(etag.as_str()).build()
+    let (client, key) = (bucket.client(), upload.key.to_string());
+    // What the server calls it is behind its mark and a letter.
+    let id = &upload.id[33..];
+    let list = client.list_parts().bucket(&bucket.name).key(&key);
+    let listed = list.upload_id(id).send().await.unwrap();
+    let parts = listed.parts.unwrap().into_iter().map(|part| {
+        let number = CompletedPart::builder().set_part_number(part.part_number);
+        let told = number.set_e_tag(part.e_tag);
+        told.set_checksum_crc32(part.checksum_crc32).build()
     });
     let parts = CompletedMultipartUpload::builder().set_parts(Some(parts.collect()));
-    let complete = bucket
-        .client()
-        .complete_multipart_upload()
-        .bucket(&bucket.name)
-        .key(upload.key.to_string())
-        // What the server calls it is behind its mark and a letter.
-        .upload_id(&upload.id[33..])
-        .multipart_upload(parts.build());
+    let complete = client.complete_multipart_upload().bucket(&bucket.name);
+    let complete = complete.key(&key).upload_id(id);
+    let complete = complete.multipart_upload(parts.build());
     complete.send().await.unwrap();
     let joined = store.join_parts(&upload, &etags, SIZE).await.unwrap();
     assert_eq!(store.stat(upload.key.into()).await.unwrap(), Some(joined));
 }
 
-#[tokio::test]
-async fn an_upload_in_parts_whose_beginning_is_lost_is_found_by_a_sweep() {
-    let Some(way) = Obstructed::new().await else {
-        return;
-    };
+async fn an_upload_in_parts_whose_beginning_is_lost_is_found_by_a_sweep(bucket: TestBucket) {
+    let way = Obstructed::new(bucket).await;
     way.proxy.set(Fault::AnswersLostTo("POST"));
     let begun = begin(&way.store).await;
     assert!(is_unavailable(&begun), "{begun:?}");
@@ -170,11 +157,8 @@ async fn an_upload_in_parts_whose_beginning_is_lost_is_found_by_a_sweep() {
     way.wait_until_empty().await;
 }
 
-#[tokio::test]
-async fn an_upload_in_parts_out_of_reach_is_unavailable_whatever_is_asked() {
-    let Some(way) = Obstructed::new().await else {
-        return;
-    };
+async fn an_upload_in_parts_out_of_reach_is_unavailable_whatever_is_asked(bucket: TestBucket) {
+    let way = Obstructed::new(bucket).await;
     let (upload, etags) = write(&way.store).await;
     way.proxy.set(Fault::Refused);
     let part = Bytes::from_static(b"part");
@@ -188,11 +172,7 @@ async fn an_upload_in_parts_out_of_reach_is_unavailable_whatever_is_asked() {
     way.wait_until_empty().await;
 }
 
-#[tokio::test]
-async fn an_upload_in_parts_keeps_its_content_type() {
-    let Some(bucket) = TestBucket::create().await else {
-        return;
-    };
+async fn an_upload_in_parts_keeps_its_content_type(bucket: TestBucket) {
     let store = bucket.store();
     let (upload, etags) = write(&store).await;
     store.join_parts(&upload, &etags, SIZE).await.unwrap();
