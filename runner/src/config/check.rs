@@ -1,16 +1,18 @@
 //! Settings that are fine one by one and make no sense together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use alga_bundles::SignaturePolicy;
 
 use super::error::{Mistake, Origin, Problem};
 use super::{Config, TokenConfig};
 
-/// Everything in `config` that contradicts itself.
-pub(super) fn contradictions(config: &Config) -> Vec<Mistake> {
+/// Everything in `config` that contradicts itself, but for settings that are `unread`: what they would be is not
+/// known, and that they could not be read is said already.
+pub(super) fn contradictions(config: &Config, unread: &BTreeSet<&'static str>) -> Vec<Mistake> {
     let mut checks = Checks {
         config,
+        unread,
         mistakes: Vec::new(),
     };
     checks.insecure_mode();
@@ -27,6 +29,7 @@ pub(super) fn contradictions(config: &Config) -> Vec<Mistake> {
 
 struct Checks<'a> {
     config: &'a Config,
+    unread: &'a BTreeSet<&'static str>,
     mistakes: Vec<Mistake>,
 }
 
@@ -143,11 +146,13 @@ impl<'a> Checks<'a> {
         let said = [
             (s3.endpoint.is_some(), "storage.s3.endpoint"),
             (s3.access_key.is_some(), "storage.s3.access_key"),
-            (has_secret, "storage.s3.secret_key"),
+            (s3.secret_key.is_some(), "storage.s3.secret_key"),
+            (s3.secret_key_file.is_some(), "storage.s3.secret_key_file"),
         ];
-        for (is_said, key) in said {
+        // Once, however much is said of it.
+        if let Some((_, key)) = said.into_iter().find(|(is_said, _)| *is_said) {
             self.refuse(
-                is_said && s3.bundles().is_none(),
+                s3.bundles().is_none() && !self.unread.contains("storage.s3.bundle_bucket"),
                 ["storage.s3.bucket", key],
                 "must be set where something else of S3 is: without it bundles would be in the data folder",
             );
@@ -158,7 +163,9 @@ impl<'a> Checks<'a> {
             "must be set for a bucket",
         );
         self.refuse(
-            s3.bundles().is_some() && !has_secret,
+            s3.bundles().is_some()
+                && !has_secret
+                && !self.unread.contains("storage.s3.secret_key_file"),
             ["storage.s3.secret_key", "storage.s3.bucket"],
             "must be set for a bucket, or its file",
         );
@@ -213,7 +220,7 @@ impl<'a> Checks<'a> {
 
     /// Reports `text` about the first of two settings if they are `wrong` together.
     fn refuse(&mut self, wrong: bool, [key, other]: [&'static str; 2], text: &str) {
-        if wrong {
+        if wrong && !self.unread.contains(key) && !self.unread.contains(other) {
             let text = if key == other {
                 text.to_owned()
             } else {

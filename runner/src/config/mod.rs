@@ -51,7 +51,7 @@ pub use keys::KeysConfig;
 pub use kind::KeyFile;
 pub(crate) use kind::parse_key;
 pub use log::{LogConfig, LogFormat};
-use reader::{Origins, Reader, SettingsFile};
+use reader::{Origins, ReadThrough, Reader, SettingsFile};
 pub use s3::S3Config;
 pub use secret_file::SecretFileError;
 pub use server::{Role, ServerConfig};
@@ -157,10 +157,14 @@ impl Config {
         };
         let mut reader = Reader::new(file, environment, sources.flags.into_values());
         let mut config = Self::read(&mut reader);
-        let (origins, mut mistakes) = reader.finish();
+        let ReadThrough {
+            origins,
+            mut mistakes,
+            unread,
+        } = reader.finish();
         config.origins = origins;
         mistakes.extend(unreadable);
-        mistakes.extend(check::contradictions(&config));
+        mistakes.extend(check::contradictions(&config, &unread));
         if mistakes.is_empty() {
             Ok(config)
         } else {

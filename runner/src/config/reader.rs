@@ -1,11 +1,14 @@
 //! Reads settings from their sources, and keeps account of what was said where.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 
 use super::error::{Mistake, Origin, Problem};
 use super::kind::{Kind, Raw};
 use super::setting::Setting;
+
+/// What the names of variables begin with that nobody else uses, beside [`Setting::PREFIX`].
+const S3_PREFIX: &str = "STORAGE_S3_";
 
 /// Variables with our prefix that are no settings.
 const OTHER_VARIABLES: [&str; 1] = ["ALGA_CONFIG"];
@@ -15,6 +18,17 @@ const TABLES: [&str; 1] = ["bundles.publishers"];
 
 /// Where the value of each setting that isn't the default comes from.
 pub(super) type Origins = BTreeMap<&'static str, Origin>;
+
+/// What was read of all sources.
+pub(super) struct ReadThrough {
+    /// Where the values come from.
+    pub origins: Origins,
+    /// What is wrong.
+    pub mistakes: Vec<Mistake>,
+    /// The settings of which a source says something that could not be read, so that their values are not what
+    /// the user meant.
+    pub unread: BTreeSet<&'static str>,
+}
 
 /// A file of settings.
 pub(super) struct SettingsFile {
@@ -41,6 +55,7 @@ pub(super) struct Reader {
     asked: Vec<Setting>,
     origins: Origins,
     mistakes: Vec<Mistake>,
+    unread: BTreeSet<&'static str>,
 }
 
 impl Reader {
@@ -64,6 +79,7 @@ impl Reader {
             asked: Vec::new(),
             origins: Origins::new(),
             mistakes: Vec::new(),
+            unread: BTreeSet::new(),
         }
     }
 
@@ -88,18 +104,21 @@ impl Reader {
                     value = parsed;
                     self.origins.insert(setting.key, origin);
                 }
-                Err(problems) => self.mistakes.extend(
-                    problems
-                        .into_iter()
-                        .map(|problem| Mistake::new(origin.clone(), Problem::Invalid(problem))),
-                ),
+                Err(problems) => {
+                    self.unread.insert(setting.key);
+                    self.mistakes.extend(
+                        problems
+                            .into_iter()
+                            .map(|problem| Mistake::new(origin.clone(), Problem::Invalid(problem))),
+                    );
+                }
             }
         }
         value
     }
 
     /// Where the values come from, and all mistakes, to which whatever no setting asked for adds.
-    pub(super) fn finish(mut self) -> (Origins, Vec<Mistake>) {
+    pub(super) fn finish(mut self) -> ReadThrough {
         let keys: Vec<String> = self.asked.iter().map(|it| it.key.to_owned()).collect();
         for (key, value) in std::mem::take(&mut self.in_file) {
             let section = format!("{key}.");
@@ -113,15 +132,21 @@ impl Reader {
             }
         }
         let variables: Vec<String> = self.asked.iter().map(Setting::variable).collect();
-        for variable in self.environment.into_keys() {
-            if is_ours(&variable) && !is_no_setting(&variable) {
+        for (variable, value) in self.environment {
+            // Names that others chose come with their custom, also where they are misspelt.
+            let is_said = is_ours(&variable) || !value.is_empty();
+            if is_said && must_be_a_setting(&variable) {
                 let nearest = nearest(&variable, &variables);
                 let origin = Origin::Environment { variable };
                 self.mistakes
                     .push(Mistake::new(origin, Problem::Unknown { nearest }));
             }
         }
-        (self.origins, self.mistakes)
+        ReadThrough {
+            origins: self.origins,
+            mistakes: self.mistakes,
+            unread: self.unread,
+        }
     }
 
     fn take_from_file(&mut self, setting: &Setting) -> Option<(Origin, Raw)> {
@@ -142,6 +167,7 @@ impl Reader {
             Ok(text) => return Some((origin, Raw::Text(text))),
             Err(_) => "must be UTF-8",
         };
+        self.unread.insert(setting.key);
         self.mistakes
             .push(Mistake::new(origin, Problem::Invalid(problem.into())));
         None
@@ -189,6 +215,11 @@ fn flatten(section: &str, table: toml::Table, into: &mut BTreeMap<String, toml::
 
 fn is_ours(variable: &str) -> bool {
     variable.starts_with(Setting::PREFIX)
+}
+
+/// Whether a variable that is no setting is a mistake.
+fn must_be_a_setting(variable: &str) -> bool {
+    (is_ours(variable) || variable.starts_with(S3_PREFIX)) && !is_no_setting(variable)
 }
 
 fn is_no_setting(variable: &str) -> bool {
@@ -243,6 +274,8 @@ mod tests {
             "ALGA_RUNNER_PORT_7410_TCP",
             "ALGA_RUNNER_PORT_7410_TCP_ADDR",
             "ALGA_PORT_53_UDP_PROTO",
+            "STORAGE_S3_SERVICE_HOST",
+            "STORAGE_S3_PORT_9000_TCP",
         ] {
             assert!(is_service_link(variable), "{variable}");
         }

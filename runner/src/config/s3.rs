@@ -53,7 +53,8 @@ impl S3Config {
     }
 }
 
-/// The name of a bucket or a region.
+/// The name of a bucket or a region. S3 makes no bucket with an underscore any more, but has some, and so do other
+/// servers.
 struct Name;
 
 impl Kind for Name {
@@ -75,6 +76,7 @@ impl Kind for Name {
     }
 
     fn expects(&self) -> String {
-        "a name of letters, digits, dots and hyphens".into()
+        "a name of up to 255 letters, digits, dots, hyphens and underscores that begins with a letter or digit"
+            .into()
     }
 }

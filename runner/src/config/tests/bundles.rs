@@ -83,6 +83,21 @@ fn every_mistake_about_a_publisher_is_reported() {
 }
 
 #[test]
+fn a_key_that_is_none_does_not_make_its_publisher_missing() {
+    let variables = [
+        ("ALGA_BUNDLES_PUBLISHERS", "{ a = { keys = ['RWS'] } }"),
+        ("ALGA_BUNDLES_SIGNATURES_POLICY", "require"),
+    ];
+    assert_eq!(
+        Said::variables(&variables).mistakes(),
+        [
+            "environment: ALGA_BUNDLES_PUBLISHERS entry `a` must have a public key of minisign, and each once: \
+             key 1 is none"
+        ]
+    );
+}
+
+#[test]
 fn signatures_of_nobody_cannot_be_required() {
     let said = Said::variables(&[("ALGA_BUNDLES_SIGNATURES_POLICY", "require")]);
     assert_eq!(
