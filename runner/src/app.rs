@@ -123,7 +123,11 @@ impl Stores {
             registry: Arc::clone(&self.registry) as _,
             clock: Arc::clone(&self.clock),
         };
-        let recorder = Recorder::new(Arc::clone(&self.registry) as _, Arc::clone(&self.clock));
+        let recorder = Recorder::new(
+            Arc::clone(&self.registry) as _,
+            Arc::clone(&self.clock),
+            config.bundles.upload_silence,
+        );
         let intake = Intake::new(store(), recorder.clone(), intake_limits(config));
         let intake = Arc::new(intake);
         Uploads {

@@ -2,7 +2,7 @@
 
 use alga_bundles::{ArchiveError, PublishError, RegisterError, StoreError};
 use alga_model::{ContentHash, ExtensionName, InstallId, TenantId};
-use alga_registry::RegistryError;
+use alga_registry::{RegistryError, UploadState};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -10,7 +10,7 @@ use super::grants::Difference;
 use super::mistakes::{Mistakes, Name};
 use crate::activity::TailRefused;
 use crate::storage_place::KeptElsewhere;
-use crate::uploads::{FinalizeError, FollowRefused};
+use crate::uploads::{Absence, FinalizeError, FollowRefused};
 
 /// A refusal, or a failure.
 #[derive(Debug, thiserror::Error)]
@@ -201,8 +201,10 @@ impl AdminError {
 }
 
 fn finalize_details(error: &FinalizeError) -> Value {
-    let FinalizeError::Publish(error) = error else {
-        return json!({});
+    let error = match error {
+        FinalizeError::Publish(error) => error,
+        FinalizeError::Absent(absence) => return absence_details(absence),
+        _ => return json!({}),
     };
     match error {
         PublishError::Manifest(invalid) => json!({ "issues": invalid.issues }),
@@ -215,6 +217,25 @@ fn finalize_details(error: &FinalizeError) -> Value {
             json!({ "contentHash": existing })
         }
         _ => json!({}),
+    }
+}
+
+/// What became of the upload, and where it goes on.
+fn absence_details(absence: &Absence) -> Value {
+    let state = absence.state().map(UploadState::as_str);
+    match absence {
+        Absence::Incomplete { received, size } => {
+            json!({ "state": state, "offset": received, "size": size })
+        }
+        Absence::Receiving { received, size } => {
+            json!({ "state": state, "received": received, "size": size })
+        }
+        Absence::Published { hash: Some(hash) } => json!({ "state": state, "contentHash": hash }),
+        Absence::Failed { code } => json!({ "state": state, "code": code }),
+        Absence::Published { hash: None } | Absence::PublishedOtherwise | Absence::Aborted => {
+            json!({ "state": state })
+        }
+        Absence::Unknown => json!({}),
     }
 }
 

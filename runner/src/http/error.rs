@@ -110,7 +110,7 @@ impl ApiError {
                     StatusCode::PAYLOAD_TOO_LARGE
                 }
                 UploadError::NotFound => StatusCode::NOT_FOUND,
-                UploadError::Ended => StatusCode::GONE,
+                UploadError::Ended | UploadError::Published => StatusCode::GONE,
                 UploadError::Offset { .. } | UploadError::Overwritten => StatusCode::CONFLICT,
                 UploadError::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 UploadError::Version(_) => StatusCode::PRECONDITION_FAILED,
@@ -318,7 +318,7 @@ const fn store_status(error: &StoreError) -> StatusCode {
 
 const fn finalize_status(error: &FinalizeError) -> StatusCode {
     let error = match error {
-        FinalizeError::Size { .. } | FinalizeError::TooLarge { .. } => {
+        FinalizeError::Size { .. } | FinalizeError::TooLarge { .. } | FinalizeError::Absent(_) => {
             return StatusCode::BAD_REQUEST;
         }
         FinalizeError::Busy | FinalizeError::Registry(_) => return StatusCode::SERVICE_UNAVAILABLE,
@@ -466,7 +466,7 @@ mod tests {
     use crate::admin::{Difference, Missing, Mistakes};
     use crate::execute::OUTCOMES;
     use crate::storage_place::KeptElsewhere;
-    use crate::uploads::{APPENDED, FINALIZED, Fault, UPLOADED};
+    use crate::uploads::{APPENDED, Absence, FINALIZED, Fault, UPLOADED};
 
     /// Every failure there is, once.
     fn all() -> Vec<ApiError> {
@@ -582,9 +582,28 @@ mod tests {
             }),
             finalize(FinalizeError::Busy),
         ]);
+        all.extend(absences().map(|absence| finalize(FinalizeError::Absent(absence))));
         all.extend(publish().into_iter().map(|error| finalize(error.into())));
         all.extend(stores().map(|error| ApiError::Admin(error.into())));
         all
+    }
+
+    /// Everything that can be known of an upload that is not there, once.
+    fn absences() -> [Absence; 8] {
+        let (received, size) = (5, 10);
+        let published = |hash| Absence::Published { hash };
+        [
+            Absence::Incomplete { received, size },
+            Absence::Receiving { received, size },
+            published(None),
+            published(Some(ContentHash::of(b""))),
+            Absence::PublishedOtherwise,
+            Absence::Failed {
+                code: "CANCELLED".to_owned(),
+            },
+            Absence::Aborted,
+            Absence::Unknown,
+        ]
     }
 
     fn staging() -> ObjectKey {
@@ -635,10 +654,11 @@ mod tests {
     }
 
     /// Every failure that only an upload in several requests has, once.
-    fn resumable() -> [UploadError; 8] {
+    fn resumable() -> [UploadError; 9] {
         [
             UploadError::NotFound,
             UploadError::Ended,
+            UploadError::Published,
             UploadError::Offset { actual: 5 },
             UploadError::BeyondEnd { size: 10 },
             UploadError::MediaType("a/b"),

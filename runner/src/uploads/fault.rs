@@ -53,7 +53,7 @@ impl FinalizeError {
     /// Whose fault it is.
     pub(crate) const fn fault(&self) -> Fault {
         match self {
-            Self::Size { .. } | Self::TooLarge { .. } => Fault::Caller,
+            Self::Size { .. } | Self::TooLarge { .. } | Self::Absent(_) => Fault::Caller,
             Self::Busy | Self::Registry(RegistryError::Unavailable { .. }) => Fault::Host,
             Self::Registry(_) => Fault::Contradiction,
             Self::Publish(error) => of_publishing(error),

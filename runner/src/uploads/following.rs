@@ -279,10 +279,11 @@ mod tests {
     /// Longer than anything takes that happens at all.
     const PATIENCE: Duration = Duration::from_secs(30);
     const ID: Uuid = Uuid::from_u128(7);
+    const SILENCE: Duration = Duration::from_secs(60);
 
     fn followers(stage: &Stage, limits: FollowLimits) -> Followers {
         let registry = Arc::clone(&stage.registry) as _;
-        let recorder = Recorder::new(registry, Arc::clone(&stage.clock) as _);
+        let recorder = Recorder::new(registry, Arc::clone(&stage.clock) as _, SILENCE);
         Followers::new(recorder, limits)
     }
 
@@ -295,6 +296,10 @@ mod tests {
     }
 
     async fn begin(stage: &Stage) {
+        begin_as(stage, None).await;
+    }
+
+    async fn begin_as(stage: &Stage, store_upload: Option<String>) {
         let new = NewBundleUpload {
             id: ID,
             actor: "admin".to_owned(),
@@ -302,7 +307,7 @@ mod tests {
             content_type: String::new(),
             size: 1_000,
             declared_hash: None,
-            store_upload: None,
+            store_upload,
         };
         let begun = stage.registry.begin_upload(&new, stage.clock.now());
         assert!(begun.await.unwrap());
@@ -404,6 +409,36 @@ mod tests {
         let expected = "id: 1\nevent: error\ndata: {\"code\":\"NOT_FOUND\",\"message\":\"there is no such upload\"}\n\n";
         assert_eq!(event.to_string(), expected);
         assert_eq!(next(&mut following).await, None);
+    }
+
+    #[tokio::test]
+    async fn an_upload_whose_process_died_has_failed_after_a_while() {
+        let stage = Stage::open().await;
+        let followers = followers(&stage, quick());
+        begin(&stage).await;
+        progress(&stage, 0, 600).await;
+        let following = followers.follow(ID, None).unwrap();
+        let mut following = following.begin().await.unwrap();
+        let first = at(1, UploadState::Receiving, 600, 0);
+        assert_eq!(next(&mut following).await, Some(first));
+        stage.clock.advance(SILENCE);
+        assert!(futures_util::poll!(Box::pin(following.next())).is_pending());
+        stage.clock.advance(Duration::from_millis(1));
+        let last = at(2, UploadState::Failed, 600, 0);
+        assert_eq!(next(&mut following).await, Some(last));
+        assert_eq!(next(&mut following).await, None);
+        let found = followers.recorder.find(ID).await.unwrap().unwrap();
+        assert_eq!(found.code.as_deref(), Some("CANCELLED"));
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_can_be_gone_on_with_may_be_left_for_longer() {
+        let stage = Stage::open().await;
+        let followers = followers(&stage, quick());
+        begin_as(&stage, Some("parts".to_owned())).await;
+        stage.clock.advance(2 * SILENCE);
+        let found = followers.recorder.find(ID).await.unwrap().unwrap();
+        assert_eq!(found.state, UploadState::Receiving);
     }
 
     #[tokio::test]

@@ -138,6 +138,9 @@ pub enum UploadError {
     /// It has come to an end, and can't be gone on with.
     #[error("the upload failed, was given up or is too old; begin it again")]
     Ended,
+    /// It is a version, and can't be given up any more.
+    #[error("the upload is published already; to undo that, remove the version it became")]
+    Published,
     /// The bytes lie elsewhere than where the upload ends by now.
     #[error("the upload goes on at byte {actual}")]
     Offset {
@@ -502,7 +505,7 @@ impl UploadError {
             | Self::Silent(_) => "BAD_REQUEST",
             Self::TooLarge { .. } | Self::BeyondEnd { .. } => "TOO_LARGE",
             Self::NotFound => "NOT_FOUND",
-            Self::Ended => "UPLOAD_GONE",
+            Self::Ended | Self::Published => "UPLOAD_GONE",
             Self::Offset { .. } => "OFFSET_CONFLICT",
             Self::MediaType(_) => "UNSUPPORTED_MEDIA_TYPE",
             Self::Version(_) => "PRECONDITION_FAILED",
@@ -525,6 +528,7 @@ impl UploadError {
             | Self::Silent(_)
             | Self::NotFound
             | Self::Ended
+            | Self::Published
             | Self::Offset { .. }
             | Self::BeyondEnd { .. }
             | Self::MediaType(_)
@@ -585,7 +589,7 @@ mod tests {
             let store = Arc::new(LocalStore::open(folder.path()).unwrap());
             let stage = Stage::open().await;
             let registry = Arc::clone(&stage.registry) as _;
-            let recorder = Recorder::new(registry, Arc::clone(&stage.clock) as _);
+            let recorder = Recorder::new(registry, Arc::clone(&stage.clock) as _, limits.silence);
             let intake = Intake::new(Arc::clone(&store) as _, recorder.clone(), limits);
             Self {
                 _folder: folder,
@@ -835,6 +839,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_upload_of_which_nothing_comes_gives_signs_of_life() {
+        let scene = Scene::new(small()).await;
+        let receiving = under_way_as(&scene, with_id(of(2))).await;
+        let noted = async |received| {
+            loop {
+                let found = scene.recorder.find(ID).await.unwrap();
+                match found {
+                    Some(found) if found.received == received => break found.updated_at,
+                    _ => tokio::task::yield_now().await,
+                }
+            }
+        };
+        let before = timeout(PATIENCE, noted(1)).await.unwrap();
+        scene.stage.clock.advance(Duration::from_secs(1));
+        let told = async {
+            while noted(1).await == before {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, told).await.unwrap();
+        receiving.abort();
+    }
+
+    #[tokio::test]
     async fn how_far_an_upload_is_can_be_seen_meanwhile() {
         let scene = Scene::new(small()).await;
         let receiving = under_way_as(&scene, with_id(of(2))).await;
@@ -905,7 +933,8 @@ mod tests {
             hang.await.unwrap();
         });
         hangs.await.unwrap();
-        let recorder = Recorder::new(Arc::new(registry), Arc::clone(&stage.clock) as _);
+        let clock = Arc::clone(&stage.clock) as _;
+        let recorder = Recorder::new(Arc::new(registry), clock, small().silence);
         let intake = Intake::new(Arc::clone(&store) as _, recorder.clone(), small());
         let body = stream::iter([Ok::<_, io::Error>(Bytes::from_static(b"ab"))]);
         let receiving = intake.receive("ann", Ok(with_id(of(2))), body);

@@ -26,7 +26,7 @@ pub use self::following::{
 };
 pub use self::intake::{Intake, IntakeLimits, NewUpload, Received, UploadError};
 pub(crate) use self::measure::{APPENDED, FINALIZED, UPLOADED};
-pub use self::publisher::{Finalize, FinalizeError, PublishRules, Publisher, Publishing};
+pub use self::publisher::{Absence, Finalize, FinalizeError, PublishRules, Publisher, Publishing};
 pub use self::recording::Recorder;
 #[cfg(test)]
 pub(crate) use self::resumable::parted;

@@ -7,7 +7,7 @@ use alga_bundles::{
     ArchiveError, BundleStore, ETag, KnownHash, Limits, PublishContext, PublishError,
     PublishRequest, Published, SignatureRules, Source, StagingKey, StoreError, publish,
 };
-use alga_model::{ContentHash, ErrorChain};
+use alga_model::{ContentHash, ErrorChain, Timestamp};
 use alga_registry::{BundleUpload, RegistryError, UploadEnd, UploadState, VersionKey};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
@@ -16,7 +16,7 @@ use super::fault::report;
 use super::intake::UploadError;
 use super::measure::{FINALIZED, Measure};
 use super::recording::Recorder;
-use super::resumable::{complete, is_to_be_joined};
+use super::resumable::{complete, expires_at, is_to_be_joined};
 use crate::app::Extensions;
 use crate::publishing::{EngineCheck, Versions, add_capability_warnings, capability_issues};
 
@@ -90,6 +90,9 @@ pub enum FinalizeError {
         /// What a bundle may have.
         limit: u64,
     },
+    /// There is no such upload, or not all of it.
+    #[error("{0}")]
+    Absent(Absence),
     /// Too many are being published.
     #[error("too many uploads are being published")]
     Busy,
@@ -101,6 +104,95 @@ pub enum FinalizeError {
     Registry(#[from] RegistryError),
 }
 
+/// What is known of an upload that is not there to be published.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Absence {
+    /// A part of it is there, and somebody may go on with it.
+    #[error(
+        "the upload is not complete: {received} of its {size} bytes are there; go on with it at byte {received}"
+    )]
+    Incomplete {
+        /// The bytes that are there.
+        received: u64,
+        /// The bytes it has.
+        size: u64,
+    },
+    /// It is being received in a single request.
+    #[error(
+        "the upload is being received: {received} of its {size} bytes came; publish it when all did"
+    )]
+    Receiving {
+        /// The bytes that came.
+        received: u64,
+        /// The bytes it has.
+        size: u64,
+    },
+    /// It is a version.
+    #[error(
+        "the upload is published already; name its `declaredHash` to get the same answer again"
+    )]
+    Published {
+        /// The hash of its bytes, where they were hashed while they came.
+        hash: Option<ContentHash>,
+    },
+    /// It became a version, and none has the hash that its sender declares.
+    #[error(
+        "the upload is published already, and no version has the declared hash: it was another one, or its version \
+         was removed; send it again to publish it again"
+    )]
+    PublishedOtherwise,
+    /// It was not received, or can't be gone on with any more.
+    #[error("the upload failed with {code}; send it again")]
+    Failed {
+        /// The code of the error.
+        code: String,
+    },
+    /// Somebody gave it up.
+    #[error("the upload was given up; send it again")]
+    Aborted,
+    /// It was never there, or was removed.
+    #[error(
+        "there is no such upload: it was never sent, or was removed as nobody published it for a day; send it again"
+    )]
+    Unknown,
+}
+
+impl Absence {
+    /// What is known of `upload`, if anything is, of which there is no object to be published.
+    fn of(upload: Option<BundleUpload>, declared: Option<ContentHash>, now: Timestamp) -> Self {
+        let Some(upload) = upload else {
+            return Self::Unknown;
+        };
+        let is_resumable = upload.store_upload.is_some();
+        let BundleUpload { received, size, .. } = upload;
+        match upload.state {
+            // It is removed at any moment.
+            UploadState::Receiving if is_resumable && now >= expires_at(&upload) => Self::Unknown,
+            UploadState::Receiving if is_resumable => Self::Incomplete { received, size },
+            UploadState::Receiving => Self::Receiving { received, size },
+            UploadState::Published if declared.is_some() => Self::PublishedOtherwise,
+            UploadState::Published => Self::Published { hash: upload.hash },
+            UploadState::Failed => Self::Failed {
+                code: upload.code.unwrap_or_default(),
+            },
+            UploadState::Aborted => Self::Aborted,
+            // The store has lost it, or a sweep has removed it.
+            UploadState::Staged => Self::Unknown,
+        }
+    }
+
+    /// What became of the upload, as [`UploadState`] calls it; none where nothing is known.
+    pub const fn state(&self) -> Option<UploadState> {
+        match self {
+            Self::Incomplete { .. } | Self::Receiving { .. } => Some(UploadState::Receiving),
+            Self::Published { .. } | Self::PublishedOtherwise => Some(UploadState::Published),
+            Self::Failed { .. } => Some(UploadState::Failed),
+            Self::Aborted => Some(UploadState::Aborted),
+            Self::Unknown => None,
+        }
+    }
+}
+
 impl FinalizeError {
     /// What programs branch on.
     pub const fn code(&self) -> &'static str {
@@ -108,6 +200,7 @@ impl FinalizeError {
             Self::Size { .. }
             | Self::TooLarge { .. }
             | Self::Publish(PublishError::Archive(ArchiveError::TooLarge { .. })) => "BAD_REQUEST",
+            Self::Absent(_) => "STAGING_NOT_FOUND",
             Self::Busy => "OVERLOADED",
             Self::Publish(error) => error.code(),
             Self::Registry(_) => "REGISTRY_UNAVAILABLE",
@@ -186,7 +279,7 @@ impl Publisher {
     ) -> Result<Published, FinalizeError> {
         let key = request.key;
         let _place = self.place().await?;
-        let upload = self.known(key).await?;
+        let upload = self.known(&request).await?;
         let request = Finalize {
             declared_hash: request.declared_hash.or(declared(upload.as_ref())),
             ..request
@@ -236,20 +329,29 @@ impl Publisher {
     }
 
     /// What is noted of an upload. One in several requests, all of which is there, is staged now.
-    async fn known(&self, key: StagingKey) -> Result<Option<BundleUpload>, FinalizeError> {
+    async fn known(&self, request: &Finalize) -> Result<Option<BundleUpload>, FinalizeError> {
+        let key = request.key;
         let Some(found) = self.recorder.find(key.id()).await? else {
             return Ok(None);
         };
         if !is_to_be_joined(&found) {
             return Ok(Some(found));
         }
-        let completed = complete(&*self.store, &self.recorder, found).await;
-        completed.map(Some).map_err(|error| match error {
-            UploadError::Registry(error) => error.into(),
-            UploadError::Store(error) => error.into(),
+        match complete(&*self.store, &self.recorder, found).await {
+            Ok(completed) => Ok(Some(completed)),
+            Err(UploadError::Registry(error)) => Err(error.into()),
+            Err(UploadError::Store(error)) => Err(error.into()),
             // It is gone, whatever made it so.
-            _ => StoreError::NotFound { key: key.into() }.into(),
-        })
+            Err(_) => Err(self.absent(request).await?),
+        }
+    }
+
+    /// What to say of an upload that is not there.
+    async fn absent(&self, request: &Finalize) -> Result<FinalizeError, RegistryError> {
+        let upload = self.recorder.find(request.key.id()).await?;
+        let now = self.recorder.now();
+        let absence = Absence::of(upload, request.declared_hash, now);
+        Ok(FinalizeError::Absent(absence))
     }
 
     /// The hash that was computed while an upload came, for the state of its object that was noted with it.
@@ -285,12 +387,14 @@ impl Publisher {
 
     /// What an upload that is gone was published as, if its sender knows that.
     async fn published(&self, request: &Finalize) -> Result<Source<'static>, FinalizeError> {
-        let key = request.key.into();
-        let gone = || FinalizeError::from(StoreError::NotFound { key });
-        let hash = request.declared_hash.ok_or_else(gone)?;
+        let Some(hash) = request.declared_hash else {
+            return Err(self.absent(request).await?);
+        };
         let registered = VersionKey::Content(hash);
         let registered = self.versions.registry.version(&registered).await?;
-        let actual = registered.ok_or_else(gone)?.size;
+        let Some(actual) = registered.map(|version| version.size) else {
+            return Err(self.absent(request).await?);
+        };
         match request.size {
             Some(declared) if declared != actual => Err(FinalizeError::Size { declared, actual }),
             _ => Ok(Source::Published(hash)),

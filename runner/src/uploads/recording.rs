@@ -13,7 +13,7 @@ use alga_registry::{
     BundleUpload, NewBundleUpload, Registry, RegistryError, UploadEnd, UploadProgress, UploadState,
 };
 use tokio::sync::{oneshot, watch};
-use tokio::time::{MissedTickBehavior, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, sleep, timeout};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
@@ -22,6 +22,11 @@ use super::measure::CANCELLED;
 
 /// How often is noted at most how far an upload has come.
 const INTERVAL: Duration = Duration::from_millis(500);
+/// How often is noted at least that an upload goes on, however slowly: it may wait for its turn, for its client
+/// or for the store.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
+/// The least time without a sign of life after which an upload counts as left by its process: signs of life may be late.
+const LEAST_SILENCE: Duration = Duration::from_secs(5);
 /// How long the registry may take to note something.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is tried to note an end, with a pause in between.
@@ -41,6 +46,8 @@ pub struct Recorder(Arc<Inner>);
 struct Inner {
     registry: Arc<dyn Registry>,
     clock: Arc<dyn Clock>,
+    /// How long nothing is noted of an upload until its process counts as gone.
+    silence: Duration,
     /// Uploads that have ended here, until that is noted. The sender is dropped then.
     ending: Mutex<HashMap<Uuid, watch::Receiver<()>>>,
     /// How many are being noted.
@@ -60,11 +67,13 @@ pub(super) struct Recording {
 }
 
 impl Recorder {
-    /// Notes uploads in `registry`.
-    pub fn new(registry: Arc<dyn Registry>, clock: Arc<dyn Clock>) -> Self {
+    /// Notes uploads in `registry`. One of which nothing was noted for `silence`, or 5 s where that is less, and that
+    /// nobody can go on with, was left by a process that died.
+    pub fn new(registry: Arc<dyn Registry>, clock: Arc<dyn Clock>, silence: Duration) -> Self {
         Self(Arc::new(Inner {
             registry,
             clock,
+            silence: silence.max(LEAST_SILENCE),
             ending: Mutex::default(),
             at_work: watch::Sender::new(0),
         }))
@@ -76,7 +85,23 @@ impl Recorder {
         if let Some(mut ending) = ending {
             let _ = timeout(SETTLING, ending.changed()).await;
         }
-        self.0.registry.upload(id).await
+        let found = self.0.registry.upload(id).await?;
+        Ok(found.map(|found| self.judged(found)))
+    }
+
+    /// An upload as it is, whatever the process could not note any more that received it.
+    fn judged(&self, upload: BundleUpload) -> BundleUpload {
+        let is_left = upload.state == UploadState::Receiving
+            && upload.store_upload.is_none()
+            && self.now() > upload.updated_at.plus(self.0.silence);
+        if !is_left {
+            return upload;
+        }
+        BundleUpload {
+            state: UploadState::Failed,
+            code: Some(CANCELLED.to_owned()),
+            ..upload
+        }
     }
 
     /// Waits until nothing is being noted any more, for `patience` at most.
@@ -99,6 +124,7 @@ impl Recorder {
             new: noted(actor, key, new, None),
             stage: Stage::Unknown,
             received: 0,
+            noted_at: Instant::now(),
             has_warned: false,
         };
         self.0.at_work.send_modify(|at_work| *at_work += 1);
@@ -254,6 +280,8 @@ struct Scribe {
     stage: Stage,
     /// What was noted last.
     received: u64,
+    /// When it was.
+    noted_at: Instant,
     has_warned: bool,
 }
 
@@ -310,7 +338,11 @@ impl Scribe {
     async fn note(&mut self, received: u64) {
         let noted = match self.stage {
             Stage::Unknown | Stage::Tried => self.begin().await,
-            Stage::Begun if received != self.received => self.progress(received).await,
+            Stage::Begun
+                if received != self.received || self.noted_at.elapsed() >= SIGN_OF_LIFE =>
+            {
+                self.progress(received).await
+            }
             Stage::Begun | Stage::Taken | Stage::Over => Ok(()),
         };
         self.warn_once(noted);
@@ -344,6 +376,7 @@ impl Scribe {
         let is_new = in_time(registry.begin_upload(&self.new, now)).await?;
         let is_ours = is_new || (was_tried && self.is_ours().await?);
         self.stage = if is_ours { Stage::Begun } else { Stage::Taken };
+        self.noted_at = Instant::now();
         Ok(())
     }
 
@@ -373,6 +406,7 @@ impl Scribe {
         let registry = Arc::clone(&self.recorder.0.registry);
         if in_time(registry.progress_upload(self.new.id, &progress, now)).await? {
             self.received = received;
+            self.noted_at = Instant::now();
             return Ok(());
         }
         // Somebody ended it, or the last time was noted and that wasn't heard.

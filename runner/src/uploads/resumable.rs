@@ -224,7 +224,7 @@ impl Resumable {
     pub async fn terminate(&self, id: Uuid) -> Result<(), UploadError> {
         let upload = self.find_any(id).await?;
         if upload.state == UploadState::Published {
-            return Err(UploadError::Ended);
+            return Err(UploadError::Published);
         }
         let recorder = &self.intake.recorder;
         let now = recorder.now();

@@ -462,8 +462,12 @@ async fn what_is_wrong_with_an_upload_has_its_code() {
     assert_eq!(published["version"]["version"], "1.0.0");
     assert_eq!(published["warnings"], json!([]));
     // Gone, unless its sender knows what it was.
-    let again = finalize(&deployment, &json!({ "key": key })).await;
-    assert_eq!(again, refused(400, "STAGING_NOT_FOUND"));
+    let again = post(&deployment, FINALIZE, &json!({ "key": key })).await;
+    assert_eq!(again.status(), 400);
+    let again: Value = again.json().await.unwrap();
+    assert_eq!(again["code"], "STAGING_NOT_FOUND");
+    let details = json!({ "state": "published", "contentHash": hash.to_string() });
+    assert_eq!(again["details"], details, "{again}");
     let again = json!({ "key": key, "declaredHash": hash.to_hex() });
     assert_eq!(finalize(&deployment, &again).await.unwrap(), published);
     let mut sized = again.clone();
@@ -868,6 +872,35 @@ async fn an_upload_goes_on_after_its_server_was_killed() {
     let metrics = deployment.metrics().await;
     let line = r#"alga_bundle_chunks_total{outcome="OK"} 1"#;
     assert!(metrics.contains(line), "{metrics}");
+}
+
+#[tokio::test]
+async fn an_upload_whose_server_was_killed_has_failed_after_a_while() {
+    let mut deployment = Deployment::new();
+    deployment.set("ALGA_BUNDLES_UPLOADS_SILENCE_MS", "5000");
+    deployment.start();
+    let id = Uuid::new_v4();
+    let target = format!("{UPLOAD}?filename=a&size=2&uploadId={id}");
+    let connection = begin_at(&deployment, &target, "content-length: 2\r\n\r\na").await;
+    until_noted(&deployment, id, "receiving").await;
+    deployment.kill();
+    drop(connection);
+    deployment.start();
+    let events = format!("/api/ext-bundles/uploads/{id}/events");
+    let following = deployment.admin(Method::GET, &events).send().await;
+    let mut following = following.unwrap();
+    until_told(&mut following, "\"state\":\"failed\"").await;
+    assert!(following.chunk().await.unwrap().is_none());
+    let noted = until_noted(&deployment, id, "failed").await;
+    assert_eq!(noted["code"], "CANCELLED");
+    let key = json!({ "key": noted["key"] });
+    let said: Value = post(&deployment, FINALIZE, &key)
+        .await
+        .json()
+        .await
+        .unwrap();
+    let details = json!({ "state": "failed", "code": "CANCELLED" });
+    assert_eq!(said["details"], details, "{said}");
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use base64::engine::general_purpose::STANDARD;
 use uuid::Uuid;
 
 use super::admin::{refused, target};
-use super::bundles::{DEFAULT_TYPE, Incoming};
+use super::bundles::Incoming;
 use crate::admin::{Author, MAX_FILENAME_BYTES, TUS, TUS_UPLOAD};
 use crate::http::AppState;
 use crate::http::auth::Administrator;
@@ -54,7 +54,11 @@ pub(crate) fn router() -> Router<AppState> {
         .options(options)
         .post(instead)
         .layer(answered());
-    Router::new().route(TUS, all).route(TUS_UPLOAD, one)
+    Router::new()
+        .route(TUS, all.clone())
+        // As some clients write the address of a folder.
+        .route(&format!("{TUS}/"), all)
+        .route(TUS_UPLOAD, one)
 }
 
 /// Every answer says which version of the protocol it is of.
@@ -216,7 +220,10 @@ fn metadata_of(upload: &BundleUpload) -> String {
     let hash = upload.declared_hash.map(|hash| hash.to_hex());
     let entries = [
         ("filename", Some(upload.filename.as_str())),
-        ("filetype", Some(upload.content_type.as_str())),
+        (
+            "filetype",
+            Some(upload.content_type.as_str()).filter(|it| !it.is_empty()),
+        ),
         ("sha256", hash.as_deref()),
     ];
     let entries = entries
@@ -254,7 +261,8 @@ fn announced(headers: &HeaderMap, most_bytes: u64) -> Result<NewUpload, UploadEr
             .ok_or_else(|| invalid("Upload-Metadata: `filename` is missing"))?,
         size,
         declared_hash: metadata.sha256,
-        content_type: metadata.filetype.unwrap_or_else(|| DEFAULT_TYPE.to_owned()),
+        // The store has a type for what nobody says, which is not told as if somebody had.
+        content_type: metadata.filetype.unwrap_or_default(),
     })
 }
 

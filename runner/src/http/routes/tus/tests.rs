@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use alga_bundles::{BundleStore, Listing, ObjectKey, PART_BYTES, StagingKey};
-use alga_registry::UploadProgress;
+use alga_registry::{UploadEnd, UploadProgress};
 use futures_util::future::join_all;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -175,11 +175,32 @@ impl Replica {
     }
 
     async fn finalize(&self, upload: &Upload) -> (u16, String) {
+        refusal(self.finalizing(upload).await).await
+    }
+
+    async fn finalizing(&self, upload: &Upload) -> Response {
         let body = json!({ "key": upload.key.to_string() });
-        let finalizing = self
-            .plain(Method::POST, "/api/ext-bundles/finalize")
-            .json(&body);
-        refusal(finalizing.send().await.unwrap()).await
+        let finalizing = self.plain(Method::POST, "/api/ext-bundles/finalize");
+        finalizing.json(&body).send().await.unwrap()
+    }
+
+    /// What is said of an upload that is not there: the message and the details.
+    async fn absence(&self, upload: &Upload) -> (String, Value) {
+        let response = self.finalizing(upload).await;
+        assert_eq!(response.status(), 400);
+        let mut body: Value = response.json().await.unwrap();
+        assert_eq!(body["code"], "STAGING_NOT_FOUND");
+        let message = body["error"].as_str().unwrap().to_owned();
+        (message, body["details"].take())
+    }
+
+    /// Notes that an upload is published, whose object is gone then.
+    async fn note_as_published(&self, upload: &Upload) {
+        let stores = &self.state.app.stores;
+        let (id, now) = (upload.key.id(), stores.clock.now());
+        let noted = stores.registry.end_upload(id, &UploadEnd::Published, now);
+        assert!(noted.await.unwrap());
+        self.store().remove(upload.key.into()).await.unwrap();
     }
 
     async fn stop(self) {
@@ -252,10 +273,8 @@ async fn an_upload_comes_in_chunks_and_is_staged() {
     let looked = replica.look(&upload).await;
     assert_eq!(told(&looked), 0);
     assert_eq!(text(&looked, "upload-length"), bytes.len().to_string());
-    assert_eq!(
-        text(&looked, "upload-metadata"),
-        "filename YS50YXIuenN0,filetype YXBwbGljYXRpb24vb2N0ZXQtc3RyZWFt"
-    );
+    // As it was sent: nothing was said of a type.
+    assert_eq!(text(&looked, "upload-metadata"), "filename YS50YXIuenN0");
     assert_eq!(text(&looked, "cache-control"), "no-store");
     assert!(text(&looked, "upload-expires").ends_with(" GMT"));
 
@@ -444,6 +463,84 @@ async fn nothing_is_left_of_an_upload_that_is_given_up() {
     assert_eq!(aborting.send().await.unwrap().status(), 200);
     assert_eq!(replica.left().await, 0);
     assert_eq!(replica.look(&half).await.status(), 410);
+}
+
+#[tokio::test]
+async fn what_there_is_of_an_upload_is_said_where_it_cannot_be_published() {
+    let scene = Scene::new();
+    let replica = scene.replica().await;
+    let size = PART_BYTES + 1;
+    let half = replica.create(size).await;
+    replica.send(&half, 0, &bytes(PART_BYTES)).await;
+    let (said, details) = replica.absence(&half).await;
+    assert!(said.contains("go on with it at byte 5242880"), "{said}");
+    let expected = json!({ "state": "receiving", "offset": PART_BYTES, "size": size });
+    assert_eq!(details, expected);
+
+    let published = replica.create(1).await;
+    replica.send(&published, 0, b"a").await;
+    replica.note_as_published(&published).await;
+    let (said, details) = replica.absence(&published).await;
+    assert!(said.contains("name its `declaredHash`"), "{said}");
+    assert_eq!(details, json!({ "state": "published" }));
+
+    let given_up = replica.request(Method::DELETE, &half.path).send().await;
+    assert_eq!(given_up.unwrap().status(), 204);
+    let (said, details) = replica.absence(&half).await;
+    assert!(said.contains("given up; send it again"), "{said}");
+    assert_eq!(details, json!({ "state": "aborted" }));
+
+    let never = Upload {
+        path: String::new(),
+        key: StagingKey::new(Uuid::from_u128(7)),
+    };
+    let (said, details) = replica.absence(&never).await;
+    assert!(said.contains("never sent"), "{said}");
+    assert_eq!(details, Value::Null);
+}
+
+#[tokio::test]
+async fn an_upload_that_is_published_is_not_given_up() {
+    let scene = Scene::new();
+    let replica = scene.replica().await;
+    let upload = replica.create(1).await;
+    replica.send(&upload, 0, b"a").await;
+    replica.note_as_published(&upload).await;
+    let terminating = replica.request(Method::DELETE, &upload.path).send().await;
+    let response = terminating.unwrap();
+    assert_eq!(response.status(), 410);
+    let body: Value = response.json().await.unwrap();
+    assert_eq!(body["code"], "UPLOAD_GONE");
+    let said = body["error"].as_str().unwrap();
+    assert!(said.contains("published already"), "{said}");
+    assert_eq!(replica.shown(&upload).await["state"], "published");
+}
+
+#[tokio::test]
+async fn an_upload_may_be_begun_with_a_slash_at_the_end_and_keeps_the_type_it_was_sent_with() {
+    let scene = Scene::new();
+    let replica = scene.replica().await;
+    let slashed = [TUS, "/"].concat();
+    let metadata = format!(
+        "filename {},filetype {}",
+        STANDARD.encode("a.tar.zst"),
+        STANDARD.encode("application/zstd")
+    );
+    let creation = replica
+        .request(Method::POST, &slashed)
+        .header(UPLOAD_LENGTH, 1)
+        .header(UPLOAD_METADATA, &metadata);
+    let created = creation.send().await.unwrap();
+    assert_eq!(created.status(), 201);
+    let upload = Upload {
+        path: text(&created, "location").to_owned(),
+        key: text(&created, "upload-key").parse().unwrap(),
+    };
+    assert!(upload.path.starts_with(&slashed), "{}", upload.path);
+    let looked = replica.look(&upload).await;
+    assert_eq!(text(&looked, "upload-metadata"), metadata);
+    let options = replica.plain(Method::OPTIONS, &slashed).send().await;
+    assert_eq!(options.unwrap().status(), 204);
 }
 
 #[tokio::test]
