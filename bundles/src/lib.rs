@@ -38,7 +38,9 @@ mod publish;
 mod signature;
 mod store;
 
-pub use archive::{ArchiveError, Limits, Progress, Rejection, Sink, SinkError, Walk, Walked, walk};
+pub use archive::{
+    ArchiveError, Limits, Progress, Rejection, Sink, SinkError, Walk, Walked, ZSTD_MAGIC, walk,
+};
 pub use collect::{Inspection, inspect};
 pub use fetch::{BundleCache, CachedBundle, CachedFile, FetchError, FetchOptions, Retry};
 pub use manifest::{

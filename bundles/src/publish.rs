@@ -317,7 +317,7 @@ impl PublishError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Archive(error) => match error {
-                ArchiveError::Damaged(_) => "BAD_ARCHIVE",
+                ArchiveError::Damaged(_) | ArchiveError::NotZstd => "BAD_ARCHIVE",
                 ArchiveError::Rejected { .. } => "ARCHIVE_REJECTED",
                 ArchiveError::TooLarge { .. } => "TOO_LARGE",
                 ArchiveError::HashMismatch { .. } => "HASH_MISMATCH",

@@ -12,6 +12,9 @@ pub enum ArchiveError {
     /// The bytes are no whole zstd frame around a whole tar archive.
     #[error("the bundle is damaged: {0}")]
     Damaged(String),
+    /// The bytes are something else than a zstd frame.
+    #[error("the bundle is not a zstd file; make it with `alga-runner bundle pack`")]
+    NotZstd,
     /// An entry breaks a rule.
     #[error("the entry {entry:?} is refused: {reason}")]
     Rejected {

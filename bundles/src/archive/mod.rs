@@ -30,6 +30,9 @@ use input::Input;
 use names::Names;
 use stream::TarStream;
 
+/// What every bundle starts with: the magic number of a zstd frame (RFC 8878, section 3.1.1).
+pub const ZSTD_MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
+
 /// How large a bundle may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -163,7 +166,17 @@ fn walk_frame(
     /// 8 MiB, what every decoder is expected to provide and what zstd's levels up to 19 ask for.
     const WINDOW_LOG_MAX: u32 = 23;
 
-    let mut decoder = Decoder::new(input)
+    let mut start = Vec::new();
+    input
+        .by_ref()
+        .take(ZSTD_MAGIC.len() as u64)
+        .read_to_end(&mut start)
+        .map_err(|error| ArchiveError::damaged(&error))?;
+    // zstd's own words for it tell nobody what to do.
+    if start != ZSTD_MAGIC {
+        return Err(ArchiveError::NotZstd);
+    }
+    let mut decoder = Decoder::new(start.as_slice().chain(input))
         .map_err(|error| ArchiveError::damaged(&error))?
         .single_frame();
     decoder

@@ -80,6 +80,7 @@ impl Unpacked {
             }
             Err(
                 error @ (ArchiveError::Damaged(_)
+                | ArchiveError::NotZstd
                 | ArchiveError::Rejected { .. }
                 | ArchiveError::TooLarge { .. }),
             ) => {

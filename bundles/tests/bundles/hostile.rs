@@ -162,7 +162,10 @@ impl Case {
         let code = published.as_ref().map_err(PublishError::code).err();
         match (&self.expected, published) {
             (Expected::Harmless(_), Ok(_)) => return,
-            (Expected::Damaged, Err(PublishError::Archive(ArchiveError::Damaged(_)))) => {
+            (
+                Expected::Damaged,
+                Err(PublishError::Archive(ArchiveError::Damaged(_) | ArchiveError::NotZstd)),
+            ) => {
                 assert_eq!(code, Some("BAD_ARCHIVE"), "{}", self.name);
             }
             (

@@ -298,7 +298,13 @@ impl Parameters for UploadQuery {
             parsed
         });
         let declared_hash = members.text("declaredHash");
-        let upload_id = members.text("uploadId");
+        let upload_id = members.optional::<String>("uploadId").and_then(|text| {
+            // What the parser says of it is about its characters.
+            let parsed = Uuid::parse_str(&text);
+            parsed
+                .map_err(|_| members.mistake("uploadId", "must be a UUID"))
+                .ok()
+        });
         Some(Self {
             filename: filename?,
             size: size?,

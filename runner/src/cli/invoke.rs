@@ -67,12 +67,12 @@ impl Invoke {
         let app = App::build(&config).await?;
         let executor = &app.extensions()?.executor;
         let bundle = self.bundle(folder.path()).await?;
-        let published = bundle::add(
-            &app.stores,
-            executor.engine(),
-            bundle::Publication::new(&bundle),
-        )
-        .await?;
+        let publication = bundle::Publication {
+            // What it is published for is here and gone afterwards.
+            refusal: |file| format!("{file} can't be used as a bundle"),
+            ..bundle::Publication::new(&bundle)
+        };
+        let published = bundle::add(&app.stores, executor.engine(), publication).await?;
         let install = self.install(&app, published.content_hash).await?;
         let answer = executor.execute(self.call(install)).await;
         app.stores.close().await;
@@ -106,6 +106,7 @@ impl Invoke {
             .await?
             .with_context(|| format!("cannot read {}", self.file.display()))?;
         if !is_wasm {
+            bundle::ensure_archive(&self.file)?;
             return Ok(self.file.clone());
         }
         let namespaces: Vec<_> = self

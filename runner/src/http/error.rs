@@ -328,6 +328,7 @@ const fn finalize_status(error: &FinalizeError) -> StatusCode {
         PublishError::Archive(error) => match error {
             // Also where the staged object is too large: the body of the request is not.
             ArchiveError::Damaged(_)
+            | ArchiveError::NotZstd
             | ArchiveError::Rejected { .. }
             | ArchiveError::TooLarge { .. }
             | ArchiveError::HashMismatch { .. } => StatusCode::BAD_REQUEST,
@@ -681,6 +682,7 @@ mod tests {
             PublishError::Signature(SignatureFault::Missing),
             PublishError::Signature(SignatureFault::Invalid(SignatureError::Malformed)),
             PublishError::Archive(ArchiveError::Damaged("cut short".to_owned())),
+            PublishError::Archive(ArchiveError::NotZstd),
             PublishError::Archive(ArchiveError::Rejected {
                 entry: "a".to_owned(),
                 reason: Rejection::Duplicate,

@@ -65,6 +65,7 @@ const fn of_publishing(error: &PublishError) -> Fault {
     match error {
         PublishError::Archive(error) => match error {
             ArchiveError::Damaged(_)
+            | ArchiveError::NotZstd
             | ArchiveError::Rejected { .. }
             | ArchiveError::TooLarge { .. }
             | ArchiveError::HashMismatch { .. } => Fault::Caller,

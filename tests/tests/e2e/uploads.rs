@@ -346,8 +346,23 @@ async fn an_upload_that_is_not_what_it_says_is_refused_and_leaves_nothing() {
     }
     assert_eq!(stored(&deployment).len(), 1);
     let head = "content-length: 209715201\r\nexpect: 100-continue\r\n\r\n";
-    let mut connection = begin(&deployment, 6, head).await;
-    assert_eq!(status(&mut connection).await, 413);
+    for size in [6, 209_715_201] {
+        let mut connection = begin(&deployment, size, head).await;
+        assert_eq!(status(&mut connection).await, 413, "{size}");
+    }
+    let form = deployment.admin(Method::POST, &format!("{UPLOAD}?filename=a&size=6"));
+    let form = form.header("content-type", "multipart/form-data; boundary=a");
+    let said: Value = form
+        .body("bundle")
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(said["code"], "BAD_REQUEST");
+    let said = said["error"].as_str().unwrap();
+    assert!(said.contains("curl --data-binary @FILE"), "{said}");
 }
 
 /// A connection on which the head of an upload is sent.
@@ -428,6 +443,9 @@ async fn what_is_wrong_with_an_upload_has_its_code() {
     let key = staged(&deployment, b"no bundle").await;
     let answered = finalize(&deployment, &json!({ "key": key })).await;
     assert_eq!(answered, refused(400, "BAD_ARCHIVE"));
+    let said = post(&deployment, FINALIZE, &json!({ "key": key })).await;
+    let said = said.text().await.unwrap();
+    assert!(said.contains("not a zstd file; make it with"), "{said}");
     let wrong_size = json!({ "key": key, "size": 1 });
     let answered = finalize(&deployment, &wrong_size).await;
     assert_eq!(answered, refused(400, "BAD_REQUEST"));

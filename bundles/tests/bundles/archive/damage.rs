@@ -130,3 +130,17 @@ fn a_source_that_fails_is_not_called_damage() {
         );
     }
 }
+
+#[test]
+fn what_is_no_zstd_file_is_told_how_to_make_one() {
+    for junk in [&b""[..], b"\x28\xb5\x2f", b"junk", b"PK\x03\x04 and more"] {
+        let refused = walk_default(junk).unwrap_err();
+        assert!(matches!(refused, ArchiveError::NotZstd), "{refused:?}");
+        assert!(
+            refused.to_string().contains("alga-runner bundle pack"),
+            "{refused}"
+        );
+    }
+    let cut = walk_default(&[0x28, 0xb5, 0x2f, 0xfd]).unwrap_err();
+    assert!(matches!(cut, ArchiveError::Damaged(_)), "{cut:?}");
+}

@@ -71,7 +71,10 @@ fn rejection(bundle: &[u8], limits: &Limits) -> Rejection {
 }
 
 fn is_damaged(walked: &Result<Walked, ArchiveError>) -> bool {
-    matches!(walked, Err(ArchiveError::Damaged(_)))
+    matches!(
+        walked,
+        Err(ArchiveError::Damaged(_) | ArchiveError::NotZstd)
+    )
 }
 
 #[test]

@@ -40,6 +40,8 @@ pub(in crate::cli) struct Publication<'a> {
     pub declared_hash: Option<ContentHash>,
     pub signature: Option<Vec<u8>>,
     pub signatures: SignatureRules,
+    /// What to say of the file where it isn't published.
+    pub refusal: fn(std::path::Display<'_>) -> String,
 }
 
 impl<'a> Publication<'a> {
@@ -50,6 +52,7 @@ impl<'a> Publication<'a> {
             declared_hash: None,
             signature: None,
             signatures: SignatureRules::default(),
+            refusal: |file| format!("cannot publish {file}"),
         }
     }
 }
@@ -103,6 +106,7 @@ pub(in crate::cli) async fn add(
         declared_hash,
         signature,
         signatures,
+        refusal,
     } = publication;
     // Whoever publishes first into a store of nobody's makes it that of the registry.
     if let Owner::Another(_) = Owner::claim(&*stores.bundles, &*stores.registry).await? {
@@ -143,7 +147,7 @@ pub(in crate::cli) async fn add(
             let (code, issues) = (error.code(), issues_of(&error));
             anyhow::Error::new(error).context(format!("{code}{issues}"))
         })
-        .with_context(|| format!("cannot publish {}", file.display()))?;
+        .with_context(|| refusal(file.display()))?;
     // The process may end soon.
     engine.settle().await;
     add_capability_warnings(&mut published, &*stores.registry).await?;

@@ -13,7 +13,7 @@ use std::io::Read as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use alga_bundles::Issue;
+use alga_bundles::{Issue, ZSTD_MAGIC};
 use anyhow::{Context as _, bail, ensure};
 use clap::Subcommand;
 
@@ -82,11 +82,8 @@ pub(super) async fn ensure_file(file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What every bundle starts with: the magic number of zstd.
-const ZSTD_MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
-
 /// Fails where a file is plainly something else than a bundle.
-fn ensure_archive(file: &Path) -> anyhow::Result<()> {
+pub(super) fn ensure_archive(file: &Path) -> anyhow::Result<()> {
     let mut start = Vec::new();
     File::open(file)
         .and_then(|file| file.take(ZSTD_MAGIC.len() as u64).read_to_end(&mut start))

@@ -322,7 +322,11 @@ fn advice(code: &str) -> Option<&'static str> {
         "MANIFEST_REQUIRED" => "send one with --manifest FILE",
         "INVALID_MANIFEST" => "mend manifest.json and pack the bundle again",
         "SIGNATURE_REQUIRED" => "send one with --signature FILE",
+        "SIGNATURE_INVALID" => {
+            "sign this bundle with a key of its publisher, or have the operator add the key to `bundles.publishers`"
+        }
         "BAD_ARCHIVE" | "ARCHIVE_REJECTED" => "make the bundle with `alga-runner bundle pack`",
+        "STAGING_NOT_FOUND" => "push it again",
         "HASH_MISMATCH" => "the server has other bytes than were sent; push it again",
         "PUBLISHER_MISMATCH" => "choose another name in manifest.json",
         "DUPLICATE_VERSION" => "raise the version in manifest.json and pack the bundle again",

@@ -128,11 +128,19 @@ fn announced(
 ) -> Result<NewUpload, UploadError> {
     let text = |name| headers.get(name)?.to_str().ok();
     let length: Option<u64> = text(CONTENT_LENGTH).and_then(|length| length.parse().ok());
+    let content_type = text(CONTENT_TYPE).unwrap_or(DEFAULT_TYPE);
+    if is_form(content_type) {
+        return Err(UploadError::Invalid(
+            "the body is a form (multipart/form-data), not the file; send the file itself, \
+             as `curl --data-binary @FILE` does"
+                .to_owned(),
+        ));
+    }
     match length {
-        Some(length) if length == asked.size => {}
         Some(length) if length > most_bytes => {
             return Err(UploadError::TooLarge { limit: most_bytes });
         }
+        Some(length) if length == asked.size => {}
         Some(length) => {
             return Err(UploadError::Invalid(format!(
                 "size: it is {}, but the body has {length} bytes",
@@ -141,7 +149,14 @@ fn announced(
         }
         None => {}
     }
-    Ok(asked.announced(text(CONTENT_TYPE).unwrap_or(DEFAULT_TYPE)))
+    Ok(asked.announced(content_type))
+}
+
+/// Whether a body has the file in it among other things, so that neither its size nor its hash would be those of the
+/// file. What `curl --data-binary` calls a form when nobody says a type is none.
+fn is_form(content_type: &str) -> bool {
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    media_type.eq_ignore_ascii_case("multipart/form-data")
 }
 
 #[cfg(test)]
@@ -234,5 +249,24 @@ mod tests {
         assert_eq!(of(100, "99"), Err("BAD_REQUEST"));
         assert_eq!(of(99, "100"), Err("BAD_REQUEST"));
         assert_eq!(of(100, "101"), Err("TOO_LARGE"));
+        assert_eq!(of(101, "101"), Err("TOO_LARGE"));
+    }
+
+    #[test]
+    fn the_file_is_the_body_and_not_a_part_of_it() {
+        let of =
+            |content_type| code("filename=a&size=9", &[(CONTENT_TYPE, content_type)]).map(drop);
+        for form in ["multipart/form-data; boundary=a", "Multipart/Form-Data"] {
+            assert_eq!(of(form), Err("BAD_REQUEST"), "{form}");
+        }
+        // What curl says of `--data-binary` unless told otherwise.
+        assert_eq!(of("application/x-www-form-urlencoded"), Ok(()));
+    }
+
+    #[test]
+    fn an_id_that_is_none_is_told_what_it_must_be() {
+        let uri = "/api/ext-bundles/upload-proxy?filename=a&size=9&uploadId=nope";
+        let mistakes = asked(&uri.parse().unwrap()).unwrap_err();
+        assert_eq!(mistakes, "uploadId: must be a UUID");
     }
 }

@@ -260,6 +260,16 @@ fn invoke_runs_a_component_or_a_bundle_once() {
         said.contains("trapped") && said.contains("wasm backtrace"),
         "{said}"
     );
+    // Nobody asked for anything to be published.
+    let junk = deployment.scratch("junk.zst");
+    fs::write(&junk, "junk").unwrap();
+    let said = deployment.fails(&["invoke", path(&junk)]);
+    assert!(said.contains("is not a bundle"), "{said}");
+    assert!(!said.contains("publish"), "{said}");
+    fs::write(&junk, [0x28, 0xb5, 0x2f, 0xfd]).unwrap();
+    let said = deployment.fails(&["invoke", path(&junk)]);
+    assert!(said.contains("can't be used as a bundle"), "{said}");
+    assert!(!said.contains("publish"), "{said}");
     assert!(!deployment.data().exists(), "invoke leaves nothing behind");
 }
 

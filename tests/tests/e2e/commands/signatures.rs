@@ -438,6 +438,12 @@ fn a_bundle_whose_manifest_comes_beside_it_is_verified_before_and_pushed_with_it
     fs::write(&manifest, content.to_string().replace("1.0.0", "1.0.1")).unwrap();
     let error = deployment.fails(&[&verify[..], &beside].concat());
     assert!(error.contains("SIGNATURE_INVALID"), "{error}");
+    let error = deployment.fails(&[&push[..], &beside].concat());
+    assert!(error.contains("SIGNATURE_INVALID"), "{error}");
+    assert!(
+        error.contains("have the operator add the key to `bundles.publishers`"),
+        "{error}"
+    );
     let complete = pack(&deployment, "Example Ltd", "2.0.0", "");
     let error = deployment.fails(&[&["bundle", "verify", path(&complete)][..], &beside].concat());
     assert!(error.contains("has a manifest"), "{error}");
