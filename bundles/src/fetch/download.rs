@@ -74,7 +74,13 @@ impl Source {
         let key = ObjectKey::Manifest(hash);
         if self.found.recent(key) != Some(actual) {
             // As loudly as a bundle with other bytes: the manifest says which file is run.
-            tracing::error!(bundle = %hash, %expected, %actual, %key, "the manifest beside a bundle is not the one that was registered");
+            tracing::error!(
+                bundle = %hash,
+                %expected,
+                %actual,
+                %key,
+                "the manifest beside a bundle is not the one that was registered; `alga-runner bundle fsck --repair` writes it again"
+            );
             self.found.remember(key, ETag::new(actual.to_hex()), actual);
         }
         Err(FetchError::ManifestIntegrity {
@@ -132,7 +138,13 @@ impl Source {
         if key.promised_hash().is_some() {
             count_damage();
             // Loudly, as somebody or something changed a bundle; and once, however many ask for it.
-            tracing::error!(bundle = %expected, %actual, %key, "a bundle's bytes are not those it was published with");
+            tracing::error!(
+                bundle = %expected,
+                %actual,
+                %key,
+                "a bundle's bytes are not those it was published with; \
+                 remove it with `alga-runner bundle fsck --repair` and publish it again"
+            );
         } else {
             // Whoever asks may be wrong as well.
             tracing::info!(%expected, %actual, %key, "an upload is another one than was asked for");

@@ -140,8 +140,8 @@ impl std::fmt::Display for Missing {
             Self::RecordedInstall(id) => write!(f, "install {id}, nor any record of one"),
             Self::Tenant(id) => write!(f, "tenant {id} that the token is good for"),
             Self::Extension(name) => write!(f, "extension {name}"),
-            Self::Version(name, version) => write!(f, "{name} in {}", Name(version)),
-            Self::AnyVersion(name) => write!(f, "{name} in any version"),
+            Self::Version(name, version) => write!(f, "version {} of {name}", Name(version)),
+            Self::AnyVersion(name) => write!(f, "version of {name}"),
             Self::Content(hash) => write!(f, "version with the content {hash}"),
             Self::Invocation(id) => {
                 write!(f, "invocation {id} that this process remembers")
@@ -266,5 +266,24 @@ impl From<RegistryError> for AdminError {
 impl From<alga_storage::Error> for AdminError {
     fn from(error: alga_storage::Error) -> Self {
         Self::Storage(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_that_is_missing_is_named_as_one() {
+        let name: ExtensionName = "com.example.notes".parse().unwrap();
+        let said = |missing| AdminError::NotFound(missing).to_string();
+        assert_eq!(
+            said(Missing::Version(name.clone(), "9.9.9".to_owned())),
+            "there is no version 9.9.9 of com.example.notes"
+        );
+        assert_eq!(
+            said(Missing::AnyVersion(name)),
+            "there is no version of com.example.notes"
+        );
     }
 }

@@ -225,10 +225,16 @@ impl Admin {
         self.activity.as_ref().ok_or(AdminError::RunsNothing)
     }
 
-    /// Bundles that come over the network, to somebody who may publish. It concerns every tenant.
-    pub fn uploads(&self, by: &Author) -> Result<&Arc<Uploads>, AdminError> {
+    /// What is known of bundles that come over the network, to somebody who may publish. It concerns every
+    /// tenant. The store is not asked for it.
+    fn known_uploads(&self, by: &Author) -> Result<&Arc<Uploads>, AdminError> {
         by.ensure_unlimited()?;
-        let uploads = self.uploads.as_ref().ok_or(AdminError::RunsNothing)?;
+        self.uploads.as_ref().ok_or(AdminError::RunsNothing)
+    }
+
+    /// Bundles that come over the network, to somebody who may publish.
+    pub fn uploads(&self, by: &Author) -> Result<&Arc<Uploads>, AdminError> {
+        let uploads = self.known_uploads(by)?;
         if uploads.is_offline {
             return Err(AdminError::Offline);
         }

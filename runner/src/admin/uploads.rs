@@ -74,7 +74,7 @@ impl Operation for ShowUpload {
     type Answer = UploadBody;
 
     async fn run(admin: &Admin, by: &Author, ask: Ask<Self>) -> Result<UploadBody, AdminError> {
-        let found = admin.uploads(by)?.recorder.find(ask.target).await?;
+        let found = admin.known_uploads(by)?.recorder.find(ask.target).await?;
         let found = found.ok_or(AdminError::NotFound(Missing::Upload(ask.target)))?;
         Ok(found.into())
     }
@@ -88,7 +88,7 @@ impl Admin {
         id: Uuid,
         after: Option<u64>,
     ) -> Result<Following, AdminError> {
-        let uploads = self.uploads(by)?;
+        let uploads = self.known_uploads(by)?;
         let following = uploads.followers.follow(id, after)?;
         // A registry that can't be asked is told now, while there is a status to tell it by.
         Ok(following.begin().await?)

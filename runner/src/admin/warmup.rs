@@ -84,9 +84,8 @@ impl WarmupBody {
     pub const MOST_ITEMS: usize = 100;
 }
 
-impl Member for Vec<WarmupItem> {
-    const EXPECTED: &'static str =
-        "a list of objects with `contentHash`, `extension` and `version`, or `installId`";
+impl Member for Vec<Value> {
+    const EXPECTED: &'static str = "a list";
 }
 
 impl Operation for Warmup {
@@ -182,12 +181,21 @@ impl Admin {
 
 impl Parameters for WarmupBody {
     fn read(members: &mut Members) -> Option<Self> {
-        let items: Vec<WarmupItem> = members.required("items")?;
+        const EXPECTED: &str =
+            "expected an object with `contentHash`, `extension` and `version`, or `installId`";
+        let items: Vec<Value> = members.required("items")?;
         if items.len() > Self::MOST_ITEMS {
             members.mistake("items", format_args!("at most {}", Self::MOST_ITEMS));
             return None;
         }
-        Some(Self { items })
+        let mut read = Vec::new();
+        for (index, item) in items.into_iter().enumerate() {
+            match serde_json::from_value(item) {
+                Ok(item) => read.push(item),
+                Err(_) => members.mistake(format_args!("items[{index}]"), EXPECTED),
+            }
+        }
+        Some(Self { items: read })
     }
 
     fn schema() -> Value {
@@ -250,6 +258,19 @@ mod tests {
         ] {
             assert!(read(&bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_bad_item_is_told_by_its_place() {
+        let good = json!({ "contentHash": ContentHash::of(b"bundle").to_string() });
+        let refused = read(&json!([good, {}, good, { "contentHash": "x" }])).unwrap_err();
+        let mistakes = refused.details()["mistakes"].clone();
+        let expected = [1, 3].map(|index| {
+            format!(
+                "items[{index}]: expected an object with `contentHash`, `extension` and `version`, or `installId`"
+            )
+        });
+        assert_eq!(mistakes, json!(expected));
     }
 
     #[test]

@@ -289,6 +289,13 @@ impl ApiError {
             | Self::Upload(UploadError::RateLimited { retry_after }) => *retry_after,
             Self::IdempotencyInProgress => RETRY_UNAVAILABLE,
             Self::Admin(AdminError::Tail(TailRefused::Install | TailRefused::Tenant)) => RETRY_TAIL,
+            // Somebody has decided that: it doesn't pass by itself.
+            Self::Admin(AdminError::Offline) => return None,
+            Self::Execute(ExecuteError::Bundle(error))
+                if matches!(**error, FetchError::Offline { .. }) =>
+            {
+                return None;
+            }
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => RETRY_UNAVAILABLE,
             _ => return None,
         };
@@ -813,6 +820,15 @@ mod tests {
         assert_eq!(ApiError::Unavailable.retry_after(), Some(1));
         assert_eq!(ApiError::IdempotencyInProgress.retry_after(), Some(1));
         assert_eq!(ApiError::Internal.retry_after(), None);
+        let hash = ContentHash::of(b"");
+        let offline = Arc::new(FetchError::Offline { hash, damage: None });
+        for fixed in [
+            ApiError::Admin(AdminError::Offline),
+            ApiError::Execute(ExecuteError::Bundle(offline)),
+        ] {
+            assert_eq!(fixed.status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(fixed.retry_after(), None, "{fixed:?}");
+        }
     }
 
     #[test]

@@ -215,12 +215,15 @@ async fn what_is_in_the_cache_runs_offline_and_a_bucket_that_refuses_is_never_as
         let path = format!("/api/ext-bundles/{path}");
         let request = deployment.admin(Method::POST, &path);
         let request = request.json(&json!({ "key": key }));
-        assert_eq!(
-            refusal(request.send().await.unwrap()).await,
-            offline,
-            "{path}"
-        );
+        let response = request.send().await.unwrap();
+        // To ask again is of no use as long as the setting stays.
+        assert!(!response.headers().contains_key("retry-after"), "{path}");
+        assert_eq!(refusal(response).await, offline, "{path}");
     }
+    // The registry knows that, not the store.
+    let known = format!("/api/ext-bundles/uploads/{}", Uuid::new_v4());
+    let known = deployment.admin(Method::GET, &known).send().await.unwrap();
+    assert_eq!(refusal(known).await, (404, "NOT_FOUND".to_owned()));
     let ready = readiness(&deployment).await;
     assert_eq!(ready["bundles"], Value::Null);
     assert_eq!(ready["degraded"], false);

@@ -55,6 +55,13 @@ async fn a_bundle_damaged_in_the_store_is_not_run() {
         .is_empty(),
         "nothing is kept"
     );
+    let log = deployment.log();
+    let line = log
+        .lines()
+        .find(|line| line.contains("\"ERROR\""))
+        .unwrap_or_else(|| panic!("{log}"));
+    assert!(line.contains("bundle fsck --repair"), "{line}");
+    assert!(line.contains("publish it again"), "{line}");
 }
 
 #[tokio::test]
