@@ -46,6 +46,14 @@ pub enum DriverError {
     /// The database can't be reached, or a statement failed.
     #[error(transparent)]
     Statement(sqlx::Error),
+    /// The server lets nobody in like this: not to that database, or not as that user.
+    #[error("{}; {advice}", said(.error))]
+    Unwelcome {
+        /// What the server said, with a line of its own source that would be taken for one of a file.
+        error: sqlx::Error,
+        /// What to do.
+        advice: &'static str,
+    },
     /// All connections were in use for too long, or none could be made in that time.
     #[error("there was no connection to the database in {} ms", .0.as_millis())]
     NoConnection(Duration),
@@ -75,8 +83,17 @@ impl Failure for DriverError {
 impl From<sqlx::Error> for DriverError {
     fn from(error: sqlx::Error) -> Self {
         const UNKNOWN_OR_ANOTHER: [&str; 2] = ["26000", "42P05"];
-        if matches!(state(&error).as_deref(), Some(state) if UNKNOWN_OR_ANOTHER.contains(&state)) {
+        const NO_SUCH_DATABASE: &str = "3D000";
+        const NOT_AUTHORIZED: &str = "28";
+        let state = state(&error).map(Cow::into_owned).unwrap_or_default();
+        if UNKNOWN_OR_ANOTHER.contains(&&*state) {
             Self::NotPrepared(error)
+        } else if state == NO_SUCH_DATABASE {
+            let advice = "make it first, with `createdb` for instance";
+            Self::Unwelcome { error, advice }
+        } else if state.starts_with(NOT_AUTHORIZED) {
+            let advice = "see whether user and password of the URL are right";
+            Self::Unwelcome { error, advice }
         } else {
             Self::Statement(error)
         }
@@ -89,7 +106,7 @@ impl DriverError {
     pub fn is_passing(&self) -> bool {
         match self {
             Self::NoConnection(_) | Self::NoAnswer(_) | Self::Closed => true,
-            Self::NotPrepared(_) => false,
+            Self::NotPrepared(_) | Self::Unwelcome { .. } => false,
             Self::Statement(error) => match error {
                 sqlx::Error::Io(_) | sqlx::Error::Tls(_) => true,
                 error => state(error).is_some_and(|state| is_passing(&state)),
@@ -126,6 +143,12 @@ impl DriverError {
             Some(SERIALIZATION_FAILURE | DEADLOCK)
         )
     }
+}
+
+/// The words of the database alone.
+fn said(error: &sqlx::Error) -> String {
+    let database = error.as_database_error();
+    database.map_or_else(|| error.to_string(), |error| error.message().to_owned())
 }
 
 /// By which the database says what happened.

@@ -75,7 +75,7 @@ impl Pool {
         let connection = tokio::time::timeout(self.patience, self.connections.get()).await;
         let connection = connection.map_err(|_| DriverError::NoConnection(self.patience))?;
         let connection = connection.map_err(|error| match error {
-            PoolError::Backend(source) => DriverError::Statement(source),
+            PoolError::Backend(source) => DriverError::from(source),
             PoolError::Closed => DriverError::Closed,
             _ => DriverError::NoConnection(self.patience),
         })?;

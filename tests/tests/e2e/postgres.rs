@@ -106,8 +106,28 @@ fn a_script_is_told_to_try_again_while_the_database_is_away() {
     for command in [
         &["storage", "get", install, "notes", "a"][..],
         &["install", "list"],
+        &["serve"],
     ] {
         let away = deployment.run(command);
         assert_eq!(away.status.code(), Some(6), "{away:?}");
     }
+}
+
+#[tokio::test]
+async fn a_database_that_was_not_made_yet_is_told_so() {
+    let mut deployment = Deployment::new();
+    let url = TestDatabase::create().await.url;
+    let missing = url.replacen("/alga_test_", "/no_such_", 1);
+    assert_ne!(missing, url);
+    deployment.set("DATABASE_URL", &missing);
+    deployment.set("ALGA_KEYS_MASTER_KEY", MASTER_KEY);
+    let refused = deployment.run(&["serve"]);
+    // To start it again is of no use.
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        said.contains("does not exist; make it first, with `createdb`"),
+        "{said}"
+    );
+    assert!(!said.contains("at line"), "{said}");
 }
