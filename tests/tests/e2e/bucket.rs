@@ -174,6 +174,8 @@ fn refusing() -> (String, Arc<AtomicUsize>) {
             let refusal =
                 b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
             std::thread::spawn(move || {
+                // An answer to what was not asked yet is no answer, but a connection that is broken.
+                let _ = client.read(&mut [0; 512]);
                 // Closed while the client still writes, it might never read why.
                 let _ = client.write_all(refusal);
                 let _ = client.shutdown(Shutdown::Write);
