@@ -29,6 +29,16 @@ need() {
   done
 }
 
+# Options for `env` that take away whatever variable a runner would be configured by: all that begin with ALGA_, and
+# those that docs/configuration.md names, where a test sees to it that none is missing.
+# usage: env $(unset_settings REPOSITORY) COMMAND...
+unset_settings() {
+  local named
+  named=$(sed -n 's/^| `[a-z0-9_.]*` | `\([A-Z0-9_]*\)` |.*/\1/p' "$1/docs/configuration.md")
+  case $named in *DATABASE_URL*) ;; *) fail "docs/configuration.md names no variables" ;; esac
+  { compgen -e ALGA_ || true; printf '%s\n' "$named"; } | sed 's/^/--unset=/'
+}
+
 # Installs a cargo subcommand unless it is there. usage: need_cargo_tool NAME VERSION
 need_cargo_tool() {
   cargo "${1#cargo-}" --version >/dev/null 2>&1 && return

@@ -37,6 +37,7 @@ mod openapi;
 mod plain_http;
 mod postgres;
 mod process;
+mod quickstart;
 mod roles;
 mod shared_code;
 mod tickets;
