@@ -6,8 +6,10 @@ use std::{fmt, io};
 use alga_bundles::{
     BundleStore, Content, Listing, Manifest, ObjectKey, Retry, StoreError, StoredObject,
 };
-use alga_model::{ContentHash, ContentHasher, ErrorChain};
-use alga_registry::{MAX_PAGE_ITEMS, PageRequest, Registry, Version, VersionKey};
+use alga_model::{ContentHash, ContentHasher, ErrorChain, ExtensionName};
+use alga_registry::{
+    Extension, ExtensionKey, MAX_PAGE_ITEMS, PageRequest, Registry, Version, VersionKey,
+};
 use anyhow::{Context as _, ensure};
 use serde::Serialize;
 use tokio::io::AsyncReadExt as _;
@@ -35,6 +37,8 @@ pub enum Damage {
     /// An object can't be read, so that nobody knows whether it is as it should be.
     #[serde(rename_all = "camelCase")]
     Unreadable {
+        /// The bundle.
+        content_hash: ContentHash,
         /// The object.
         key: String,
         /// Why, for people.
@@ -46,6 +50,44 @@ pub enum Damage {
         /// The bundle.
         content_hash: ContentHash,
     },
+}
+
+impl Damage {
+    /// The bundle that it is of.
+    pub const fn content_hash(&self) -> ContentHash {
+        match self {
+            Self::Content { content_hash, .. }
+            | Self::Missing { content_hash }
+            | Self::Unreadable { content_hash, .. }
+            | Self::Manifest { content_hash } => *content_hash,
+        }
+    }
+}
+
+/// A damage that was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What is wrong.
+    #[serde(flatten)]
+    pub damage: Damage,
+    /// What people call the bundle, if the registry knows it.
+    #[serde(flatten)]
+    pub version: Option<VersionName>,
+}
+
+/// What people call a bundle: an extension and its version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VersionName {
+    /// The extension.
+    pub extension: ExtensionName,
+    /// Its version.
+    pub version: String,
+}
+
+impl fmt::Display for VersionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.extension, self.version)
+    }
 }
 
 /// How often in a row the store may be unavailable until it counts as gone: each time it was asked for
@@ -63,11 +105,12 @@ pub struct Search<'a> {
     /// Is told how many bytes were read by now.
     pub progress: &'a dyn Fn(u64),
     /// Is told of each damage as soon as it is found. Its failure ends the search.
-    pub found: &'a dyn Fn(Damage) -> anyhow::Result<()>,
+    pub found: &'a dyn Fn(Finding) -> anyhow::Result<()>,
 }
 
 impl Search<'_> {
-    /// Reads every bundle there is and looks at what every version needs.
+    /// Reads every bundle there is and looks at what every version needs; gives the number of bundles that
+    /// there are or should be.
     ///
     /// An object that can't be read is a damage among others, and the search goes on.
     ///
@@ -75,15 +118,17 @@ impl Search<'_> {
     ///
     /// Where nobody can tell any more what there is to look at: the store or the registry is gone, or does
     /// not list what it has.
-    pub async fn run(self) -> anyhow::Result<()> {
+    pub async fn run(self) -> anyhow::Result<u64> {
         let search = Searching {
             search: &self,
+            bundles: Cell::new(0),
             read: Cell::new(0),
             away: Cell::new(0),
         };
         // What the versions need can be told also where the store doesn't list what it has.
         let read = search.bundles().await;
-        search.versions().await.and(read)
+        search.versions().await.and(read)?;
+        Ok(search.bundles.get())
     }
 }
 
@@ -99,6 +144,8 @@ impl fmt::Debug for Search<'_> {
 /// A search that is going on.
 struct Searching<'a> {
     search: &'a Search<'a>,
+    /// The bundles that were looked at.
+    bundles: Cell<u64>,
     /// The bytes that were read.
     read: Cell<u64>,
     /// How often in a row the store was unavailable.
@@ -125,13 +172,16 @@ impl Searching<'_> {
     }
 
     async fn bundle(&self, content_hash: ContentHash) -> anyhow::Result<()> {
+        self.bundles.set(self.bundles.get() + 1);
         let key = ObjectKey::Bundle(content_hash);
         let count = |bytes| {
             self.read.set(self.read.get() + bytes);
             (self.search.progress)(self.read.get());
         };
         match self
-            .ask(key, || hash(self.search.store, key, &count))
+            .ask(key, content_hash, None, || {
+                hash(self.search.store, key, &count)
+            })
             .await?
         {
             Some(Some(actual)) if actual != content_hash => {
@@ -139,7 +189,7 @@ impl Searching<'_> {
                     content_hash,
                     actual,
                 };
-                (self.search.found)(damage)
+                self.tell(damage, None).await
             }
             // It was removed meanwhile, and nobody needs it, or it is found to be missing.
             Some(Some(_) | None) | None => Ok(()),
@@ -156,7 +206,7 @@ impl Searching<'_> {
             let extensions = self.search.registry.extensions(page).await;
             let extensions = extensions.context("cannot use the registry")?;
             for extension in &extensions.items {
-                self.versions_of(extension.id).await?;
+                self.versions_of(extension).await?;
             }
             after = extensions.next;
             if after.is_none() {
@@ -165,7 +215,7 @@ impl Searching<'_> {
         }
     }
 
-    async fn versions_of(&self, extension: uuid::Uuid) -> anyhow::Result<()> {
+    async fn versions_of(&self, extension: &Extension) -> anyhow::Result<()> {
         let registry = self.search.registry;
         let mut after = None;
         loop {
@@ -173,11 +223,11 @@ impl Searching<'_> {
                 after,
                 limit: MAX_PAGE_ITEMS,
             };
-            let versions = registry.versions(extension, page).await;
+            let versions = registry.versions(extension.id, page).await;
             let versions = versions.context("cannot use the registry")?;
             for summary in versions.items {
                 if let Some(version) = version(registry, summary.content_hash).await? {
-                    self.version(&version).await?;
+                    self.version(extension, &version).await?;
                 }
             }
             after = versions.next;
@@ -187,22 +237,47 @@ impl Searching<'_> {
         }
     }
 
-    async fn version(&self, version: &Version) -> anyhow::Result<()> {
-        let Search { store, found, .. } = self.search;
-        let content_hash = version.content_hash;
+    async fn version(&self, extension: &Extension, version: &Version) -> anyhow::Result<()> {
+        let Search { store, .. } = self.search;
+        let name = VersionName {
+            extension: extension.name.clone(),
+            version: version.version.clone(),
+        };
+        let (content_hash, name) = (version.content_hash, Some(&name));
         let key = ObjectKey::Bundle(content_hash);
-        if let Some(None) = self.ask(key, || store.stat(key)).await? {
-            found(Damage::Missing { content_hash })?;
+        let stat = self.ask(key, content_hash, name, || store.stat(key));
+        if let Some(None) = stat.await? {
+            self.bundles.set(self.bundles.get() + 1);
+            self.tell(Damage::Missing { content_hash }, name).await?;
         }
         let key = ObjectKey::Manifest(content_hash);
-        if let Some(false) = self.ask(key, || has_manifest(*store, version)).await? {
-            found(Damage::Manifest { content_hash })?;
+        let has_manifest = self.ask(key, content_hash, name, || has_manifest(*store, version));
+        if let Some(false) = has_manifest.await? {
+            self.tell(Damage::Manifest { content_hash }, name).await?;
         }
         Ok(())
     }
 
-    /// What the store says about an object; nothing where it can't be had, which is a damage.
-    async fn ask<T, F>(&self, key: ObjectKey, attempt: impl Fn() -> F) -> anyhow::Result<Option<T>>
+    /// Tells of a damage, with the name of its bundle where that is known or can be had.
+    async fn tell(&self, damage: Damage, known: Option<&VersionName>) -> anyhow::Result<()> {
+        let version = match known {
+            Some(name) => Some(name.clone()),
+            // A registry that fails ends the search a little later. What was found is told before.
+            None => name(self.search.registry, damage.content_hash())
+                .await
+                .unwrap_or_default(),
+        };
+        (self.search.found)(Finding { damage, version })
+    }
+
+    /// What the store says about an object of a bundle; nothing where it can't be had, which is a damage.
+    async fn ask<T, F>(
+        &self,
+        key: ObjectKey,
+        content_hash: ContentHash,
+        name: Option<&VersionName>,
+        attempt: impl Fn() -> F,
+    ) -> anyhow::Result<Option<T>>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
@@ -215,10 +290,12 @@ impl Searching<'_> {
             Err(error) => error,
         };
         let is_away = error.is_transient();
-        (self.search.found)(Damage::Unreadable {
+        let damage = Damage::Unreadable {
+            content_hash,
             key: key.to_string(),
             reason: ErrorChain(&error).to_string(),
-        })?;
+        };
+        self.tell(damage, name).await?;
         self.away.set(if is_away { self.away.get() + 1 } else { 0 });
         ensure!(
             self.away.get() < MOST_AWAY,
@@ -228,8 +305,9 @@ impl Searching<'_> {
     }
 }
 
-/// Repairs what can be repaired; true where it did. A copy of a manifest is written again. A bundle with
-/// other bytes is removed, so that it can be published again, and is missing until then.
+/// Repairs what can be repaired; false where the bundle must be published again, or can't be read. A copy of
+/// a manifest is written again. A bundle with other bytes is removed, so that it can be published again, and
+/// is missing until then.
 pub async fn repair(
     store: &dyn BundleStore,
     registry: &dyn Registry,
@@ -239,9 +317,10 @@ pub async fn repair(
         Damage::Content { content_hash, .. } => {
             let key = ObjectKey::Bundle(*content_hash);
             // Somebody may have mended it since it was looked at.
-            if hash(store, key, &|_| {}).await? != Some(*content_hash) {
-                store.remove(key).await?;
+            if hash(store, key, &|_| {}).await? == Some(*content_hash) {
+                return Ok(true);
             }
+            store.remove(key).await?;
             Ok(version(registry, *content_hash).await?.is_none())
         }
         Damage::Missing { .. } | Damage::Unreadable { .. } => Ok(false),
@@ -263,6 +342,19 @@ pub async fn repair(
 async fn version(registry: &dyn Registry, hash: ContentHash) -> anyhow::Result<Option<Version>> {
     let version = registry.version(&VersionKey::Content(hash)).await;
     version.context("cannot use the registry")
+}
+
+async fn name(registry: &dyn Registry, hash: ContentHash) -> anyhow::Result<Option<VersionName>> {
+    let Some(version) = version(registry, hash).await? else {
+        return Ok(None);
+    };
+    let key = ExtensionKey::Id(version.extension_id);
+    let extension = registry.extension(&key).await;
+    let extension = extension.context("cannot use the registry")?;
+    Ok(extension.map(|extension| VersionName {
+        extension: extension.name,
+        version: version.version,
+    }))
 }
 
 async fn has_manifest(store: &dyn BundleStore, version: &Version) -> Result<bool, StoreError> {
@@ -317,13 +409,13 @@ mod tests {
     use super::*;
     use crate::stage::Stage;
 
-    async fn found(store: &dyn BundleStore, stage: &Stage) -> Vec<Damage> {
+    async fn found(store: &dyn BundleStore, stage: &Stage) -> Vec<Finding> {
         let (found, searched) = search(store, stage).await;
         searched.unwrap();
         found
     }
 
-    async fn search(store: &dyn BundleStore, stage: &Stage) -> (Vec<Damage>, anyhow::Result<()>) {
+    async fn search(store: &dyn BundleStore, stage: &Stage) -> (Vec<Finding>, anyhow::Result<u64>) {
         let found = RefCell::new(Vec::new());
         let search = Search {
             store,
@@ -334,8 +426,8 @@ mod tests {
                 cap: Duration::ZERO,
             },
             progress: &|_| {},
-            found: &|damage| {
-                found.borrow_mut().push(damage);
+            found: &|finding| {
+                found.borrow_mut().push(finding);
                 Ok(())
             },
         };
@@ -376,7 +468,7 @@ mod tests {
             .map(|damage| damage["problem"].as_str().unwrap().to_owned())
             .collect();
         assert_eq!(problems, ["content", "unreadable", "content"]);
-        let Damage::Unreadable { key, reason } = &damages[1] else {
+        let Damage::Unreadable { key, reason, .. } = &damages[1].damage else {
             unreachable!()
         };
         assert_eq!(*key, second.to_string());
@@ -397,7 +489,8 @@ mod tests {
         let (damages, searched) = search(&unsteady, &stage).await;
         let error = searched.unwrap_err().to_string();
         assert!(error.contains("in a row"), "{error}");
-        assert!(matches!(damages[0], Damage::Content { .. }), "{damages:?}");
+        let first = &damages[0].damage;
+        assert!(matches!(first, Damage::Content { .. }), "{damages:?}");
         assert_eq!(damages.len(), 1 + MOST_AWAY as usize);
     }
 
@@ -417,7 +510,8 @@ mod tests {
             .await
             .unwrap();
         store.create(manifest, Content::Bytes(b"{}")).await.unwrap();
-        assert_eq!(found(&store, &stage).await, []);
+        let (nothing, looked_at) = search(&store, &stage).await;
+        assert_eq!((nothing, looked_at.unwrap()), (vec![], 1));
 
         std::fs::write(folder.path().join(bundle.to_string()), b"toads").unwrap();
         std::fs::write(folder.path().join(manifest.to_string()), b"[]").unwrap();
@@ -426,23 +520,50 @@ mod tests {
             content_hash,
             actual,
         };
-        let damaged = [content.clone(), Damage::Manifest { content_hash }];
+        let notes = VersionName {
+            extension: "com.example.notes".parse().unwrap(),
+            version: "1.0.0".to_owned(),
+        };
+        let of_notes = |damage| Finding {
+            damage,
+            version: Some(notes.clone()),
+        };
+        let damaged = [content, Damage::Manifest { content_hash }].map(of_notes);
         assert_eq!(found(&store, &stage).await, damaged);
-        let shown = serde_json::to_value(&content).unwrap();
-        let expected =
-            json!({ "problem": "content", "contentHash": content_hash, "actual": actual });
+        let shown = serde_json::to_value(&damaged[0]).unwrap();
+        let expected = json!({
+            "problem": "content", "contentHash": content_hash, "actual": actual,
+            "extension": "com.example.notes", "version": "1.0.0",
+        });
         assert_eq!(shown, expected);
         let mut repaired = Vec::new();
-        for damage in &damaged {
+        for Finding { damage, .. } in &damaged {
             repaired.push(repair(&store, &*stage.registry, damage).await.unwrap());
         }
         assert_eq!(repaired, [false, true]);
-        let missing = Damage::Missing { content_hash };
-        assert_eq!(found(&store, &stage).await, [missing]);
+        let (missing, looked_at) = search(&store, &stage).await;
+        assert_eq!(missing, [of_notes(Damage::Missing { content_hash })]);
+        assert_eq!(looked_at.unwrap(), 1);
         store
             .create(bundle, Content::Bytes(b"notes"))
             .await
             .unwrap();
         assert_eq!(found(&store, &stage).await, []);
+        // Somebody was faster.
+        let mended = repair(&store, &*stage.registry, &damaged[0].damage).await;
+        assert!(mended.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_bundle_that_the_registry_does_not_know_has_no_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = LocalStore::open(folder.path()).unwrap();
+        let stage = Stage::open().await;
+        let keys = stocked(&store, 1).await;
+        std::fs::write(folder.path().join(keys[0].to_string()), b"toads").unwrap();
+        let found = found(&store, &stage).await;
+        assert_eq!(found[0].version, None);
+        let shown = serde_json::to_value(&found[0]).unwrap();
+        assert_eq!(shown.get("extension"), None, "{shown}");
     }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use alga_bundles::{BundleStore, Cursor, Listed, Listing, Page, StoreError};
 use alga_model::Timestamp;
 
-pub use self::damage::{Damage, Search, repair};
+pub use self::damage::{Damage, Finding, Search, VersionName, repair};
 pub use self::garbage::{Garbage, garbage, remove_garbage};
 pub use self::owner::Owner;
 pub use self::sweep::{SweepError, SweptUploads, sweep_uploads};

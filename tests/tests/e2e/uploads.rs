@@ -956,8 +956,31 @@ async fn the_store_is_looked_after() {
     assert_eq!(swept, r#"{"staged":1,"unfinished":0,"records":1}"#);
     assert!(!stored(&deployment).contains(&key));
 
-    assert_eq!(deployment.ok(&["bundle", "fsck"]), "");
+    let fsck = |more: &[&str]| {
+        let output = deployment.run(&[&["bundle", "fsck"], more].concat());
+        let said = String::from_utf8(output.stderr).unwrap();
+        (
+            output.status.success(),
+            String::from_utf8(output.stdout).unwrap(),
+            said,
+        )
+    };
+    let is = |good: bool, said: &str| (good, String::new(), said.to_owned());
+    let nothing = is(true, "1 bundle looked at, nothing found\n");
+    assert_eq!(fsck(&[]), nothing);
     let hex = hash.strip_prefix("sha256:").unwrap();
+    let copy = deployment
+        .data()
+        .join(format!("bundles/sha256/{hex}/manifest.json"));
+    fs::remove_file(copy).unwrap();
+    let (good, _, said) = fsck(&[]);
+    assert_eq!(
+        (good, said.as_str()),
+        (false, "1 of 1 bundle damaged\nrun again with --repair\n")
+    );
+    let (good, _, said) = fsck(&["--repair"]);
+    assert_eq!((good, said.as_str()), (true, "1 of 1 bundle repaired\n"));
+    assert_eq!(fsck(&[]), nothing);
     let canonical = deployment
         .data()
         .join(format!("bundles/sha256/{hex}/bundle.tar.zst"));
@@ -965,25 +988,42 @@ async fn the_store_is_looked_after() {
     *bytes.last_mut().unwrap() ^= 1;
     fs::remove_file(&canonical).unwrap();
     fs::write(&canonical, &bytes).unwrap();
-    let output = deployment.run(&["bundle", "fsck"]);
-    assert!(!output.status.success());
-    let line: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let (good, printed, said) = fsck(&[]);
+    assert!(!good);
+    let line: Value = serde_json::from_str(&printed).unwrap();
     assert_eq!(line["problem"], "content");
     assert_eq!(line["contentHash"], hash);
+    assert_eq!(
+        (&line["extension"], &line["version"]),
+        (&json!(ECHO), &json!("1.0.0"))
+    );
     assert!(
-        !deployment
-            .run(&["bundle", "fsck", "--repair"])
-            .status
-            .success()
+        said.ends_with("run again with --repair, then publish: com.example.echo 1.0.0\n"),
+        "{said}"
+    );
+    let (good, _, said) = fsck(&["--repair"]);
+    assert!(
+        !good && said.ends_with("publish again: com.example.echo 1.0.0\n"),
+        "{said}"
     );
     deployment.ok(&["bundle", "add", path(&bundle)]);
-    assert_eq!(deployment.ok(&["bundle", "fsck"]), "");
+    assert_eq!(fsck(&[]), nothing);
 
     let version = format!("/v1/extensions/{ECHO}/versions/1.0.0");
     let removed = deployment.admin(Method::DELETE, &version).send().await;
     assert!(removed.unwrap().status().is_success());
     let gc = |more: &[&str]| deployment.ok(&[&["bundle", "gc"], more].concat());
     assert_eq!(gc(&[]), "");
+    let nothing = deployment.run(&["bundle", "gc"]).stderr;
+    assert!(
+        String::from_utf8(nothing)
+            .unwrap()
+            .contains("nothing found")
+    );
+    for age in ["1", "x"] {
+        let said = deployment.fails(&["bundle", "gc", "--older-than", age]);
+        assert!(said.contains("such as 1h or 7d"), "{said}");
+    }
     assert_eq!(gc(&["--older-than", "0s"]).lines().count(), 2);
     assert_eq!(stored(&deployment).len(), 2);
     gc(&["--older-than", "0s", "--delete"]);

@@ -10,18 +10,20 @@ use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use serde::Serialize;
 
+use super::advice::{Advice, Left};
 use crate::app::Stores;
 use crate::bundle_care::{
-    Damage, Owner, Search, UPLOADS_KEPT, earlier, garbage, remove_garbage, repair, sweep_uploads,
+    Owner, Search, UPLOADS_KEPT, earlier, garbage, remove_garbage, repair, sweep_uploads,
 };
 use crate::bundle_store;
+use crate::cli::duration;
 use crate::cli::output::{self, Tally};
 use crate::config::Config;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Sweep {
     /// Remove uploads that are older than this, instead of a day
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration::age)]
     older_than: Option<Duration>,
 }
 
@@ -34,7 +36,7 @@ pub(in crate::cli) struct Gc {
     #[arg(long)]
     take_over: bool,
     /// Leave objects alone that were written since; a version may be about to be registered
-    #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = duration::age)]
     older_than: Duration,
 }
 
@@ -84,7 +86,14 @@ impl Gc {
             bundle_store::place(config)
         );
         let before = earlier(stores.clock.now(), self.older_than);
-        for found in garbage(store, registry, before).await? {
+        let garbage = garbage(store, registry, before).await?;
+        if garbage.is_empty() {
+            let age = humantime::format_duration(self.older_than);
+            output::note(format_args!(
+                "nothing found that no version needs and that is older than {age}"
+            ));
+        }
+        for found in garbage {
             let deleted = self.delete && remove_garbage(store, registry, &found, before).await?;
             output::json(&GarbageLine {
                 key: found.key.to_string(),
@@ -104,40 +113,43 @@ impl Fsck {
         let (store, registry) = (&*stores.bundles, &*stores.registry as _);
         ensure_not_anothers(store, registry, config).await?;
         let tally = RefCell::new(Tally::new("MiB read:"));
-        let damages = RefCell::new(Vec::new());
+        let findings = RefCell::new(Vec::new());
         let search = Search {
             store,
             registry,
             retry: Retry::default(),
             progress: &|bytes| tally.borrow_mut().show(bytes >> 20),
-            found: &|damage| {
+            found: &|finding| {
                 tally.borrow_mut().pause();
-                output::json(&damage)?;
-                damages.borrow_mut().push(damage);
+                output::json(&finding)?;
+                findings.borrow_mut().push(finding);
                 Ok(())
             },
         };
         let searched = search.run().await;
         drop(tally);
-        let (mut unreadable, mut left) = (0_usize, 0_usize);
-        for damage in damages.into_inner() {
-            if let Damage::Unreadable { .. } = damage {
-                unreadable += 1;
-            } else if !self.repair || !is_repaired(store, registry, &damage).await {
-                left += 1;
-            }
+        let mut advice = Advice::default();
+        for finding in findings.into_inner() {
+            let left = if self.repair {
+                match repair(store, registry, &finding.damage).await {
+                    Ok(is_whole) => Left::after_repair(&finding, is_whole),
+                    // It keeps nobody from the next one.
+                    Err(error) => {
+                        output::error(&error.context("cannot repair"));
+                        Left::without_repair(&finding)
+                    }
+                }
+            } else {
+                Left::without_repair(&finding)
+            };
+            advice.add(&finding, left);
         }
         stores.close().await;
+        for line in advice.lines(searched.as_ref().ok().copied()) {
+            output::note(line);
+        }
         searched.context("not everything was looked at")?;
-        if unreadable > 0 {
-            output::note(format_args!("{unreadable} could not be read"));
-        }
-        if left > 0 {
-            output::note(format_args!(
-                "{left} left that needs its bundle to be published again"
-            ));
-        }
-        Ok(if unreadable + left == 0 {
+        Ok(if advice.is_settled() {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE
@@ -160,13 +172,4 @@ async fn ensure_not_anothers(
         );
     }
     Ok(owner)
-}
-
-/// Repairs a damage if it can. What fails is said, and keeps nobody from the next one.
-async fn is_repaired(store: &dyn BundleStore, registry: &dyn Registry, damage: &Damage) -> bool {
-    let repaired = repair(store, registry, damage).await;
-    repaired.unwrap_or_else(|error| {
-        output::error(&error.context("cannot repair"));
-        false
-    })
 }

@@ -1,6 +1,7 @@
 //! `alga-runner bundle`.
 
 mod add;
+mod advice;
 mod care;
 mod inspect;
 mod keys;
