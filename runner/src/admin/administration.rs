@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use alga_bundles::Progress;
 use alga_model::InstallId;
@@ -103,6 +104,10 @@ pub struct Refused {
     pub message: String,
     /// What programs may want to know besides.
     pub details: Value,
+    /// How soon the server said that it makes sense to ask again.
+    pub retry_after: Option<Duration>,
+    /// Whether nobody was there to be asked.
+    pub is_unreachable: bool,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -113,6 +118,8 @@ impl Refused {
             code,
             message,
             details,
+            retry_after: None,
+            is_unreachable: false,
             source: None,
         }
     }
@@ -126,6 +133,8 @@ impl Refused {
             code: "UNANSWERED".to_owned(),
             message: message.into(),
             details: Value::Null,
+            retry_after: None,
+            is_unreachable: false,
             source,
         }
     }
@@ -193,6 +202,8 @@ impl From<AdminError> for Refused {
             code: error.code().to_owned(),
             message: error.to_string(),
             details: error.details(),
+            retry_after: None,
+            is_unreachable: false,
             source: match error {
                 AdminError::Manifest(error) => Some(error.into()),
                 AdminError::Registry(error) => Some(error.into()),

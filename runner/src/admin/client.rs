@@ -1,5 +1,6 @@
 //! A server, asked over HTTP.
 
+use std::error::Error as _;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http_body_util::StreamBody;
 use hyper::body::Frame;
-use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, IF_MATCH};
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, IF_MATCH, RETRY_AFTER};
 use reqwest::{Body, Certificate, ClientBuilder, RequestBuilder, Response, Url};
 use rustls::crypto::ring;
 use serde::de::DeserializeOwned;
@@ -180,17 +181,50 @@ impl Client {
     }
 
     async fn answered(&self, request: RequestBuilder) -> Result<Response, Refused> {
-        let cannot_reach = format!("cannot reach the server at {}", self.url);
         let response = request.send().await;
-        let response = response.map_err(|error| unanswered(cannot_reach, error))?;
+        let response = response.map_err(|error| {
+            let is_unreachable = error.is_connect();
+            let hint = if is_nobody_there(&error) {
+                "; is it running there?"
+            } else {
+                ""
+            };
+            let message = format!("cannot reach the server at {}{hint}", self.url);
+            let mut refused = unanswered(message, error);
+            refused.is_unreachable = is_unreachable;
+            refused
+        })?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);
         }
+        let retry_after = retry_after(response.headers());
         let body = response.json::<Value>().await.unwrap_or_default();
         let said = || Refused::unanswered(format!("the server answered {status}"), None);
-        Err(refusal(&body).unwrap_or_else(said))
+        let mut refused = refusal(&body).unwrap_or_else(said);
+        refused.retry_after = retry_after;
+        Err(refused)
     }
+}
+
+/// Whether nobody listens at the address, as opposed to somebody who isn't trusted, or to a name that there is not.
+fn is_nobody_there(error: &reqwest::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut};
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let kind = error.downcast_ref().map(io::Error::kind);
+        if let Some(ConnectionRefused | HostUnreachable | NetworkUnreachable | TimedOut) = kind {
+            return true;
+        }
+        cause = error.source();
+    }
+    error.is_connect() && error.is_timeout()
+}
+
+/// How soon it makes sense to ask again, where that is said in seconds, as our servers do.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?;
+    seconds.parse().ok().map(Duration::from_secs)
 }
 
 /// What the body of a refusal says: that of the API, or the flat one of the interface for bundles.

@@ -86,6 +86,13 @@ impl Progress {
         }
     }
 
+    /// What is said next begins on a line of its own; what is done afterwards is shown again.
+    pub(super) fn pause(&self) {
+        if self.shown.pause() {
+            note("");
+        }
+    }
+
     /// Shows nothing more, whoever still works; what is said next begins on a line of its own.
     pub(super) fn end(&self) {
         self.shown.end();
@@ -108,6 +115,15 @@ impl Shown {
                 (shown != Self::ENDED && shown != percent).then_some(percent)
             });
         shown.is_ok()
+    }
+
+    /// Whether it leaves a line that has no end, on which nothing more is shown.
+    fn pause(&self) -> bool {
+        let shown = &self.0;
+        let paused = shown.try_update(Ordering::Relaxed, Ordering::Relaxed, |shown| {
+            (shown < 100).then_some(Self::NOTHING)
+        });
+        paused.is_ok()
     }
 
     /// Whether it leaves a line that has no end.
@@ -182,6 +198,19 @@ mod tests {
         assert!(shown.finish());
         assert!(!shown.finish());
         assert!(!shown.advance(43));
+    }
+
+    #[test]
+    fn a_line_that_was_interrupted_is_ended_once_and_shown_again() {
+        let shown = Shown::default();
+        assert!(!shown.pause());
+        assert!(shown.advance(42));
+        assert!(shown.pause());
+        assert!(!shown.pause());
+        assert!(shown.advance(42));
+        assert!(shown.advance(100));
+        assert!(!shown.pause());
+        assert!(!shown.finish());
     }
 
     #[test]

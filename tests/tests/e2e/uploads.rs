@@ -161,6 +161,12 @@ async fn a_push_that_is_refused_says_why_and_leaves_nothing() {
     assert_eq!(stored(&deployment), Vec::<String>::new());
     let said = deployment.fails(&["bundle", "push", path(&bundle)]);
     assert!(said.contains("--server"), "{said}");
+    let nobody = ["--server", "http://127.0.0.1:1"];
+    let said = deployment.fails(&[&["bundle", "push", path(&bundle)][..], &nobody].concat());
+    assert!(
+        said.contains("because: UNANSWERED\n") && said.contains("is it running there?"),
+        "{said}"
+    );
 }
 
 /// A push through `proxy`, with what else is to be said.
@@ -211,6 +217,20 @@ async fn a_push_whose_server_hangs_ends_with_the_second_interruption() {
     push.until_said("interrupted; giving the upload up").await;
     push.press_ctrl_c();
     push.until_said("cannot give the upload up").await;
+    assert_eq!(push.end(), Some(130));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_whose_server_does_not_answer_says_that_it_waits() {
+    let deployment = Deployment::started();
+    let proxy = Proxy::before(deployment.url()).await;
+    proxy.set(Fault::HoldAnswers(0));
+    let bundle = deployment.pack(ECHO, "1.0.0", &guest::echo());
+    let mut push = pushing(&deployment, &proxy, &bundle);
+    push.until_said("waiting for the server to store it").await;
+    proxy.set(Fault::None);
+    push.press_ctrl_c();
+    push.until_said("the upload was given up").await;
     assert_eq!(push.end(), Some(130));
 }
 
@@ -417,6 +437,15 @@ async fn who_sends_too_often_is_told_when_to_come_again() {
     let after = response.headers()["retry-after"].to_str().unwrap();
     assert!((1..=60).contains(&after.parse::<u32>().unwrap()), "{after}");
     assert_eq!(refusal(response).await, (429, "RATE_LIMIT".to_owned()));
+    let file = large_file(&deployment);
+    let token = token_file(&deployment);
+    let push = push(&deployment, &[path(&file), "--token-file", &token]);
+    let said = deployment.fails(&push);
+    assert!(
+        said.contains("RATE_LIMIT (push it again in ") && !said.contains("again in 0 s"),
+        "{said}"
+    );
+    assert!(said.contains("bundles.uploads.per_minute"), "{said}");
     // Another one may.
     let other = deployment
         .request(Method::POST, &format!("{UPLOAD}?filename=a&size=1"))

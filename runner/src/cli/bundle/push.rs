@@ -1,7 +1,9 @@
 //! `alga-runner bundle push`.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,13 +30,18 @@ use crate::config::Config;
 
 /// The code where there was no answer.
 const UNANSWERED: &str = "UNANSWERED";
-/// How often the server is asked to publish a bundle, where asking again may help.
-const MOST_ATTEMPTS: u32 = 6;
+/// How often the server is asked to publish a bundle, where asking again may help: for three minutes where it
+/// answers at once, as a database or a replica that is replaced may take.
+const MOST_ATTEMPTS: usize = 16;
 /// How long to wait until it is asked again; each time twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// After this time it is not asked again.
 const PATIENCE: Duration = Duration::from_mins(15);
+/// How long nothing more of a bundle may leave until it is said whom that waits for.
+const SILENCE: Duration = Duration::from_secs(5);
+/// How often is looked whether anything has.
+const LOOK: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Push {
@@ -235,7 +242,12 @@ impl<'a> Pushing<'a> {
             progress.show(done);
         });
         let same_file = upload.file.try_clone().await;
-        let Err(refused) = self.admin.upload(&query, upload.file, progress).await else {
+        let uploading = self.admin.upload(&query, upload.file, progress);
+        let waiting = || {
+            self.progress.pause();
+            output::note("waiting for the server to store it");
+        };
+        let Err(refused) = watched(uploading, &self.sent, waiting).await else {
             return Ok(());
         };
         let stays = refused.code == UNANSWERED && self.sent.load(Ordering::Relaxed) > 0;
@@ -255,8 +267,8 @@ impl<'a> Pushing<'a> {
     /// Has it published. To ask again does no harm: the server completes what was interrupted, and says
     /// the same of what is done.
     async fn finalize(&self, body: &FinalizeUploadBody) -> Result<PublishedBody, Refused> {
-        let (start, mut pause) = (Instant::now(), FIRST_PAUSE);
-        for _ in 1..MOST_ATTEMPTS {
+        let start = Instant::now();
+        for pause in pauses() {
             let refused = match self.admin.finalize(body).await {
                 Err(refused) if refused.is_passing() && start.elapsed() < PATIENCE => refused,
                 answered => return answered,
@@ -267,7 +279,6 @@ impl<'a> Pushing<'a> {
                 pause.as_secs()
             ));
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
         self.admin.finalize(body).await
     }
@@ -306,17 +317,51 @@ impl<'a> Pushing<'a> {
     }
 }
 
+/// How long to wait between one attempt and the next.
+fn pauses() -> impl Iterator<Item = Duration> {
+    let next = |pause: &Duration| Some((*pause * 2).min(LONGEST_PAUSE));
+    std::iter::successors(Some(FIRST_PAUSE), next).take(MOST_ATTEMPTS - 1)
+}
+
+/// Does the work, and says once that it waits, where for some time no more was sent than there was before.
+async fn watched<T>(work: impl Future<Output = T>, sent: &AtomicU64, waiting: impl FnOnce()) -> T {
+    let silence = async {
+        let (mut before, mut silent) = (0, Duration::ZERO);
+        while silent < SILENCE {
+            tokio::time::sleep(LOOK).await;
+            let now = sent.load(Ordering::Relaxed);
+            // As long as nothing was sent there is no server yet.
+            silent = if now == before && now > 0 {
+                silent + LOOK
+            } else {
+                Duration::ZERO
+            };
+            before = now;
+        }
+    };
+    let mut work = pin!(work);
+    tokio::select! {
+        done = &mut work => return done,
+        () = silence => waiting(),
+    }
+    work.await
+}
+
 /// The refusal with its code, and with what may help.
 fn told(refused: Refused) -> anyhow::Error {
-    let context = match advice(&refused.code) {
+    let context = match advice(&refused) {
         Some(advice) => format!("{} ({advice})", refused.code),
         None => refused.code.clone(),
     };
     anyhow::Error::new(refused).context(context)
 }
 
-fn advice(code: &str) -> Option<&'static str> {
-    Some(match code {
+fn advice(refused: &Refused) -> Option<Cow<'static, str>> {
+    let soon = match refused.retry_after {
+        Some(after) => format!("push it again in {} s", after.as_secs()),
+        None => "push it again a little later".to_owned(),
+    };
+    Some(Cow::Borrowed(match refused.code.as_str() {
         "UNAUTHORIZED" => "name an admin token with --token-file or ALGA_TOKEN",
         "RBAC_FORBIDDEN" => "publishing needs an admin token that is not limited to some tenants",
         "MANIFEST_REQUIRED" => "send one with --manifest FILE",
@@ -330,17 +375,22 @@ fn advice(code: &str) -> Option<&'static str> {
         "HASH_MISMATCH" => "the server has other bytes than were sent; push it again",
         "PUBLISHER_MISMATCH" => "choose another name in manifest.json",
         "DUPLICATE_VERSION" => "raise the version in manifest.json and pack the bundle again",
-        "RATE_LIMIT"
-        | "OVERLOADED"
-        | "COMPILER_UNAVAILABLE"
-        | "REGISTRY_UNAVAILABLE"
-        | "STORE_UNAVAILABLE"
-        | UNANSWERED => "push it again a little later",
+        "RATE_LIMIT" => {
+            let setting =
+                "bundles.uploads.per_minute of the server says how many may begin in a minute";
+            return Some(format!("{soon}; {setting}").into());
+        }
+        "OVERLOADED" | "COMPILER_UNAVAILABLE" | "REGISTRY_UNAVAILABLE" | "STORE_UNAVAILABLE" => {
+            return Some(soon.into());
+        }
+        // Its message asks whether anybody is there.
+        UNANSWERED if refused.is_unreachable => return None,
+        UNANSWERED => return Some(soon.into()),
         "STORE_FAILED" | "INTERNAL_ERROR" => "the log of the server says why",
         "BUNDLE_OFFLINE" => "push to a server whose bundles.offline is not set",
         "MISDIRECTED" => "push to a server that runs extensions",
         _ => return None,
-    })
+    }))
 }
 
 /// What is in a text file that is sent along.
@@ -362,4 +412,41 @@ async fn text(file: Option<&Path>, limit: u64) -> anyhow::Result<Option<String>>
         path.display()
     );
     Ok(Some(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_asked_again_for_some_minutes() {
+        let all: Duration = pauses().sum();
+        assert!((Duration::from_mins(2)..PATIENCE).contains(&all), "{all:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_long_for_a_server_is_told_once() {
+        let (sent, told) = (AtomicU64::new(0), Cell::new(0));
+        let work = async {
+            // Connecting takes its time.
+            tokio::time::sleep(SILENCE * 2).await;
+            // The bundle leaves slowly, and then not at all.
+            for _ in 0..20 {
+                sent.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(LOOK * 8).await;
+            }
+            assert_eq!(told.get(), 0);
+            tokio::time::sleep(SILENCE * 4).await;
+            "stored"
+        };
+        let done = watched(work, &sent, || told.set(told.get() + 1)).await;
+        assert_eq!((done, told.get()), ("stored", 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_moment_is_told_nothing() {
+        let sent = AtomicU64::new(1);
+        let work = tokio::time::sleep(LOOK * 9);
+        watched(work, &sent, || panic!("told so soon")).await;
+    }
 }

@@ -122,5 +122,6 @@ async fn a_command_asks_only_a_server_that_it_can_trust() {
             !refused.status.success() && said.contains(expected),
             "{said}"
         );
+        assert!(!said.contains("is it running there"), "somebody is: {said}");
     }
 }
