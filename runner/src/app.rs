@@ -65,7 +65,13 @@ impl Stores {
 
     async fn open_with(config: &Config, migrate_on_open: bool) -> anyhow::Result<Self> {
         let data = &config.data;
-        data.create().context("cannot make the data folder")?;
+        // Where everything is elsewhere, a command needs no folder, and makes none by a typing error.
+        let is_needed = config.database.url.is_none()
+            || config.s3.bundles().is_none()
+            || config.keys.current().is_none();
+        if is_needed {
+            create_data(config)?;
+        }
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let databases = Databases::open(config, &clock, migrate_on_open).await?;
         Ok(Self {
@@ -251,6 +257,8 @@ impl App {
     /// Opens and connects everything that `config` describes.
     pub async fn build(config: &Config) -> anyhow::Result<Self> {
         let role = config.role();
+        // Caches, and tokens where none are configured.
+        create_data(config)?;
         let stores = Stores::open(config).await?;
         if role.runs_extensions() && !config.bundles.offline {
             bundle_store::try_out(&*stores.bundles, &*stores.registry, config).await?;
@@ -303,6 +311,11 @@ impl App {
         let extensions = self.extensions.as_ref();
         extensions.context("the role of this process is not to run extensions")
     }
+}
+
+fn create_data(config: &Config) -> anyhow::Result<()> {
+    let created = config.data.create();
+    created.context("cannot make the data folder")
 }
 
 /// How much longer an operation may take where another process does it.

@@ -56,19 +56,11 @@ impl DataConfig {
         self.dir.join("admin.token")
     }
 
-    /// Makes the folders that are missing. New ones are for their owner only. An error names the folder.
+    /// Makes the folder if it is missing, for its owner only. What belongs in it makes folders of its own. An
+    /// error names the folder.
     pub fn create(&self) -> io::Result<()> {
-        [
-            self.dir.clone(),
-            self.bundles(),
-            self.bundle_cache(),
-            self.code_cache(),
-        ]
-        .iter()
-        .try_for_each(|folder| {
-            create_private(folder).map_err(|error| {
-                io::Error::new(error.kind(), format!("{}: {error}", folder.display()))
-            })
+        create_private(&self.dir).map_err(|error| {
+            io::Error::new(error.kind(), format!("{}: {error}", self.dir.display()))
         })
     }
 }
@@ -88,21 +80,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_are_made_for_their_owner_only_and_may_exist_already() {
+    fn the_folder_is_made_for_its_owner_only_and_may_exist_already() {
         let parent = tempfile::tempdir().unwrap();
         let data = DataConfig {
             dir: parent.path().join("a").join("data"),
         };
         data.create().unwrap();
         data.create().unwrap();
-        for folder in [
-            data.dir.clone(),
-            data.bundles(),
-            data.bundle_cache(),
-            data.code_cache(),
-        ] {
-            let mode = folder.metadata().unwrap().permissions().mode();
-            assert_eq!(mode & 0o777, 0o700, "{}", folder.display());
-        }
+        let mode = data.dir.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        // What nobody uses is not there.
+        assert_eq!(data.dir.read_dir().unwrap().count(), 0);
     }
 }

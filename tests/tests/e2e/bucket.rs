@@ -302,6 +302,21 @@ async fn without_its_bucket_a_process_is_ready_and_says_what_it_lacks() {
 }
 
 #[tokio::test]
+async fn a_data_folder_has_nothing_that_is_elsewhere() {
+    let Some(bucket) = TestBucket::create().await else {
+        return;
+    };
+    let mut replica = replica(&TestDatabase::create().await, &bucket);
+    for command in [["bundle", "fsck"], ["bundle", "gc"], ["install", "list"]] {
+        replica.ok(&command);
+        assert!(!replica.data().exists(), "{command:?} made the folder");
+    }
+    replica.start();
+    assert!(replica.data().join("cache").exists());
+    assert!(!replica.data().join("bundles").exists());
+}
+
+#[tokio::test]
 async fn a_wrong_secret_is_told_at_the_start_and_is_in_no_log() {
     let Some(bucket) = TestBucket::create().await else {
         return;
