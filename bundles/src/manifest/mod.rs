@@ -15,6 +15,9 @@ pub(crate) use self::issues::Issues;
 pub use self::issues::{InvalidManifest, Issue};
 use crate::path::{BundlePath, BundlePathError};
 
+/// Where a manifest names its component.
+const ENTRY: &str = "/entry";
+
 /// A manifest that passed every check.
 ///
 /// Written as JSON it has the members it was read from, those unknown to this version included.
@@ -203,7 +206,7 @@ impl Manifest {
     /// Every file of the bundle that the manifest names.
     pub fn references(&self) -> Vec<Reference> {
         let mut references = vec![Reference {
-            pointer: "/entry".to_owned(),
+            pointer: ENTRY.to_owned(),
             file: self.entry().clone(),
         }];
         if let Some(ui) = &self.ui {
@@ -240,9 +243,19 @@ impl Manifest {
             .references()
             .into_iter()
             .filter(|reference| !has(&reference.file))
-            .map(|Reference { pointer, file }| Issue {
-                path: pointer,
-                message: format!("the bundle has no file {file}"),
+            .map(|Reference { pointer, file }| {
+                let message = if pointer == ENTRY {
+                    format!(
+                        "the bundle has no file {file}, which is its component; build it first, or name another \
+                         file with `entry`"
+                    )
+                } else {
+                    format!("the bundle has no file {file}")
+                };
+                Issue {
+                    path: pointer,
+                    message,
+                }
             });
         let no_paths = self
             .schema_references()
@@ -410,7 +423,11 @@ mod tests {
         );
         let missing = manifest.missing_files(|file| file.as_str() == "ui/index.html");
         assert_eq!(missing.len(), 2);
-        assert_eq!(missing[0].message, "the bundle has no file dist/notes.wasm");
+        assert_eq!(
+            missing[0].message,
+            "the bundle has no file dist/notes.wasm, which is its component; build it first, or name another file \
+             with `entry`"
+        );
     }
 
     #[test]

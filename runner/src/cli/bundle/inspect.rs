@@ -119,7 +119,7 @@ impl Verify {
                 "signed by {} with the key {}: {}",
                 manifest.publisher,
                 signature.key_id(),
-                signature.trusted_comment().escape_debug()
+                fields(signature.trusted_comment())
             )),
             Err(fault) if rules.policy == SignaturePolicy::Require => {
                 let code = fault.code();
@@ -129,6 +129,16 @@ impl Verify {
         }
         Ok(())
     }
+}
+
+/// What a signature says of itself. Tools put tabs between its fields; nothing else of it reaches a terminal as
+/// it is.
+fn fields(comment: &str) -> String {
+    let fields: Vec<_> = comment
+        .split('\t')
+        .map(|field| field.escape_debug().to_string())
+        .collect();
+    fields.join(" ")
 }
 
 fn read_key(file: &Path) -> anyhow::Result<PublicKey> {

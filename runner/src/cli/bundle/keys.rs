@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use alga_bundles::PublicKey;
+use alga_bundles::{PublicKey, Signature};
 use alga_model::Secret;
 use anyhow::{Context as _, anyhow, bail, ensure};
 use base64::Engine as _;
@@ -12,7 +12,8 @@ use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use minisign::{KeyPair, SecretKey, SecretKeyBox};
 
-use crate::cli::output;
+use super::ensure_folder_of;
+use crate::cli::{input, output};
 use crate::config::secret_file::{self, Readers};
 
 #[derive(Debug, Args)]
@@ -35,6 +36,7 @@ impl Keygen {
             let is_there = file.symlink_metadata().is_ok();
             ensure!(!is_there, "{} is there already", file.display());
         }
+        ensure_folder_of(&self.file)?;
         let pair = self.generate()?;
         let public: PublicKey = pair.pk.to_base64().parse()?;
         let comment = format!("minisign secret key {}", public.id());
@@ -67,13 +69,15 @@ impl Keygen {
 }
 
 fn new_password(file: Option<&Path>) -> anyhow::Result<Secret<String>> {
-    let password = password(file, "Password of the new key: ")?;
+    const OTHERWISE: &str =
+        "--password-file names a file with it, and --no-password makes a key without one";
+    let password = password(file, "Password of the new key: ", OTHERWISE)?;
     ensure!(
         !password.expose().is_empty(),
         "the password is empty; --no-password makes a key without one"
     );
     if file.is_none() {
-        let again = ask("The same again: ")?;
+        let again = ask("The same again: ", OTHERWISE)?;
         ensure!(
             again.expose() == password.expose(),
             "these are two passwords"
@@ -89,6 +93,7 @@ pub(super) fn read(file: &Path, password_file: Option<&Path>) -> anyhow::Result<
     const ENCRYPTED: &[u8] = b"EdScB2";
     const BYTES: usize = 158;
 
+    ensure_not_public(file)?;
     let text = secret_file::read(file, Readers::Owner)?;
     let no_key = || anyhow!("{} holds no secret key of minisign", file.display());
     let line = text.expose().lines().nth(1).unwrap_or_default();
@@ -100,24 +105,44 @@ pub(super) fn read(file: &Path, password_file: Option<&Path>) -> anyhow::Result<
         return SecretKey::from_bytes(bytes.expose()).map_err(|_| no_key());
     }
     ensure!(bytes.expose().starts_with(ENCRYPTED), no_key());
-    let password = password(password_file, "Password of the key: ")?;
+    let otherwise = "--password-file names a file with it";
+    let password = password(password_file, "Password of the key: ", otherwise)?;
     let boxed = SecretKeyBox::from_string(text.expose()).map_err(|_| no_key())?;
     let key = boxed.into_secret_key(Some(password.expose().clone()));
     key.map_err(|_| anyhow!("this is not the password of {}", file.display()))
 }
 
-fn password(file: Option<&Path>, prompt: &str) -> anyhow::Result<Secret<String>> {
+/// Whoever names the other half of the pair isn't to make it secret.
+fn ensure_not_public(file: &Path) -> anyhow::Result<()> {
+    let Ok(text) = input::text(file, Signature::MAX_BYTES as u64) else {
+        return Ok(());
+    };
+    ensure!(
+        text.parse::<PublicKey>().is_err(),
+        "{} is the public key; --key names the secret one{}",
+        file.display(),
+        match file.extension() {
+            Some(extension) if extension == "pub" =>
+                format!(", {}", file.with_extension("").display()),
+            _ => String::new(),
+        }
+    );
+    Ok(())
+}
+
+/// The password in a file, or else by whoever is there; what to do where nobody is, `otherwise` says.
+fn password(file: Option<&Path>, prompt: &str, otherwise: &str) -> anyhow::Result<Secret<String>> {
     let Some(file) = file else {
-        return ask(prompt);
+        return ask(prompt, otherwise);
     };
     let text = secret_file::read(file, Readers::Group)?;
     let line = text.expose().trim_end_matches(['\r', '\n']);
     Ok(Secret::new(line.to_owned()))
 }
 
-fn ask(prompt: &str) -> anyhow::Result<Secret<String>> {
+fn ask(prompt: &str, otherwise: &str) -> anyhow::Result<Secret<String>> {
     if !std::io::stdin().is_terminal() {
-        bail!("there is nobody to ask for the password; --password-file names a file with it");
+        bail!("there is nobody to ask for the password; {otherwise}");
     }
     let password = rpassword::prompt_password(prompt).context("cannot read the password")?;
     Ok(Secret::new(password))

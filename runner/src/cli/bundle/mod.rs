@@ -83,6 +83,17 @@ pub(super) async fn ensure_file(file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Fails where the folder is missing that a file is to go into. Writing it would fail as well, and name some
+/// temporary file.
+fn ensure_folder_of(file: &Path) -> anyhow::Result<()> {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
+            bail!("there is no folder {}; make it first", folder.display())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Fails where a file is plainly something else than a bundle.
 pub(super) fn ensure_archive(file: &Path) -> anyhow::Result<()> {
     let mut start = Vec::new();

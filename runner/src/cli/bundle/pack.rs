@@ -8,7 +8,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use tokio::task::spawn_blocking;
 
-use super::{lines, warn};
+use super::{ensure_folder_of, lines, warn};
 use crate::cli::output;
 use crate::publishing::{capability_issues, capability_warnings};
 
@@ -29,6 +29,7 @@ impl Pack {
         let target = self
             .output
             .map_or_else(|| default_output(&self.folder, &manifest), Ok)?;
+        ensure_folder_of(&target)?;
         let path = target.clone();
         let packed = spawn_blocking(move || pack(&self.folder, &path, &Limits::default())).await?;
         let packed = packed.map_err(|error| match error {

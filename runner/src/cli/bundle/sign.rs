@@ -12,7 +12,7 @@ use clap::Args;
 use tokio::task::spawn_blocking;
 
 use super::keys::{self, with_suffix};
-use super::{ensure_archive, lines};
+use super::{ensure_archive, ensure_folder_of, lines};
 use crate::cli::output;
 
 /// What the name of a signature ends with, behind that of its bundle.
@@ -48,6 +48,7 @@ impl Sign {
         let target = self
             .output
             .unwrap_or_else(|| with_suffix(&self.content.file, SUFFIX));
+        ensure_folder_of(&target)?;
         let (manifest, statement) = self.content.read().await?;
         let (key, password_file) = (self.key, self.password_file);
         spawn_blocking(move || -> anyhow::Result<()> {

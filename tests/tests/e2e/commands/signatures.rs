@@ -148,7 +148,14 @@ fn whoever_has_a_public_key_can_verify_without_any_setting() {
     let unsigned = String::from_utf8(verify("key.pub").stderr).unwrap();
     assert!(unsigned.contains("SIGNATURE_REQUIRED"), "{unsigned}");
     let signature = sign(&deployment, &bundle, &key);
-    assert!(verify("key.pub").status.success());
+    let verified = verify("key.pub");
+    let said = String::from_utf8(verified.stderr).unwrap();
+    assert!(verified.status.success(), "{said}");
+    assert!(
+        said.ends_with(" extension:com.example.echo 1.0.0\n"),
+        "{said}"
+    );
+    assert!(!said.contains('\\'), "{said}");
     assert!(!verify("other.pub").status.success());
     // Who names a signature wants it verified, also where no key is configured.
     let error = deployment.fails(&[
@@ -174,7 +181,20 @@ fn a_secret_key_is_for_its_owner_only_and_never_shown() {
     let error = deployment.fails(&["bundle", "keygen", path(&key), "--no-password"]);
     assert!(error.contains("is there already"), "{error}");
 
+    let error = deployment.fails(&["bundle", "keygen", "nodir/x.key", "--no-password"]);
+    assert!(error.contains("there is no folder nodir"), "{error}");
+    let public_key = deployment.scratch("key.pub");
+    let by_public = ["bundle", "sign", path(&bundle), "--key", path(&public_key)];
+    let error = deployment.fails(&by_public);
+    assert!(
+        error.contains("key.pub is the public key") && error.contains(path(&key)),
+        "{error}"
+    );
+
     let sign = ["bundle", "sign", path(&bundle), "--key", path(&key)];
+    let elsewhere = [&sign[..], &["--output", "nodir/x.minisig"]].concat();
+    let error = deployment.fails(&elsewhere);
+    assert!(error.contains("there is no folder nodir"), "{error}");
     for mode in [0o604, 0o640] {
         fs::set_permissions(&key, Permissions::from_mode(mode)).unwrap();
         let error = deployment.fails(&sign);
@@ -204,6 +224,10 @@ fn the_password_of_a_key_comes_from_a_file_or_from_a_person() {
     let key = deployment.scratch("key");
     let error = deployment.fails(&["bundle", "keygen", path(&key)]);
     assert!(error.contains("nobody to ask") && !key.exists(), "{error}");
+    assert!(
+        error.contains("--password-file") && error.contains("--no-password"),
+        "{error}"
+    );
     let empty = password("empty", "\n");
     let error = deployment.fails(&[
         "bundle",
