@@ -13,7 +13,7 @@ use alga_registry::VersionKey;
 use anyhow::Context as _;
 use clap::Args;
 
-use super::sign::signature_of;
+use super::sign::{read_manifest, signature_of};
 use super::{REGISTRY_ACTOR, ensure_archive, ensure_file, lines, warn};
 use crate::app::Stores;
 use crate::bundle_care::Owner;
@@ -29,6 +29,9 @@ pub(in crate::cli) struct Add {
     /// Refuse the bundle unless it has this hash
     #[arg(long, value_name = "HASH")]
     declared_hash: Option<ContentHash>,
+    /// Publish a bundle that has no manifest with this one
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
     /// The publisher's signature; FILE.minisig if that is there and signatures are looked at
     #[arg(long, value_name = "FILE")]
     signature: Option<PathBuf>,
@@ -38,6 +41,8 @@ pub(in crate::cli) struct Add {
 pub(in crate::cli) struct Publication<'a> {
     pub file: &'a Path,
     pub declared_hash: Option<ContentHash>,
+    /// The manifest of a bundle that has none.
+    pub manifest: Option<Vec<u8>>,
     pub signature: Option<Vec<u8>>,
     pub signatures: SignatureRules,
     /// What to say of the file where it isn't published.
@@ -50,6 +55,7 @@ impl<'a> Publication<'a> {
         Self {
             file,
             declared_hash: None,
+            manifest: None,
             signature: None,
             signatures: SignatureRules::default(),
             refusal: |file| format!("cannot publish {file}"),
@@ -64,6 +70,7 @@ impl Add {
         ensure_archive(&self.file)?;
         let publication = Publication {
             declared_hash: self.declared_hash,
+            manifest: self.manifest.as_deref().map(read_manifest).transpose()?,
             signature: self.signature(config)?,
             signatures: config.bundles.signature_rules(),
             ..Publication::new(&self.file)
@@ -104,6 +111,7 @@ pub(in crate::cli) async fn add(
     let Publication {
         file,
         declared_hash,
+        manifest,
         signature,
         signatures,
         refusal,
@@ -127,6 +135,7 @@ pub(in crate::cli) async fn add(
     let progress = Progress::new("checking", size);
     let request = PublishRequest {
         declared_hash,
+        manifest_json: manifest,
         signature,
         progress: Some(Arc::new(move |done| progress.show(done))),
         ..PublishRequest::new(file)
@@ -145,7 +154,11 @@ pub(in crate::cli) async fn add(
         .await
         .map_err(|error| {
             let (code, issues) = (error.code(), issues_of(&error));
-            anyhow::Error::new(error).context(format!("{code}{issues}"))
+            let hint = match error {
+                PublishError::ManifestRequired => " (name one with --manifest FILE)",
+                _ => "",
+            };
+            anyhow::Error::new(error).context(format!("{code}{hint}{issues}"))
         })
         .with_context(|| refusal(file.display()))?;
     // The process may end soon.
