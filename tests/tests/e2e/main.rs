@@ -23,6 +23,7 @@ mod bucket_uploads;
 mod commands;
 mod compile;
 mod crash;
+mod documentation;
 mod execute;
 mod golden;
 mod guest_tools;
