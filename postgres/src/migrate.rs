@@ -12,6 +12,9 @@ use crate::error::{DriverError, PostgresError};
 /// After how long it is said that others are waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long a server may take until it has let somebody in.
+const CONNECTING: Duration = Duration::from_secs(10);
+
 /// Applies the migrations that are missing, and runs what comes `afterwards`.
 pub(crate) async fn up(
     schema: &Schema,
@@ -76,7 +79,12 @@ impl<'a> Session<'a> {
         schema: &'a Schema,
         database: &PgConnectOptions,
     ) -> Result<Self, PostgresError> {
-        let connection = database.connect().await;
+        // A host that accepts connections and says nothing would hold whoever opens the database for ever.
+        let connecting = tokio::time::timeout(CONNECTING, database.connect()).await;
+        let connection = connecting.map_err(|_| PostgresError::Driver {
+            schema: schema.name(),
+            source: DriverError::NoConnection(CONNECTING),
+        })?;
         let connection = connection.map_err(|source| driver(schema, source))?;
         Ok(Self { schema, connection })
     }

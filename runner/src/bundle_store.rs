@@ -9,7 +9,7 @@ use alga_registry::Registry;
 use anyhow::Context as _;
 use tokio::time::timeout;
 
-use crate::bundle_care::Owner;
+use crate::bundle_care::{ANOTHERS, Owner};
 use crate::config::Config;
 use crate::credentials;
 use crate::databases::cannot_use;
@@ -81,15 +81,17 @@ pub(crate) async fn try_out(
         return Ok(());
     }
     match timeout(PATIENCE, Owner::claim(store, registry)).await {
-        Ok(Ok(Owner::Another(mark))) => tracing::warn!(
+        Ok(Ok(Owner::Ours)) => {}
+        Ok(Ok(Owner::Another(mark))) => {
+            let mark = mark.map(tracing::field::display);
+            tracing::warn!(store = place, mark, "{ANOTHERS}");
+        }
+        Ok(Ok(Owner::Nobody)) => tracing::warn!(
             store = place,
-            mark,
-            "the bundle store is that of another registry; check that DATABASE_URL and the settings of the bucket \
-             belong together"
+            "the bundle store has bundles of which the registry knows none, and nobody has marked it; it isn't swept"
         ),
-        Ok(Ok(Owner::Ours | Owner::Nobody)) => {}
         Ok(Err(error)) => tracing::warn!(
-            error = format!("{error:#}"),
+            error = %ErrorChain(&error),
             store = place,
             "cannot tell whose the bundle store is"
         ),

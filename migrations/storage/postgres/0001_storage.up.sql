@@ -723,7 +723,7 @@ BEGIN
         IF pg_advisory_xact_lock(hashtextextended(p_install::text || p_namespace, 0)) IS NULL THEN
             RETURN;
         END IF;
-        -- Its snapshot is from before the lock, but nothing comes of that: FOR UPDATE gives the row as it
+        -- Its snapshot is from before the lock of the row, but nothing comes of that: FOR UPDATE gives the row as it
         -- is when it is locked, and ON CONFLICT replaces the record that is there by then.
         INSERT INTO ext_storage_records AS r
             (tenant_id, install_id, namespace, key, revision, bytes, schema_version,

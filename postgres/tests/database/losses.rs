@@ -135,3 +135,14 @@ async fn closing_waits_no_longer_than_a_statement_may_take() {
     assert!(read.unwrap_err().is_passing());
     assert!(took < Duration::from_secs(4), "{took:?}");
 }
+
+#[tokio::test]
+async fn a_host_that_accepts_connections_and_says_nothing_is_given_up_when_a_database_is_opened() {
+    let test_database = TestDatabase::create().await;
+    let proxy = Proxy::before(&test_database.url).await;
+    proxy.set(Passage::Silent);
+    let options = options(&proxy.url_of(&test_database.url));
+    let opening = tokio::time::timeout(Duration::from_secs(60), open(&options));
+    let error = opening.await.expect("it is given up").unwrap_err();
+    assert!(format!("{error:?}").contains("NoConnection"), "{error:?}");
+}

@@ -209,6 +209,9 @@ impl Client {
 
 /// Whether nobody listens at the address, as opposed to somebody who isn't trusted, or to a name that there is not.
 fn is_nobody_there(error: &reqwest::Error) -> bool {
+    if !error.is_connect() {
+        return false;
+    }
     use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut};
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -218,7 +221,7 @@ fn is_nobody_there(error: &reqwest::Error) -> bool {
         }
         cause = error.source();
     }
-    error.is_connect() && error.is_timeout()
+    error.is_timeout()
 }
 
 /// How soon it makes sense to ask again, where that is said in seconds, as our servers do.

@@ -12,11 +12,23 @@ use std::time::{Duration, SystemTime};
 
 use alga_bundles::{BundleStore, Cursor, Listed, Listing, Page, StoreError};
 use alga_model::Timestamp;
+use alga_registry::RegistryError;
 
 pub use self::damage::{Damage, Finding, Search, VersionName, repair};
 pub use self::garbage::{Garbage, garbage, remove_garbage};
-pub use self::owner::Owner;
-pub use self::sweep::{SweepError, SweptUploads, sweep_uploads};
+pub use self::owner::{ANOTHERS, Owner};
+pub use self::sweep::{SweptUploads, sweep_uploads};
+
+/// Why a store could not be looked after.
+#[derive(Debug, thiserror::Error)]
+pub enum CareError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The registry failed.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
 
 /// How long an upload may stay that nobody publishes.
 pub const UPLOADS_KEPT: Duration = Duration::from_hours(24);

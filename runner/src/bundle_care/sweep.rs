@@ -7,7 +7,7 @@ use alga_model::Timestamp;
 use alga_registry::{Registry, RegistryError};
 use serde::Serialize;
 
-use super::{PAGE, Pages, earlier};
+use super::{ANOTHERS, CareError, Owner, PAGE, Pages, earlier};
 
 /// How much is forgotten at once.
 const BATCH: u32 = 1_000;
@@ -23,20 +23,10 @@ pub struct SweptUploads {
     pub records: u64,
 }
 
-/// Why not everything was removed.
-#[derive(Debug, thiserror::Error)]
-pub enum SweepError {
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The registry failed.
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
-}
-
-/// Removes uploads that are older than `age` at `now`, staged ones and those that never came to their end,
-/// and what the registry knows of such. Several processes may do so at once. What fails keeps nothing else
-/// from being removed.
+/// Removes uploads that are older than `age` at `now`, staged ones and those that never came to their end, and what
+/// the registry knows of such. Several processes may do so at once. What fails keeps nothing else from being removed.
+///
+/// In a store that is not the registry's nothing is removed.
 ///
 /// # Errors
 /// The first failure.
@@ -45,8 +35,19 @@ pub async fn sweep_uploads(
     registry: &dyn Registry,
     now: Timestamp,
     age: Duration,
-) -> Result<SweptUploads, SweepError> {
-    let of_store = sweep_store(store, earlier(now, age)).await;
+) -> Result<SweptUploads, CareError> {
+    let of_store = async {
+        match Owner::claim(store, registry).await? {
+            Owner::Ours => Ok(sweep_store(store, earlier(now, age)).await?),
+            Owner::Another(_) => {
+                tracing::warn!("{ANOTHERS}; old uploads in it are left alone");
+                Ok(SweptUploads::default())
+            }
+            // Of which was said at the start what is strange about it.
+            Owner::Nobody => Ok(SweptUploads::default()),
+        }
+    };
+    let of_store: Result<_, CareError> = of_store.await;
     let ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
     let before = Timestamp::from_millis(now.as_millis().saturating_sub(ms));
     let records = forget(registry, before).await;
@@ -235,10 +236,10 @@ mod tests {
         stage.clock.advance(MINUTE);
         stage.clock.advance(Duration::from_millis(1));
         let parent = folder.path().join("sha256");
-        std::fs::create_dir(&parent).unwrap();
+        // The mark is there by now.
         std::os::unix::fs::symlink("_staging", parent.join("_staging")).unwrap();
         let failed = sweep().await.unwrap_err();
-        assert!(matches!(failed, SweepError::Store(_)), "{failed:?}");
+        assert!(matches!(failed, CareError::Store(_)), "{failed:?}");
         let left = stage.registry.remove_uploads(stage.clock.now(), 1).await;
         assert_eq!(left.unwrap(), 0);
     }

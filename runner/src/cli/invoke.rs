@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::install::{change, name_and_value};
 use super::{bundle, output};
 use crate::app::App;
-use crate::config::{Config, DatabaseConfig, KeysConfig, Role, StorageApiConfig};
+use crate::config::{Config, DatabaseConfig, KeysConfig, Role, S3Config, StorageApiConfig};
 use crate::engine::RunError;
 use crate::engine::RunLimits;
 use crate::execute::{Call, ExecuteError};
@@ -63,6 +63,8 @@ impl Invoke {
         config.database = DatabaseConfig::default();
         config.keys = KeysConfig::default();
         config.storage_api = StorageApiConfig::default();
+        config.s3 = S3Config::default();
+        config.bundles.share_code = None;
         config.server.role = Some(Role::All);
         let app = App::build(&config).await?;
         let executor = &app.extensions()?.executor;

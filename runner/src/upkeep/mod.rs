@@ -18,7 +18,7 @@ use futures_util::FutureExt as _;
 use tokio::task::JoinSet;
 
 use crate::activity::Activity;
-use crate::bundle_care::{Owner, SweptUploads, UPLOADS_KEPT, sweep_uploads};
+use crate::bundle_care::{SweptUploads, UPLOADS_KEPT, sweep_uploads};
 use crate::installs::Installs;
 
 pub use quotas::QuotaGauges;
@@ -130,26 +130,6 @@ impl Upkeep {
 
     async fn sweep_old_uploads(&self, bundles: &dyn BundleStore) {
         let registry = &*self.registry as _;
-        match Owner::claim(bundles, registry).await {
-            Ok(Owner::Ours | Owner::Nobody) => {}
-            // Said at the start already, but that may be long ago.
-            Ok(Owner::Another(mark)) => {
-                tracing::warn!(
-                    mark,
-                    "the bundle store is that of another registry: its old uploads are left alone"
-                );
-                return;
-            }
-            Err(error) => {
-                count_failure("uploads");
-                tracing::warn!(
-                    error = format!("{error:#}"),
-                    error.blame = "host",
-                    "cannot tell whose the bundle store is; uploads are removed another time"
-                );
-                return;
-            }
-        }
         match sweep_uploads(bundles, registry, self.clock.now(), UPLOADS_KEPT).await {
             // What is known of uploads goes after a day, and tells nobody anything.
             Ok(SweptUploads {

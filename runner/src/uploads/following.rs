@@ -273,6 +273,7 @@ mod tests {
     use alga_registry::{NewBundleUpload, Registry as _, UploadEnd, UploadProgress};
     use tokio::time::timeout;
 
+    use super::super::recording::LATENESS;
     use super::*;
     use crate::stage::Stage;
 
@@ -421,7 +422,7 @@ mod tests {
         let mut following = following.begin().await.unwrap();
         let first = at(1, UploadState::Receiving, 600, 0);
         assert_eq!(next(&mut following).await, Some(first));
-        stage.clock.advance(SILENCE);
+        stage.clock.advance(SILENCE + LATENESS);
         assert!(futures_util::poll!(Box::pin(following.next())).is_pending());
         stage.clock.advance(Duration::from_millis(1));
         let last = at(2, UploadState::Failed, 600, 0);
@@ -436,7 +437,7 @@ mod tests {
         let stage = Stage::open().await;
         let followers = followers(&stage, quick());
         begin_as(&stage, Some("parts".to_owned())).await;
-        stage.clock.advance(2 * SILENCE);
+        stage.clock.advance(2 * (SILENCE + LATENESS));
         let found = followers.recorder.find(ID).await.unwrap().unwrap();
         assert_eq!(found.state, UploadState::Receiving);
     }

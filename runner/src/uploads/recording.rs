@@ -25,10 +25,11 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// How often is noted at least that an upload goes on, however slowly: it may wait for its turn, for its client
 /// or for the store.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
-/// The least time without a sign of life after which an upload counts as left by its process: signs of life may be late.
-const LEAST_SILENCE: Duration = Duration::from_secs(5);
 /// How long the registry may take to note something.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How late a sign of life may be, on a clock that may be another one.
+pub(super) const LATENESS: Duration =
+    Duration::from_secs(SIGN_OF_LIFE.as_secs() + PATIENCE.as_secs() + 3);
 /// How often it is tried to note an end, with a pause in between.
 const END_ATTEMPTS: u32 = 3;
 const END_PAUSE: Duration = Duration::from_millis(500);
@@ -48,6 +49,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     /// How long nothing is noted of an upload until its process counts as gone.
     silence: Duration,
+    /// When the registry last could not tell of an upload.
+    failed_at: Mutex<Option<Instant>>,
     /// Uploads that have ended here, until that is noted. The sender is dropped then.
     ending: Mutex<HashMap<Uuid, watch::Receiver<()>>>,
     /// How many are being noted.
@@ -67,13 +70,15 @@ pub(super) struct Recording {
 }
 
 impl Recorder {
-    /// Notes uploads in `registry`. One of which nothing was noted for `silence`, or 5 s where that is less, and that
-    /// nobody can go on with, was left by a process that died.
+    /// Notes uploads in `registry`. One of which nothing was noted for `silence` and some seconds more, and that
+    /// nobody can go on with, was left by a process that died. As long after the registry failed here nobody can
+    /// tell: who receives it may not have been able to note anything either.
     pub fn new(registry: Arc<dyn Registry>, clock: Arc<dyn Clock>, silence: Duration) -> Self {
         Self(Arc::new(Inner {
             registry,
             clock,
-            silence: silence.max(LEAST_SILENCE),
+            silence: silence + LATENESS,
+            failed_at: Mutex::default(),
             ending: Mutex::default(),
             at_work: watch::Sender::new(0),
         }))
@@ -85,15 +90,21 @@ impl Recorder {
         if let Some(mut ending) = ending {
             let _ = timeout(SETTLING, ending.changed()).await;
         }
-        let found = self.0.registry.upload(id).await?;
-        Ok(found.map(|found| self.judged(found)))
+        let found = self.0.registry.upload(id).await;
+        if found.is_err() {
+            *self.failed_at() = Some(Instant::now());
+        }
+        Ok(found?.map(|found| self.judged(found)))
     }
 
     /// An upload as it is, whatever the process could not note any more that received it.
     fn judged(&self, upload: BundleUpload) -> BundleUpload {
         let is_left = upload.state == UploadState::Receiving
             && upload.store_upload.is_none()
-            && self.now() > upload.updated_at.plus(self.0.silence);
+            && self.now() > upload.updated_at.plus(self.0.silence)
+            && self
+                .failed_at()
+                .is_none_or(|at| at.elapsed() > self.0.silence);
         if !is_left {
             return upload;
         }
@@ -102,6 +113,11 @@ impl Recorder {
             code: Some(CANCELLED.to_owned()),
             ..upload
         }
+    }
+
+    fn failed_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        let failed_at = self.0.failed_at.lock();
+        failed_at.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until nothing is being noted any more, for `patience` at most.

@@ -8,7 +8,7 @@
 //! server may carry out what it never answers: nothing is taken for stored, and nothing removed, that doesn't
 //! bear the mark. An `ETag` wouldn't tell as much, as it isn't known where an answer is lost.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -41,6 +41,7 @@ pub(super) struct S3Upload {
     size: u64,
     written: u64,
     buffer: BytesMut,
+    rooms: Rooms,
     permits: Arc<Semaphore>,
     messages: mpsc::Sender<Message>,
     /// Nothing once it was told.
@@ -57,10 +58,32 @@ enum Message {
     Finish,
 }
 
+/// Rooms of parts that have arrived, for those to come. Fresh memory is slower, and an allocator that other threads give
+/// it back to keeps about as much again for a while.
+#[derive(Debug, Clone, Default)]
+struct Rooms(Arc<Mutex<Vec<BytesMut>>>);
+
+impl Rooms {
+    fn take(&self) -> Option<BytesMut> {
+        let mut rooms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        rooms.pop()
+    }
+
+    /// What somebody still reads, a request that was given up for instance, is left to them.
+    fn give_back(&self, bytes: Bytes) {
+        if let Ok(mut room) = bytes.try_into_mut() {
+            room.clear();
+            let mut rooms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            rooms.push(room);
+        }
+    }
+}
+
 /// Bytes that count as on their way until they are dropped.
 #[derive(Debug)]
 struct Part {
     bytes: Bytes,
+    rooms: Rooms,
     _permits: [OwnedSemaphorePermit; 2],
 }
 
@@ -89,6 +112,7 @@ impl S3Upload {
             size,
             written: 0,
             buffer: BytesMut::new(),
+            rooms: Rooms::default(),
             permits: Arc::new(Semaphore::new(PARTS_IN_FLIGHT)),
             messages,
             outcome: Some(outcome),
@@ -109,7 +133,8 @@ impl S3Upload {
     fn reserve(&mut self, to_come: u64) {
         if self.buffer.capacity() == 0 {
             let part = usize::try_from(to_come).map_or(PART_BYTES, |left| left.min(PART_BYTES));
-            self.buffer = BytesMut::with_capacity(part);
+            let room = self.rooms.take();
+            self.buffer = room.unwrap_or_else(|| BytesMut::with_capacity(part));
         }
     }
 
@@ -137,6 +162,7 @@ impl S3Upload {
         };
         let part = Part {
             bytes: std::mem::take(&mut self.buffer).freeze(),
+            rooms: self.rooms.clone(),
             _permits: [own, shared],
         };
         self.tell(Message::Part(part)).await
@@ -360,11 +386,17 @@ impl Job {
     ) -> impl Future<Output = Result<CompletedPart, Refusal>> + use<> {
         let (bucket, key, upload) = (self.bucket.clone(), self.key, upload.to_owned());
         async move {
-            let (bytes, checksums) = (part.bytes.clone(), bucket.settings.checksums);
+            // All of it, or the permits would be given back at once.
+            let Part {
+                bytes,
+                rooms,
+                _permits,
+            } = part;
+            let checksums = bucket.settings.checksums;
             let sent = bucket
-                .put_part(key, &upload, number, bytes, checksums)
+                .put_part(key, &upload, number, bytes.clone(), checksums)
                 .await;
-            drop(part);
+            rooms.give_back(bytes);
             sent
         }
     }

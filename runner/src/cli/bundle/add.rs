@@ -16,7 +16,7 @@ use clap::Args;
 use super::sign::{read_manifest, signature_of};
 use super::{REGISTRY_ACTOR, ensure_archive, ensure_file, lines, warn};
 use crate::app::Stores;
-use crate::bundle_care::Owner;
+use crate::bundle_care::{ANOTHERS, Owner};
 use crate::cli::output::{self, Progress};
 use crate::config::Config;
 use crate::engine::Engine;
@@ -118,10 +118,7 @@ pub(in crate::cli) async fn add(
     } = publication;
     // Whoever publishes first into a store of nobody's makes it that of the registry.
     if let Owner::Another(_) = Owner::claim(&*stores.bundles, &*stores.registry).await? {
-        output::note(
-            "warning: the bundle store is that of another registry; check that DATABASE_URL and the settings of the \
-             bucket belong together",
-        );
+        output::note(format_args!("warning: {ANOTHERS}"));
     }
     let check = EngineCheck(engine);
     let versions = Versions {

@@ -4,9 +4,8 @@ use std::cell::RefCell;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use alga_bundles::{BundleStore, Retry};
-use alga_registry::Registry;
-use anyhow::{Context as _, bail, ensure};
+use alga_bundles::Retry;
+use anyhow::{Context as _, ensure};
 use clap::Args;
 use serde::Serialize;
 
@@ -32,8 +31,8 @@ pub(in crate::cli) struct Gc {
     /// Remove the objects, instead of only printing them
     #[arg(long)]
     delete: bool,
-    /// Mark the store as this registry's from now on, whosever it was
-    #[arg(long)]
+    /// Mark the store as this registry's from now on, whosever it was, and print what would be removed
+    #[arg(long, conflicts_with = "delete")]
     take_over: bool,
     /// Leave objects alone that were written since; a version may be about to be registered
     #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = duration::age)]
@@ -62,7 +61,7 @@ impl Sweep {
         let stores = Stores::open_existing(config).await?;
         let age = self.older_than.unwrap_or(UPLOADS_KEPT);
         let (store, registry) = (&*stores.bundles, &*stores.registry as _);
-        ensure_not_anothers(store, registry, config).await?;
+        ensure_not_anothers(&Owner::of(store, registry).await?, config)?;
         let swept = sweep_uploads(store, registry, stores.clock.now(), age).await?;
         output::json(&swept)?;
         stores.close().await;
@@ -75,14 +74,16 @@ impl Gc {
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
         let stores = Stores::open_existing(config).await?;
         let (store, registry) = (&*stores.bundles, &*stores.registry as _);
-        if self.take_over {
-            Owner::take_over(store, registry).await?;
-        }
-        let owner = ensure_not_anothers(store, registry, config).await?;
+        let owner = if self.take_over {
+            Owner::take_over(store, registry).await?
+        } else {
+            Owner::of(store, registry).await?
+        };
+        ensure_not_anothers(&owner, config)?;
         ensure!(
             !self.delete || owner == Owner::Ours,
-            "nobody has marked {} yet, so that it may be any registry's: start a server on it, or name \
-             `--take-over`",
+            "nobody has marked {} yet, so that it may be any registry's: run `bundle gc --take-over` first where it is \
+             this one's",
             bundle_store::place(config)
         );
         let before = earlier(stores.clock.now(), self.older_than);
@@ -111,7 +112,7 @@ impl Fsck {
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
         let stores = Stores::open_existing(config).await?;
         let (store, registry) = (&*stores.bundles, &*stores.registry as _);
-        ensure_not_anothers(store, registry, config).await?;
+        ensure_not_anothers(&Owner::of(store, registry).await?, config)?;
         let tally = RefCell::new(Tally::new("MiB read:"));
         let findings = RefCell::new(Vec::new());
         let search = Search {
@@ -158,18 +159,12 @@ impl Fsck {
 }
 
 /// To a registry that is not its own, a store is full of garbage and has nothing that is needed.
-async fn ensure_not_anothers(
-    store: &dyn BundleStore,
-    registry: &dyn Registry,
-    config: &Config,
-) -> anyhow::Result<Owner> {
-    let owner = Owner::of(store, registry).await?;
-    if let Owner::Another(mark) = &owner {
-        bail!(
-            "{} is that of another registry ({mark}): name the same database here as for its servers, or, where \
-             this registry replaces that one, `bundle gc --take-over`",
-            bundle_store::place(config)
-        );
-    }
-    Ok(owner)
+fn ensure_not_anothers(owner: &Owner, config: &Config) -> anyhow::Result<()> {
+    ensure!(
+        !matches!(owner, Owner::Another(_)),
+        "{} is that of another registry: name the same database here as for its servers, or, where this registry \
+         replaces that one, run `bundle gc --take-over`",
+        bundle_store::place(config)
+    );
+    Ok(())
 }

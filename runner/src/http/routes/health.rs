@@ -144,9 +144,9 @@ impl BundlesReady {
         match changed(&self.store, &before.store) {
             Some(Err(error)) => tracing::warn!(
                 %error,
-                "the bundle store does not answer; what is in the cache runs on"
+                "the bundle store cannot be used; what is in the cache runs on"
             ),
-            Some(Ok(())) => tracing::info!("the bundle store answers again"),
+            Some(Ok(())) => tracing::info!("the bundle store can be used again"),
             None => {}
         }
         match changed(&self.cache, &before.cache) {
