@@ -16,8 +16,8 @@ use crate::storage::sample::value;
 /// Transactions of a round, of all clients together at least.
 const TRANSACTIONS: u32 = 16_000;
 /// Transactions of a client in a round at least. At first it plans its statements, and there are more of them in the
-/// function than in the upsert, which servers do once and not with every five hundredth write.
-const A_CLIENT: u32 = 2_000;
+/// function than in the upsert, which servers do once and not with every thousandth write.
+const A_CLIENT: u32 = 1_000;
 
 /// As the function does it, without a lock, counters or audit.
 const UPSERT: &str = "
