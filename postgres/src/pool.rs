@@ -7,8 +7,9 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use deadpool::managed;
-use deadpool::managed::{Manager, Metrics, Object, PoolError, RecycleError, RecycleResult};
+use deadpool::managed::{
+    self, Manager, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult,
+};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 
@@ -60,8 +61,11 @@ impl Pool {
             lost: Mutex::default(),
         };
         // Without its own timeouts: one around everything is enough, and each costs every statement a timer.
+        // Who asks again at once gets the connection that they gave back: what it holds is still in the processor's
+        // cache, here and in the server. Those at the other end become old, and are asked before they are used.
         let connections = managed::Pool::builder(connections)
             .max_size(most)
+            .queue_mode(QueueMode::Lifo)
             .build()
             .expect("without timeouts it needs no runtime");
         Self {
