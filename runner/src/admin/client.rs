@@ -209,10 +209,10 @@ impl Client {
 
 /// Whether nobody listens at the address, as opposed to somebody who isn't trusted, or to a name that there is not.
 fn is_nobody_there(error: &reqwest::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut};
     if !error.is_connect() {
         return false;
     }
-    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut};
     let mut cause = error.source();
     while let Some(error) = cause {
         let kind = error.downcast_ref().map(io::Error::kind);
