@@ -43,6 +43,7 @@ bundle_store_suite!(local_by_a_relative_path, async {
 /// The same path from where the process works.
 fn relative(path: &Path) -> PathBuf {
     let here = env::current_dir().unwrap();
+    // Both begin with the root: up to it, and down from there.
     let up = here.components().skip(1).map(|_| Component::ParentDir);
     let down = path.components().skip(1);
     up.chain(down).collect()
