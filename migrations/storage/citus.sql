@@ -11,6 +11,8 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'citus') THEN
         RETURN;
     END IF;
+    -- Functions are not distributed in a transaction that has been to several shards at once.
+    PERFORM set_config('citus.multi_shard_modify_mode', 'sequential', true);
     -- Several processes migrate at once: the migration's own lock is held by now.
     FOREACH v_table IN ARRAY ARRAY[
         'ext_storage_records', 'ext_storage_usage', 'ext_storage_audit', 'ext_storage_idempotency']

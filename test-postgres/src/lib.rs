@@ -5,8 +5,8 @@
 //! server that is started begins empty. Where `DATABASE_URL` is set, that server is used instead; where
 //! `ALGA_TEST_POSTGRES_BIN` is set, the server is started with the programs in that folder.
 //!
-//! Databases with Citus are made on the server of `CITUS_URL`, one that is a cluster by itself; without it
-//! what needs them is skipped.
+//! Databases with Citus are made on the servers of `CITUS_URL`, a coordinator and, apart by spaces, its workers;
+//! one alone is a cluster by itself. Without it what needs them is skipped.
 //!
 //! What may be between a process and its database, and go wrong there, is here too: a pooler, and a
 //! way that can be obstructed.
@@ -20,6 +20,7 @@
     reason = "what is skipped is told with what the tests tell"
 )]
 
+mod citus;
 mod pooler;
 mod proxy;
 mod server;
@@ -29,6 +30,7 @@ use std::env;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use uuid::Uuid;
 
+pub use citus::ClusterDatabase;
 pub use pooler::PgBouncer;
 pub use proxy::{Passage, Proxy};
 pub use server::{DurableServer, Server};
@@ -52,22 +54,12 @@ impl TestDatabase {
         Self::on(&server).await
     }
 
-    /// Makes one with Citus, on the server of `CITUS_URL`. Where that is not set there is none, and a
+    /// Makes one with Citus, on the servers of `CITUS_URL`. Where that is not set there is none, and a
     /// line says so.
     pub async fn with_citus() -> Option<Self> {
-        let Ok(server) = env::var("CITUS_URL") else {
-            println!("skipped: CITUS_URL is not set");
-            return None;
-        };
-        let database = Self::on(&server).await;
-        let mut connection = PgConnection::connect(&database.url)
-            .await
-            .expect("the server can be reached");
-        connection
-            .execute("CREATE EXTENSION citus")
-            .await
-            .expect("the server of CITUS_URL has Citus");
-        Some(database)
+        let database = ClusterDatabase::create().await?;
+        database.add_citus().await;
+        Some(database.coordinator)
     }
 
     async fn on(server: &str) -> Self {

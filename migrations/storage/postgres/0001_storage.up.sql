@@ -343,6 +343,7 @@ DECLARE
     v_min_expiry timestamptz;
     v_changes text;
     v_answers json[];
+    v_tells_values boolean := false;
     v_seen json; v_counted bigint[]; v_quota text; v_limit bigint; v_quota_used bigint; v_attempted bigint;
     v_removed_records bigint := 0; v_removed_bytes bigint := 0;
 BEGIN
@@ -638,6 +639,7 @@ BEGIN
         IF p_return_previous THEN
             v_seen := CASE WHEN v_before[i] IS NOT NULL
                 THEN ext_storage_seen_1(p_tenant, p_install, p_namespace, p_keys[i]) END;
+            v_tells_values := v_tells_values OR v_seen IS NOT NULL;
         END IF;
         INSERT INTO ext_storage_records AS r
             (tenant_id, install_id, namespace, key, revision, bytes, schema_version,
@@ -683,8 +685,7 @@ BEGIN
         INSERT INTO ext_storage_idempotency
             (tenant_id, install_id, operation_id, digest, expires_at, result)
         VALUES (p_tenant, p_install, p_operation, p_digest,
-                v_now + CASE WHEN p_return_previous AND (SELECT max(b) FROM unnest(v_before) AS b) > 0
-                    THEN interval '10 minutes' ELSE interval '24 hours' END,
+                v_now + CASE WHEN v_tells_values THEN interval '10 minutes' ELSE interval '24 hours' END,
                 array_to_json(v_answers));
     END IF;
 END $$;

@@ -24,7 +24,7 @@ use alga_storage::{
 use alga_test_postgres::TestDatabase;
 use futures_util::future::join_all;
 
-use crate::{item, session};
+use crate::{is_on_citus, item, of_each_kind, session};
 
 const ROUNDS: usize = 50;
 const WRITERS: usize = 4;
@@ -42,9 +42,9 @@ struct Shared {
 }
 
 impl Shared {
-    async fn new() -> Self {
+    fn on(database: TestDatabase) -> Self {
         Self {
-            database: TestDatabase::create().await,
+            database,
             tenant: TenantId::generate(),
             install: InstallId::generate(),
         }
@@ -112,9 +112,19 @@ impl Shared {
         const SESSIONS: &str = "
             SELECT count(*) FROM pg_stat_activity
             WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        // Those of nodes with one another are somebody's on the coordinator, or nobody's.
+        const SESSIONS_ON_NODES: &str = "
+            SELECT count(*) FROM citus_stat_activity
+            WHERE datname = current_database() AND backend_type = 'client backend' AND global_pid > 0
+              AND global_pid <> citus_backend_gpid()";
         let mut session = session(&self.database).await;
+        let statement = if is_on_citus(&mut session).await {
+            SESSIONS_ON_NODES
+        } else {
+            SESSIONS
+        };
         loop {
-            let sessions: i64 = sqlx::query_scalar(SESSIONS)
+            let sessions: i64 = sqlx::query_scalar(statement)
                 .fetch_one(&mut session)
                 .await
                 .unwrap();
@@ -214,7 +224,12 @@ fn count(changes: impl IntoIterator<Item = String>) -> Changes {
 
 #[tokio::test]
 async fn of_a_process_that_is_killed_every_answered_write_is_there_and_none_half_or_twice() {
-    let shared = Shared::new().await;
+    for database in of_each_kind().await {
+        kill_processes(&Shared::on(database)).await;
+    }
+}
+
+async fn kill_processes(shared: &Shared) {
     let mut answered = Vec::new();
     let mut unanswered = 0;
     let mut cut_off = 0;
@@ -336,7 +351,7 @@ async fn a_process_of_another_test_whose_clock_is_wrong() {
 async fn clocks_of_processes_that_differ_by_hours_decide_nothing() {
     const MINUTE: i64 = 60_000;
     const HOURS: [i32; 3] = [5, -5, 5];
-    let shared = Shared::new().await;
+    let shared = Shared::on(TestDatabase::create().await);
     let mut keys = Vec::new();
     for hours in HOURS {
         let part = "crash::a_process_of_another_test_whose_clock_is_wrong";

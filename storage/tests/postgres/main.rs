@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
+mod citus;
 mod crash;
 mod losses;
 mod migrations;
+mod notices;
 mod outage;
 mod plans;
 mod races;
@@ -31,9 +33,23 @@ async fn stage_on(database: &TestDatabase) -> (Stage, Arc<PostgresBackend>) {
     (Stage::new(Arc::clone(&backend), clock), backend)
 }
 
+/// A database of each kind that there is: a plain one, and where there is a Citus, one there.
+async fn of_each_kind() -> Vec<TestDatabase> {
+    let plain = TestDatabase::create().await;
+    [plain]
+        .into_iter()
+        .chain(TestDatabase::with_citus().await)
+        .collect()
+}
+
 /// A session of its own in the database.
 async fn session(database: &TestDatabase) -> PgConnection {
     PgConnection::connect(&database.url).await.unwrap()
+}
+
+async fn is_on_citus(session: &mut PgConnection) -> bool {
+    const CITUS: &str = "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'citus')";
+    sqlx::query_scalar(CITUS).fetch_one(session).await.unwrap()
 }
 
 fn item(key: &str, ttl_seconds: Option<u64>, guard: Guard) -> BulkItem {

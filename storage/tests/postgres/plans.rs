@@ -2,8 +2,6 @@
 //!
 //! The server itself says how it ran each statement, with `auto_explain`.
 
-use std::fmt::Debug;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use alga_model::Clock as _;
@@ -14,36 +12,9 @@ use alga_storage::{
 };
 use alga_test_postgres::TestDatabase;
 use sqlx::{Connection as _, Executor as _};
-use tracing::field::{Field, Visit};
-use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
+use crate::notices::Notices;
 use crate::{item, session, stage_on};
-
-/// The plans that the server tells.
-#[derive(Debug, Clone, Default)]
-struct Plans(Arc<Mutex<Vec<String>>>);
-
-impl Visit for Plans {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "message" {
-            self.0.lock().unwrap().push(value.to_owned());
-        }
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        if field.name() == "message" {
-            self.0.lock().unwrap().push(format!("{value:?}"));
-        }
-    }
-}
-
-impl<S: tracing::Subscriber> Layer<S> for Plans {
-    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        if event.metadata().target() == "sqlx::postgres::notice" {
-            event.record(&mut self.clone());
-        }
-    }
-}
 
 /// Enough of everything that reading all of it would be the dearer way.
 async fn fill(database: &TestDatabase) {
@@ -75,8 +46,11 @@ async fn fill(database: &TestDatabase) {
 
 /// Has whoever connects from now on be told of every plan.
 async fn explain_all(database: &TestDatabase) {
-    let name = database.url.rsplit('/').next().unwrap().to_owned();
     let mut session = session(database).await;
+    let name: String = sqlx::query_scalar("SELECT current_database()::text")
+        .fetch_one(&mut session)
+        .await
+        .unwrap();
     for setting in [
         "session_preload_libraries = 'auto_explain'",
         "auto_explain.log_min_duration = 0",
@@ -90,11 +64,10 @@ async fn explain_all(database: &TestDatabase) {
     session.close().await.unwrap();
 }
 
-/// Has every statement run that a guest or an operator causes.
-async fn everything(stage: &Stage, backend: &PostgresBackend) {
-    let install = stage.install();
+/// Has every statement run that a guest causes.
+pub(crate) async fn ask_for_everything(stage: &Stage, install: &Install<'_>) {
     for _ in 0..6 {
-        plain_put(&install, "a").await;
+        plain_put(install, "a").await;
         install.put("a", "1").await.unwrap();
     }
     install.put_if("a", "1", Guard::Exists).await.unwrap();
@@ -121,6 +94,14 @@ async fn everything(stage: &Stage, backend: &PostgresBackend) {
     install.put("d", "1").await.unwrap();
     let items = (0..20).map(|nth| item(&format!("e{nth}"), Some(60), Guard::Any));
     install.bulk_put(items.collect()).await.unwrap();
+    let mut known = install.clone();
+    known.caller.operation_id = Some(OperationId::generate());
+    known.put("known", "1").await.unwrap();
+    known.put("known", "1").await.unwrap();
+}
+
+/// Has every statement run that an operator causes.
+async fn look_after_everything(stage: &Stage, install: &Install<'_>, backend: &PostgresBackend) {
     stage.clock.advance(Duration::from_secs(60));
     backend.remove_expired(10).await.unwrap();
     let tenant = Some(install.tenant);
@@ -134,10 +115,6 @@ async fn everything(stage: &Stage, backend: &PostgresBackend) {
         backend.audit(&filter, None, 10).await.unwrap();
     }
     backend.remove_audit(stage.clock.now(), 10).await.unwrap();
-    let mut known = install.clone();
-    known.caller.operation_id = Some(OperationId::generate());
-    known.put("known", "1").await.unwrap();
-    known.put("known", "1").await.unwrap();
     let forgotten = backend.remove_answers(10).await;
     assert_eq!(forgotten.unwrap().records, 10);
     backend.tenants(tenant, 10).await.unwrap();
@@ -155,20 +132,24 @@ async fn plain_put(install: &Install<'_>, key: &str) {
     install.gate().put(&install.caller, request).await.unwrap();
 }
 
+/// The plans of all that guests and operators cause.
+async fn plans_on(database: &TestDatabase) -> Vec<String> {
+    let (told, _until_the_end) = Notices::listen();
+    // Makes the tables.
+    drop(stage_on(database).await);
+    fill(database).await;
+    explain_all(database).await;
+    let (stage, backend) = stage_on(database).await;
+    told.take();
+    let install = stage.install();
+    ask_for_everything(&stage, &install).await;
+    look_after_everything(&stage, &install, &backend).await;
+    told.take()
+}
+
 #[tokio::test]
 async fn every_statement_reaches_its_rows_through_an_index() {
-    let told = Plans::default();
-    let subscriber = tracing_subscriber::registry().with(told.clone());
-    tracing::subscriber::set_global_default(subscriber).unwrap();
-    let database = TestDatabase::create().await;
-    // Makes the tables.
-    drop(stage_on(&database).await);
-    fill(&database).await;
-    explain_all(&database).await;
-    let (stage, backend) = stage_on(&database).await;
-    told.0.lock().unwrap().clear();
-    everything(&stage, &backend).await;
-    let plans = told.0.lock().unwrap().clone();
+    let plans = plans_on(&TestDatabase::create().await).await;
     let about_tables: Vec<_> = plans
         .iter()
         .filter(|plan| plan.contains("ext_storage_"))

@@ -8,15 +8,23 @@ use alga_storage::{Guard, Limits, Maintenance as _, Namespace, PutRequest, Quota
 use alga_test_postgres::TestDatabase;
 use sqlx::{Connection as _, PgConnection};
 
-use crate::{item, session, stage_on};
+use crate::{is_on_citus, item, of_each_kind, session, stage_on};
 
-/// Waits until a session waits for a lock.
+/// Waits until a session waits for a lock, on whichever node.
 async fn somebody_waits(session: &mut PgConnection) {
     const WAITING: &str = "
         SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    const WAITING_ON_A_NODE: &str = "
+        SELECT count(*) FROM citus_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let statement = if is_on_citus(session).await {
+        WAITING_ON_A_NODE
+    } else {
+        WAITING
+    };
     loop {
-        let waiting: i64 = sqlx::query_scalar(WAITING)
+        let waiting: i64 = sqlx::query_scalar(statement)
             .fetch_one(&mut *session)
             .await
             .unwrap();
@@ -30,14 +38,19 @@ async fn somebody_waits(session: &mut PgConnection) {
 /// A write that reads the floor while a delete commits would give a revision that was there before.
 #[tokio::test]
 async fn a_put_that_met_a_delete_goes_on_above_what_was_deleted() {
-    let database = TestDatabase::create().await;
-    let (stage, _backend) = stage_on(&database).await;
+    for database in of_each_kind().await {
+        a_put_meets_a_delete(&database).await;
+    }
+}
+
+async fn a_put_meets_a_delete(database: &TestDatabase) {
+    let (stage, _backend) = stage_on(database).await;
     for guard in [Guard::Any, Guard::Absent] {
         let install = stage.install();
         for _ in 0..5 {
             install.put("k", "1").await.unwrap();
         }
-        let mut deleting = session(&database).await;
+        let mut deleting = session(database).await;
         let mut transaction = deleting.begin().await.unwrap();
         let deleted: String = sqlx::query_scalar(
             "SELECT code FROM ext_storage_delete_1($1, $2, 'notes', 'k', NULL, 'e', 'a', 'r')",
@@ -49,7 +62,7 @@ async fn a_put_that_met_a_delete_goes_on_above_what_was_deleted() {
         .unwrap();
         assert_eq!(deleted, "deleted");
         let commit = async {
-            somebody_waits(&mut session(&database).await).await;
+            somebody_waits(&mut session(database).await).await;
             transaction.commit().await.unwrap();
         };
         // With nothing to answer with, as most puts: the short way.
@@ -67,8 +80,13 @@ async fn a_put_that_met_a_delete_goes_on_above_what_was_deleted() {
 /// Whatever they write: tenant, installs and namespaces are locked in one order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixty_four_writers_at_their_quotas_and_a_sweep_never_lock_one_another_out() {
-    let database = TestDatabase::create().await;
-    let (stage, backend) = stage_on(&database).await;
+    for database in of_each_kind().await {
+        sixty_four_writers_and_a_sweep(&database).await;
+    }
+}
+
+async fn sixty_four_writers_and_a_sweep(database: &TestDatabase) {
+    let (stage, backend) = stage_on(database).await;
     let tenant = TenantId::generate();
     let limits = Limits {
         quotas: Quotas {
@@ -80,10 +98,8 @@ async fn sixty_four_writers_at_their_quotas_and_a_sweep_never_lock_one_another_o
         ..Stage::roomy()
     };
     let installs: Vec<_> = (0..2).map(|_| stage.install_with(tenant, limits)).collect();
-    let storm = (0..64_u64).map(|writer| {
-        let install = &installs[usize::try_from(writer % 2).unwrap()];
-        storm_of(install, writer)
-    });
+    let writers = (0..64_u64).zip(installs.iter().cycle());
+    let storm = writers.map(|(writer, install)| storm_of(install, writer));
     let sweep = async {
         for _ in 0..50 {
             stage.clock.advance(Duration::from_secs(5));
@@ -95,7 +111,7 @@ async fn sixty_four_writers_at_their_quotas_and_a_sweep_never_lock_one_another_o
     let deadlocks: i64 = sqlx::query_scalar(
         "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()",
     )
-    .fetch_one(&mut session(&database).await)
+    .fetch_one(&mut session(database).await)
     .await
     .unwrap();
     assert_eq!(deadlocks, 0);
