@@ -232,7 +232,7 @@ impl Database {
                 Ok(done) => return Ok(done),
                 Err(failed) => failed,
             };
-            if failed.error.driver().is_some_and(DriverError::is_loss) {
+            if failed.tells_of_loss() {
                 self.pool.note_loss();
             }
             if repeats == REPEATS || !may_be_repeated(&failed) {
@@ -242,7 +242,7 @@ impl Database {
         }
     }
 
-    async fn attempt<T, E: From<DriverError>>(
+    async fn attempt<T, E: Failure>(
         &self,
         way: Way,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
@@ -264,7 +264,7 @@ impl Database {
         done.map_err(|failed| Failed { was_used, ..failed })
     }
 
-    async fn attempt_unhurried<T, E: From<DriverError>>(
+    async fn attempt_unhurried<T, E: Failure>(
         &self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
     ) -> Result<T, Failed<E>> {
@@ -315,19 +315,25 @@ impl<E> Failed<E> {
             is_settled: false,
         }
     }
-
-    /// Nobody knows what was done, nor what the connection is up to.
-    const fn maybe_done(error: E) -> Self {
-        Self {
-            error,
-            was_used: false,
-            maybe_done: true,
-            is_settled: false,
-        }
-    }
 }
 
 impl<E: Failure> Failed<E> {
+    /// Nobody knows what was done.
+    fn maybe_done(error: E) -> Self {
+        Self {
+            is_settled: error.driver().is_some_and(DriverError::leaves_session),
+            error,
+            was_used: false,
+            maybe_done: true,
+        }
+    }
+
+    /// Whether the connection was lost, and so others may be.
+    fn tells_of_loss(&self) -> bool {
+        let error = self.error.driver();
+        error.is_some_and(|error| error.is_loss() && !error.leaves_session())
+    }
+
     fn may_be_read_again(&self) -> bool {
         let error = self.error.driver();
         error.is_some_and(|error| error.is_rollback() || (error.is_loss() && self.was_used))
@@ -340,7 +346,7 @@ impl<E: Failure> Failed<E> {
     }
 }
 
-async fn attempt_with<T, E: From<DriverError>>(
+async fn attempt_with<T, E: Failure>(
     mut lent: Lent,
     is_transaction: bool,
     work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
@@ -356,7 +362,7 @@ async fn attempt_with<T, E: From<DriverError>>(
     done
 }
 
-async fn in_transaction<T, E: From<DriverError>>(
+async fn in_transaction<T, E: Failure>(
     connection: &mut PgConnection,
     work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
 ) -> Result<T, Failed<E>> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use alga_schema::SchemaError;
 use sqlx::error::DatabaseError;
 use sqlx::migrate::MigrateError;
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 use crate::options::InvalidUrl;
 
@@ -129,6 +130,18 @@ impl DriverError {
             }
             _ => false,
         }
+    }
+
+    /// Whether the server itself has said so and goes on with the session, as with most statements that fail;
+    /// with a connection that is lost too, where that is one of Citus to a node behind it. A pooler names no
+    /// place in the source of a server.
+    pub(crate) fn leaves_session(&self) -> bool {
+        let Self::Statement(error) = self else {
+            return false;
+        };
+        let told = error.as_database_error();
+        let told = told.and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+        told.is_some_and(|error| error.severity() == PgSeverity::Error && error.routine().is_some())
     }
 
     /// Whether the database has undone what it was told to do, and would do it if it were told again.

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use alga_postgres::Options;
+use alga_postgres::{DriverError, Options};
 use alga_test_postgres::{Passage, Proxy, TestDatabase};
+use sqlx::PgConnection;
 
-use crate::{at_most, count, end_sessions, increment, open, options, use_at_once};
+use crate::{at_most, count, end_sessions, increment, open, options, sessions, use_at_once};
 
 const CONNECTIONS: u32 = 4;
 
@@ -39,6 +40,27 @@ async fn a_write_over_a_connection_that_was_ended_is_done_at_most_once_and_the_n
             "{round}: {incremented}"
         );
     }
+}
+
+/// As on Citus where a node behind the server is away: other tenants' connections are as good as before.
+#[tokio::test]
+async fn a_connection_that_the_server_has_lost_costs_none_to_the_server() {
+    let test_database = TestDatabase::create().await;
+    let database = open(&options(&test_database.url)).await.unwrap();
+    use_at_once(&database, 4).await;
+    let before = sessions(&test_database).await;
+    for state in ["08006", "23505"] {
+        let sent = database.statements();
+        let failing = database.write(async |connection: &mut PgConnection| {
+            let failing = sent.of("SELECT succeed_at(1000, $1)").bind(state);
+            Ok::<_, DriverError>(failing.execute(connection).await?)
+        });
+        let error = failing.await.unwrap_err();
+        assert_eq!(error.is_passing(), state == "08006", "{error:?}");
+        assert_eq!(count(&database, "succeeded").await.unwrap(), 0);
+    }
+    use_at_once(&database, 4).await;
+    assert_eq!(sessions(&test_database).await, before);
 }
 
 /// Nothing can have been done before a transaction has begun.

@@ -92,6 +92,16 @@ async fn end_sessions(database: &TestDatabase) -> usize {
     ended.len()
 }
 
+/// The other sessions of the database.
+async fn sessions(database: &TestDatabase) -> Vec<i32> {
+    const OTHERS: &str = "
+        SELECT pid FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid() ORDER BY pid";
+    let mut session = PgConnection::connect(&database.url).await.unwrap();
+    let others = sqlx::query_scalar(OTHERS).fetch_all(&mut session).await;
+    others.unwrap()
+}
+
 /// An error with all its sources.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let all = successors(Some(error), |&error| error.source()).map(ToString::to_string);
