@@ -19,6 +19,7 @@ contract_suite!(
 contract_suite!(postgres, on_postgres());
 contract_suite!(pgbouncer, through_pgbouncer());
 contract_suite!(citus, on_citus());
+contract_suite!(citus_pgbouncer, on_citus_through_pgbouncer());
 
 async fn on_postgres() -> Stage {
     let database = TestDatabase::create().await;
@@ -26,14 +27,23 @@ async fn on_postgres() -> Stage {
 }
 
 async fn through_pgbouncer() -> Stage {
+    stage_behind_pgbouncer(&TestDatabase::create().await).await
+}
+
+/// Where functions are not passed on to where a tenant is, as each statement is in a transaction.
+async fn on_citus_through_pgbouncer() -> Option<Stage> {
+    let database = TestDatabase::with_citus().await?;
+    Some(stage_behind_pgbouncer(&database).await)
+}
+
+async fn stage_behind_pgbouncer(database: &TestDatabase) -> Stage {
     /// Fewer than clients, so that no session is anybody's own.
     const SESSIONS: u32 = 4;
-    let database = TestDatabase::create().await;
-    let pooler = PgBouncer::before(&database, SESSIONS);
+    let pooler = PgBouncer::before(database, SESSIONS);
     let options = alga_postgres::Options {
         direct_url: Some(Secret::new(database.url.clone())),
         prepared_statements: false,
-        ..alga_postgres::Options::at(Secret::new(pooler.url_of(&database)))
+        ..alga_postgres::Options::at(Secret::new(pooler.url_of(database)))
     };
     // It ends with the process of the test.
     std::mem::forget(pooler);
