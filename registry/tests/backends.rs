@@ -6,7 +6,7 @@ use alga_model::Secret;
 use alga_postgres::PostgresError;
 use alga_registry::{PostgresRegistry, Registry, SqliteRegistry, registry_suite};
 use alga_sqlite::{Options, SqliteError};
-use alga_test_postgres::{PgBouncer, TestDatabase};
+use alga_test_postgres::{NewerPgBouncer, PgBouncer, TestDatabase};
 use tempfile::TempDir;
 
 registry_suite!(
@@ -16,6 +16,14 @@ registry_suite!(
 registry_suite!(sqlite_file, FileRegistry::open().await?);
 registry_suite!(postgres, Box::new(on_postgres().await?));
 registry_suite!(pgbouncer, PooledRegistry::open().await?);
+registry_suite!(
+    pgbouncer_that_keeps_statements,
+    match PooledRegistry::open_with_statements_kept().await? {
+        Some(registry) => registry,
+        // Which was told.
+        None => return Ok(()),
+    }
+);
 
 async fn on_postgres() -> Result<PostgresRegistry, PostgresError> {
     let database = TestDatabase::create().await;
@@ -29,14 +37,35 @@ struct PooledRegistry {
 }
 
 impl PooledRegistry {
+    /// Of a pooler: fewer than clients, so that no session is anybody's own.
+    const SESSIONS: u32 = 4;
+
     async fn open() -> Result<Self, PostgresError> {
-        const SESSIONS: u32 = 4;
         let database = TestDatabase::create().await;
-        let pooler = PgBouncer::before(&database, SESSIONS);
+        let pooler = PgBouncer::before(&database, Self::SESSIONS);
+        Self::through(pooler, &database, false).await
+    }
+
+    /// None, which is told, where there is no `PgBouncer` that is new enough.
+    async fn open_with_statements_kept() -> Result<Option<Self>, PostgresError> {
+        const STATEMENTS: u32 = 200;
+        let Some(program) = NewerPgBouncer::find() else {
+            return Ok(None);
+        };
+        let database = TestDatabase::create().await;
+        let pooler = program.before(&database, Self::SESSIONS, STATEMENTS);
+        Self::through(pooler, &database, true).await.map(Some)
+    }
+
+    async fn through(
+        pooler: PgBouncer,
+        database: &TestDatabase,
+        prepared_statements: bool,
+    ) -> Result<Self, PostgresError> {
         let options = alga_postgres::Options {
             direct_url: Some(Secret::new(database.url.clone())),
-            prepared_statements: false,
-            ..alga_postgres::Options::at(Secret::new(pooler.url_of(&database)))
+            prepared_statements,
+            ..alga_postgres::Options::at(Secret::new(pooler.url_of(database)))
         };
         Ok(Self {
             registry: PostgresRegistry::open(&options).await?,

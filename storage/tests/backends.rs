@@ -8,7 +8,7 @@ use alga_model::Secret;
 use alga_sqlite::Options;
 use alga_storage::suite::Stage;
 use alga_storage::{PostgresBackend, SqliteBackend, contract_suite};
-use alga_test_postgres::{PgBouncer, TestDatabase};
+use alga_test_postgres::{NewerPgBouncer, PgBouncer, TestDatabase};
 
 contract_suite!(sqlite_in_memory, stage(Options::memory()));
 contract_suite!(
@@ -18,6 +18,10 @@ contract_suite!(
 
 contract_suite!(postgres, on_postgres());
 contract_suite!(pgbouncer, through_pgbouncer());
+contract_suite!(
+    pgbouncer_that_keeps_statements,
+    through_pgbouncer_that_keeps_statements()
+);
 contract_suite!(citus, on_citus());
 contract_suite!(citus_pgbouncer, on_citus_through_pgbouncer());
 
@@ -25,6 +29,9 @@ async fn on_postgres() -> Stage {
     let database = TestDatabase::create().await;
     stage_on(&alga_postgres::Options::at(Secret::new(database.url))).await
 }
+
+/// Of a pooler: fewer than clients, so that no session is anybody's own.
+const SESSIONS: u32 = 4;
 
 async fn through_pgbouncer() -> Stage {
     stage_behind_pgbouncer(&TestDatabase::create().await).await
@@ -37,8 +44,6 @@ async fn on_citus_through_pgbouncer() -> Option<Stage> {
 }
 
 async fn stage_behind_pgbouncer(database: &TestDatabase) -> Stage {
-    /// Fewer than clients, so that no session is anybody's own.
-    const SESSIONS: u32 = 4;
     let pooler = PgBouncer::before(database, SESSIONS);
     let options = alga_postgres::Options {
         direct_url: Some(Secret::new(database.url.clone())),
@@ -48,6 +53,21 @@ async fn stage_behind_pgbouncer(database: &TestDatabase) -> Stage {
     // It ends with the process of the test.
     std::mem::forget(pooler);
     stage_on(&options).await
+}
+
+/// None, which is told, where there is no `PgBouncer` that is new enough.
+async fn through_pgbouncer_that_keeps_statements() -> Option<Stage> {
+    const STATEMENTS: u32 = 200;
+    let program = NewerPgBouncer::find()?;
+    let database = TestDatabase::create().await;
+    let pooler = program.before(&database, SESSIONS, STATEMENTS);
+    let options = alga_postgres::Options {
+        direct_url: Some(Secret::new(database.url.clone())),
+        ..alga_postgres::Options::at(Secret::new(pooler.url_of(&database)))
+    };
+    // It ends with the process of the test.
+    std::mem::forget(pooler);
+    Some(stage_on(&options).await)
 }
 
 /// None, which is told, where there is no Citus.

@@ -31,7 +31,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use uuid::Uuid;
 
 pub use citus::ClusterDatabase;
-pub use pooler::PgBouncer;
+pub use pooler::{NewerPgBouncer, PgBouncer};
 pub use proxy::{Passage, Proxy};
 pub use server::{DurableServer, Server};
 

@@ -23,8 +23,8 @@ section! {
         max_connections: NonZeroU32 = NonZeroU32::MIN.saturating_add(15), "database.max_connections": count_from_one(1_000);
         /// How long an operation waits for a connection.
         acquire_timeout: Duration = Duration::from_secs(5), "database.acquire_timeout_ms": millis(1..=60_000);
-        /// How long the server lets a statement run or wait for a lock. Not behind a pooler without
-        /// prepared statements: set it for the role there.
+        /// How long the server lets a statement run or wait for a lock. Not behind a pooler:
+        /// set it for the role there.
         statement_timeout: Duration = Duration::from_secs(10), "database.statement_timeout_ms": millis(1..=600_000);
         /// Whether statements stay prepared. A pooler in transaction mode that doesn't know them, as
         /// `PgBouncer` before 1.21, needs this off; each statement then takes four round trips.
