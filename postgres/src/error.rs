@@ -47,6 +47,11 @@ pub enum DriverError {
     /// The database can't be reached, or a statement failed.
     #[error(transparent)]
     Statement(sqlx::Error),
+    /// The certificate of the server is of a version that is not taken, whatever is checked of it.
+    #[error(
+        "the certificate of the server is one of X.509 version 1, which TLS is not done with here; give the server one of version 3, or, on a network that is trusted, say sslmode=disable in the URL"
+    )]
+    OldCertificate(#[source] sqlx::Error),
     /// The server lets nobody in like this: not to that database, or not as that user.
     #[error("{}; {advice}", said(.error))]
     Unwelcome {
@@ -95,6 +100,8 @@ impl From<sqlx::Error> for DriverError {
         } else if state.starts_with(NOT_AUTHORIZED) {
             let advice = "see whether user and password of the URL are right";
             Self::Unwelcome { error, advice }
+        } else if is_old_certificate(&error) {
+            Self::OldCertificate(error)
         } else {
             Self::Statement(error)
         }
@@ -107,7 +114,7 @@ impl DriverError {
     pub fn is_passing(&self) -> bool {
         match self {
             Self::NoConnection(_) | Self::NoAnswer(_) | Self::Closed => true,
-            Self::NotPrepared(_) | Self::Unwelcome { .. } => false,
+            Self::NotPrepared(_) | Self::OldCertificate(_) | Self::Unwelcome { .. } => false,
             Self::Statement(error) => match error {
                 sqlx::Error::Io(_) | sqlx::Error::Tls(_) => true,
                 error => state(error).is_some_and(|state| is_passing(&state)),
@@ -156,6 +163,13 @@ impl DriverError {
             Some(SERIALIZATION_FAILURE | DEADLOCK)
         )
     }
+}
+
+/// Whether a handshake ended because of the version of the server's certificate. There is no telling but by the name
+/// that the library of TLS has for it.
+fn is_old_certificate(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Io(_) | sqlx::Error::Tls(_))
+        && error.to_string().contains("UnsupportedCertVersion")
 }
 
 /// The words of the database alone.

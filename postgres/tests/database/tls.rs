@@ -8,7 +8,14 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use sqlx::PgConnection;
 use tempfile::TempDir;
 
-use crate::{open, options};
+use crate::{chain, open, options};
+
+/// Made by `openssl x509 -req -signkey`, which makes no other version without extensions. Nobody uses the key for
+/// anything else.
+const VERSION_1: (&str, &str) = (
+    include_str!("certificates/version-1.crt"),
+    include_str!("certificates/version-1.key"),
+);
 
 /// Vouches for servers.
 type Authority = CertifiedIssuer<'static, KeyPair>;
@@ -88,4 +95,23 @@ async fn a_server_is_trusted_where_its_authority_and_its_name_are_the_right_ones
     is_encrypted(&at("localhost", "disable", None))
         .await
         .unwrap_err();
+}
+
+#[tokio::test]
+async fn a_certificate_of_version_1_is_refused_with_what_to_do() {
+    let (certificate, key) = VERSION_1;
+    let server = DurableServer::start_with_tls(certificate, key);
+    for mode in ["prefer", "require", "verify-full"] {
+        let url = format!("{}?sslmode={mode}", server.url());
+        let refused = is_encrypted(&url).await.unwrap_err();
+        let told = chain(&refused);
+        for expected in ["X.509 version 1", "one of version 3", "sslmode=disable"] {
+            assert!(told.contains(expected), "{told}");
+        }
+        // Waiting for it to pass would be for nothing.
+        let PostgresError::Driver { source, .. } = refused else {
+            panic!("{told}");
+        };
+        assert!(!source.is_passing(), "{told}");
+    }
 }
