@@ -34,14 +34,18 @@ impl Databases {
     }
 
     async fn in_postgres(config: &Config, options: &PostgresOptions) -> anyhow::Result<Self> {
-        const CANNOT: &str = "cannot use the database that `database.url` names";
+        let cannot = || {
+            let setting = config.named("database.url");
+            format!("cannot use the database that {setting} names")
+        };
         let storage: Option<Arc<dyn StorageDatabase>> = if config.role().keeps_storage() {
             let opened = PostgresBackend::open(options).await;
-            Some(Arc::new(opened.context(CANNOT)?))
+            Some(Arc::new(opened.with_context(cannot)?))
         } else {
             None
         };
-        let registry = PostgresRegistry::open(options).await.context(CANNOT)?;
+        let opened = PostgresRegistry::open(options).await;
+        let registry = opened.with_context(cannot)?;
         Ok(Self {
             storage,
             registry: Arc::new(registry),

@@ -241,6 +241,7 @@ impl Config {
             .cloned()
             .unwrap_or_else(|| Origin::Default {
                 key: key.to_owned(),
+                variable: self.variable(key),
             })
     }
 }

@@ -72,13 +72,16 @@ fn hint(nearest: Option<&str>) -> String {
 }
 
 /// Where the value of a setting comes from. Shown as users know it: `alga.toml: engine.timeout_ms`,
-/// `environment: ALGA_ENGINE_TIMEOUT_MS`, `flag: --listen`.
+/// `environment: ALGA_ENGINE_TIMEOUT_MS`, `flag: --listen`, and by both names where it is to be said yet:
+/// `default: engine.timeout_ms (ALGA_ENGINE_TIMEOUT_MS)`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// Nobody said anything.
     Default {
         /// The key of the setting.
         key: String,
+        /// The variable that may set it.
+        variable: String,
     },
     /// A configuration file.
     File {
@@ -102,7 +105,7 @@ pub enum Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Default { key } => write!(f, "default: {key}"),
+            Self::Default { key, variable } => write!(f, "default: {key} ({variable})"),
             Self::File { file, key: None } => write!(f, "{}:", file.escape_debug()),
             Self::File {
                 file,

@@ -261,6 +261,21 @@ impl Config {
             .collect()
     }
 
+    /// A setting, and its variable where that set it, for a sentence about its value.
+    pub(crate) fn named(&self, key: &str) -> String {
+        match self.origins.get(key) {
+            Some(Origin::Environment { variable }) => format!("`{key}` ({variable})"),
+            _ => format!("`{key}`"),
+        }
+    }
+
+    /// The variable that may set `key`.
+    fn variable(&self, key: &str) -> String {
+        let mut settings = self.shown().into_iter().map(|shown| shown.setting);
+        let setting = settings.find(|setting| setting.key == key);
+        setting.map_or_else(String::new, |setting| setting.variable())
+    }
+
     /// Where the value of a setting comes from, for a comment beside it.
     fn source(&self, key: &str) -> String {
         match self.origins.get(key) {

@@ -103,7 +103,7 @@ fn signatures_of_nobody_cannot_be_required() {
     assert_eq!(
         said.mistakes(),
         [
-            "default: bundles.publishers must name a publisher where signatures are required, or \
+            "default: bundles.publishers (ALGA_BUNDLES_PUBLISHERS) must name a publisher where signatures are required, or \
              nobody can publish (see environment: ALGA_BUNDLES_SIGNATURES_POLICY)"
         ]
     );

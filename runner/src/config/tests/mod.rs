@@ -114,6 +114,20 @@ fn a_later_source_is_stronger() {
 }
 
 #[test]
+fn a_setting_is_named_with_the_variable_that_set_it() {
+    let said = Said::toml("[engine]\ntimeout_ms = 11\n");
+    let config = said.and_variables(&[("ALGA_SERVER", "http://127.0.0.1:2")]);
+    let config = config.load().unwrap();
+    for (key, expected) in [
+        ("client.server", "`client.server` (ALGA_SERVER)"),
+        ("engine.timeout_ms", "`engine.timeout_ms`"),
+        ("data.dir", "`data.dir`"),
+    ] {
+        assert_eq!(config.named(key), expected);
+    }
+}
+
+#[test]
 fn all_mistakes_are_reported_at_once_with_their_sources() {
     let toml = "
         datadir = 'x'

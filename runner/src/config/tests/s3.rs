@@ -17,17 +17,23 @@ fn a_bucket_of_bundles_is_stronger_than_the_one_for_everything() {
 #[test]
 fn half_a_bucket_is_a_mistake_that_names_what_is_missing() {
     for (said, missing) in [
-        (&[BUCKET, SECRET_KEY][..], "storage.s3.access_key"),
-        (&[BUCKET, ACCESS_KEY], "storage.s3.secret_key"),
+        (
+            &[BUCKET, SECRET_KEY][..],
+            "storage.s3.access_key (STORAGE_S3_ACCESS_KEY)",
+        ),
+        (
+            &[BUCKET, ACCESS_KEY],
+            "storage.s3.secret_key (STORAGE_S3_SECRET_KEY)",
+        ),
         (
             &[("STORAGE_S3_BUNDLE_BUCKET", "bundles"), ACCESS_KEY],
-            "storage.s3.secret_key",
+            "storage.s3.secret_key (STORAGE_S3_SECRET_KEY)",
         ),
-        (&[ACCESS_KEY], "storage.s3.bucket"),
-        (&[SECRET_KEY], "storage.s3.bucket"),
+        (&[ACCESS_KEY], "storage.s3.bucket (STORAGE_S3_BUCKET)"),
+        (&[SECRET_KEY], "storage.s3.bucket (STORAGE_S3_BUCKET)"),
         (
             &[("STORAGE_S3_ENDPOINT", "http://127.0.0.1:9000")],
-            "storage.s3.bucket",
+            "storage.s3.bucket (STORAGE_S3_BUCKET)",
         ),
     ] {
         let mistakes = Said::variables(said).mistakes();
@@ -51,7 +57,7 @@ fn a_missing_bucket_is_said_once_however_much_else_is_set() {
     assert_eq!(
         Said::variables(&said).mistakes(),
         [
-            "default: storage.s3.bucket must be set where something else of S3 is: without it bundles would \
+            "default: storage.s3.bucket (STORAGE_S3_BUCKET) must be set where something else of S3 is: without it bundles would \
              be in the data folder (see environment: STORAGE_S3_ENDPOINT)"
         ]
     );

@@ -127,10 +127,10 @@ fn settings_that_contradict_each_other_are_refused() {
     assert_eq!(
         subjects,
         [
-            "default: engine.log_line_bytes",
+            "default: engine.log_line_bytes (ALGA_ENGINE_LOG_LINE_BYTES)",
             "alga.toml: storage.limits.min_ttl_seconds",
-            "default: storage.limits.default_page_items",
-            "default: storage.quotas.critical_percent",
+            "default: storage.limits.default_page_items (ALGA_STORAGE_LIMITS_DEFAULT_PAGE_ITEMS)",
+            "default: storage.quotas.critical_percent (ALGA_STORAGE_QUOTAS_CRITICAL_PERCENT)",
             "alga.toml: storage.rates.read_burst",
             "alga.toml: storage.rates.write_burst",
         ]
