@@ -78,7 +78,7 @@ impl StorageApi {
         let Asked {
             request,
             operation_id,
-        } = Asked::parse(body).map_err(refused)?;
+        } = Asked::parse(body).map_err(ApiError::Storage)?;
         let caller = Caller {
             operation_id,
             ..caller

@@ -14,7 +14,7 @@ use crate::contract::{
     BulkItem, BulkPutRequest, DeleteRequest, GetManyRequest, GetRequest, Guard, JsonText, Key,
     KeyRange, ListRequest, Namespace, OperationId, PutRequest, Revision,
 };
-use crate::error::{Error, Violation};
+use crate::error::{BulkError, Error, FailedItem, Violation};
 use crate::service::{CheckedItem, CheckedList, Put};
 
 /// More than any request may have elements of a list, however it is configured.
@@ -47,11 +47,11 @@ impl Asked {
     /// doesn't know is refused: a guard that is spelt wrongly must not be taken for none.
     ///
     /// # Errors
-    /// [`Error::ValidationFailed`] names the member that is wrong.
-    pub fn parse(body: &[u8]) -> Result<Self, Error> {
+    /// [`Error::ValidationFailed`] names the member that is wrong, and the item of several that has it.
+    pub fn parse(body: &[u8]) -> Result<Self, BulkError> {
         // Members in a list, without their names, would be read as well.
         if body.trim_ascii_start().starts_with(b"[") {
-            return Err(Violation::argument("body", "it is no JSON object"));
+            return Err(Violation::argument("body", "it is no JSON object").into());
         }
         let mut members: Members<'_> = serde_json::from_slice(body)
             .map_err(|error| Violation::argument("body", error.to_string()))?;
@@ -66,7 +66,7 @@ impl Asked {
             "usage" => Request::Usage,
             _ => {
                 let known = "it is put, get, list, delete, bulkPut, getMany or usage";
-                return Err(Violation::argument("operation", known));
+                return Err(Violation::argument("operation", known).into());
             }
         };
         let operation_id = match request {
@@ -176,16 +176,21 @@ impl<'a> Members<'a> {
         })
     }
 
-    fn bulk_put(&mut self) -> Result<BulkPutRequest, Error> {
+    fn bulk_put(&mut self) -> Result<BulkPutRequest, BulkError> {
         let items: Vec<Members<'a>> = list(required(&mut self.items, "items")?, "items")?;
-        let items = items.into_iter().map(|mut members| {
-            let item = members.item()?;
-            members.ensure_all_read("an item")?;
-            Ok(item)
+        let items = items.into_iter().enumerate().map(|(index, mut members)| {
+            let key = members.key.clone().unwrap_or_default();
+            members.whole_item().map_err(|error| BulkError {
+                item: Some(FailedItem {
+                    index,
+                    key: key.into_owned(),
+                }),
+                error,
+            })
         });
         Ok(BulkPutRequest {
             namespace: self.namespace()?,
-            items: items.collect::<Result<_, Error>>()?,
+            items: items.collect::<Result<_, BulkError>>()?,
         })
     }
 
@@ -196,6 +201,13 @@ impl<'a> Members<'a> {
             namespace: self.namespace()?,
             keys: keys.collect::<Result<_, _>>()?,
         })
+    }
+
+    /// An item, and nothing else.
+    fn whole_item(&mut self) -> Result<BulkItem, Error> {
+        let item = self.item()?;
+        self.ensure_all_read("an item")?;
+        Ok(item)
     }
 
     fn item(&mut self) -> Result<BulkItem, Error> {
@@ -483,6 +495,30 @@ mod tests {
             let said = refused(body);
             assert!(said.contains(reason), "{body}: {said}");
         }
+    }
+
+    #[test]
+    fn an_item_that_is_wrong_is_named() {
+        for (item, key) in [
+            (r#"{"key": "b", "value": 1, "returnCurrent": true}"#, "b"),
+            (
+                r#"{"key": "b", "value": 1, "ifRevision": 1, "ifExists": true}"#,
+                "b",
+            ),
+            (r#"{"key": "b"}"#, "b"),
+            (r#"{"key": "", "value": 1}"#, ""),
+            (r#"{"value": 1}"#, ""),
+        ] {
+            let body = format!(
+                r#"{{"operation": "bulkPut", "namespace": "notes", "items": [{{"key": "a", "value": 1}}, {item}]}}"#
+            );
+            let failed = Asked::parse(body.as_bytes()).unwrap_err();
+            let (index, key) = (1, key.to_owned());
+            assert_eq!(failed.item, Some(FailedItem { index, key }), "{item}");
+        }
+        // It is the request that is wrong.
+        let body = r#"{"operation": "bulkPut", "items": []}"#;
+        assert_eq!(Asked::parse(body.as_bytes()).unwrap_err().item, None);
     }
 
     #[test]
