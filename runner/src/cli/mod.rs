@@ -141,6 +141,17 @@ impl Command {
             | Self::Compile(_) => false,
         }
     }
+
+    /// What is said where it was told to ask a server and doesn't.
+    const fn refusal_of_a_server(&self) -> &'static str {
+        match self {
+            Self::Storage(storage::Command::Records(_)) => {
+                "this command works on the data folder; it takes no --server. For records that another process keeps, set \
+                 STORAGE_API_BASE_URL to its URL and RUNNER_STORAGE_API_TOKEN to a service token of it"
+            }
+            _ => "this command works on the data folder; it takes no --server",
+        }
+    }
 }
 
 /// How long work that can't be interrupted, a compilation for instance, may hold up the end.
@@ -208,7 +219,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     if cli.settings.server.is_some() && !cli.command.may_ask_a_server() {
-        let mistake = "this command works on the data folder; it takes no --server\n";
+        let mistake = format!("{}\n", cli.command.refusal_of_a_server());
         return Err(clap::Error::raw(ErrorKind::ArgumentConflict, mistake).into());
     }
     let overrides = overrides(cli.settings, &cli.command);

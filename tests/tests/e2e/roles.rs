@@ -102,6 +102,16 @@ async fn commands_reach_records_that_another_process_keeps() {
     runner.ok(&["storage", "put", id, "notes", "a", "[1e5]"]);
     assert_eq!(runner.ok(&["storage", "get", id, "notes", "a"]), "[1e5]");
     assert_eq!(storage.ok(&["storage", "get", id, "notes", "a"]), "[1e5]");
+    let refused = runner.fails(&[
+        "storage",
+        "get",
+        id,
+        "notes",
+        "a",
+        "--server",
+        storage.url(),
+    ]);
+    assert!(refused.contains("set STORAGE_API_BASE_URL"), "{refused}");
     for elsewhere in [
         &["usage", "verify"][..],
         &["storage", "sweep"],
