@@ -1,6 +1,9 @@
 //! `alga:storage/records`: the storage door of guests. It converts and calls the gate.
 
-use alga_model::ErrorChain;
+use std::sync::LazyLock;
+use std::time::Instant;
+
+use alga_model::{ErrorChain, Silences};
 
 use crate::bindings::alga::storage::records::Host;
 use crate::bindings::alga::storage::types::{
@@ -9,6 +12,9 @@ use crate::bindings::alga::storage::types::{
 };
 use crate::convert;
 use crate::ctx::HostCtx;
+
+/// That the storage is away is said once, for all guests.
+static UNREACHABLE: LazyLock<Silences<()>> = LazyLock::new(Silences::default);
 
 impl types::Host for HostCtx {}
 
@@ -129,13 +135,17 @@ impl HostCtx {
                 );
             }
             alga_storage::Error::Unavailable(cause) => {
-                let cause = ErrorChain(cause.as_ref());
-                tracing::warn!(
-                    error.code = code,
-                    error.blame = "host",
-                    error = %cause,
-                    "the storage can't be reached"
-                );
+                // While it is away every operation fails so.
+                if let Some(unsaid) = UNREACHABLE.unsaid((), Instant::now()) {
+                    let cause = ErrorChain(cause.as_ref());
+                    tracing::warn!(
+                        error.code = code,
+                        error.blame = "host",
+                        error = %cause,
+                        unsaid,
+                        "the storage can't be reached"
+                    );
+                }
             }
             refused => {
                 tracing::debug!(

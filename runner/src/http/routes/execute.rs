@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use alga_host_api::{Header, Request, Response as GuestResponse};
-use alga_model::{ContentHash, ErrorChain, ExtensionName, InstallId, TenantId};
+use alga_model::{ContentHash, ErrorChain, ExtensionName, InstallId, Silences, TenantId};
 use alga_registry::{ExtensionKey, IdempotencyKey, RegistryError};
 use axum::Json;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -404,13 +404,18 @@ fn parse<T: FromStr<Err: std::fmt::Display>>(member: &str, text: &str) -> Result
 
 /// A look-up that failed, logged here as nobody else will see why.
 pub(super) fn look_up_failed(error: &RegistryError) -> ApiError {
+    /// That the registry is away is said once, for all calls.
+    static UNREACHABLE: LazyLock<Silences<()>> = LazyLock::new(Silences::default);
     let cause = ErrorChain(error);
     if matches!(error, RegistryError::Unavailable { .. }) {
-        tracing::warn!(
-            error = %cause,
-            error.blame = "host",
-            "the registry can't be reached"
-        );
+        if let Some(unsaid) = UNREACHABLE.unsaid((), Instant::now()) {
+            tracing::warn!(
+                error = %cause,
+                error.blame = "host",
+                unsaid,
+                "the registry can't be reached"
+            );
+        }
         ApiError::Unavailable
     } else {
         tracing::error!(error = %cause, error.blame = "host", "the registry failed");
