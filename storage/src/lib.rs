@@ -94,8 +94,8 @@ pub use grant::{Access, CAPABILITY, GrantSource, InvalidGrant, Snapshot, Storage
 pub use maintenance::{AuditFilter, AuditRecord, Counter, Drift, Holding, Maintenance, Removed};
 pub use postgres::PostgresBackend;
 pub use service::{
-    CheckedItem, CheckedList, InvalidRemote, LocalService, Put, RemoteOptions, RemoteService,
-    Scope, StorageClient,
+    CheckedItem, CheckedList, InvalidAuthorities, InvalidRemote, LocalService, Put, RemoteOptions,
+    RemoteService, Scope, StorageClient, trusting,
 };
 pub use sqlite::SqliteBackend;
 pub use wire::{

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use alga_bundles::Progress;
 use alga_model::{InstallId, Secret};
+use alga_storage::trusting;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, IF_MATCH, RETRY_AFTER};
-use reqwest::{Body, Certificate, ClientBuilder, RequestBuilder, Response, Url};
-use rustls::crypto::ring;
+use reqwest::{Body, ClientBuilder, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::fs::File;
@@ -59,18 +59,20 @@ impl Client {
         authorities: Option<&[u8]>,
         token: Option<Secret<String>>,
     ) -> Result<Self, Refused> {
+        const CANNOT: &str = "cannot make an HTTP client";
         let url = Url::parse(url.trim_end_matches('/')).map_err(|error| {
             Refused::unanswered("the address of the server is no URL", Some(error.into()))
         })?;
         let client = |configure: fn(ClientBuilder) -> ClientBuilder| {
-            let builder = trusting(&url, authorities)?
+            let builder = trusting(&url, authorities)
+                .map_err(|error| Refused::unanswered(CANNOT, Some(error.into())))?
                 .connect_timeout(CONNECT_TIMEOUT)
                 // It would get to see the token.
                 .no_proxy()
                 // What a server answers elsewhere isn't its own to say; and the token is for it alone.
                 .redirect(reqwest::redirect::Policy::none());
             let client = configure(builder).build();
-            client.map_err(|error| unanswered("cannot make an HTTP client", error))
+            client.map_err(|error| unanswered(CANNOT, error))
         };
         Ok(Self {
             http: client(|builder| builder.read_timeout(SILENCE_TIMEOUT))?,
@@ -267,30 +269,6 @@ impl Sent {
 async fn decoded<T: DeserializeOwned>(response: Response) -> Result<T, Refused> {
     let answer = response.json().await;
     answer.map_err(|error| unanswered("the answer of the server makes no sense", error))
-}
-
-/// A client that knows whom to trust with `url`.
-fn trusting(url: &Url, authorities: Option<&[u8]>) -> Result<ClientBuilder, Refused> {
-    // It fails where somebody did so before, and theirs is as good.
-    let _ = ring::default_provider().install_default();
-    let builder = reqwest::Client::builder();
-    let Some(pem) = authorities else {
-        // Without TLS there is nobody to trust: reading whom the system trusts would be for nothing.
-        let needs_none = url.scheme() != "https";
-        return Ok(if needs_none {
-            builder.tls_certs_only([])
-        } else {
-            builder
-        });
-    };
-    let unusable = "cannot use the certificates that shall vouch for the server";
-    let certificates = Certificate::from_pem_bundle(pem);
-    let certificates = certificates.map_err(|error| unanswered(unusable, error))?;
-    if certificates.is_empty() {
-        let none = format!("{unusable}: there is none, as PEM");
-        return Err(Refused::unanswered(none, None));
-    }
-    Ok(builder.tls_certs_only(certificates))
 }
 
 /// Lines of an answer, as they come.

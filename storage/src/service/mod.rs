@@ -3,6 +3,7 @@
 mod digest;
 mod local;
 mod remote;
+mod trust;
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::gate::Actor;
 pub(crate) use digest::WriteDigest;
 pub use local::LocalService;
 pub use remote::{InvalidRemote, RemoteOptions, RemoteService};
+pub use trust::{InvalidAuthorities, trusting};
 
 /// The storage service: in this process, or in another one.
 ///

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
+use super::trust::{InvalidAuthorities, trusting};
 use super::{CheckedList, Put, Scope, StorageClient};
 use crate::contract::{
     DeleteRequest, GetManyRequest, GetRequest, Key, Namespace, OperationId, Page, Record, Usage,
@@ -77,8 +78,8 @@ pub enum InvalidRemote {
     #[error("the token of the storage service holds characters that no header can")]
     Token,
     /// The certificates are none.
-    #[error("cannot use the certificates that shall vouch for the storage service")]
-    Authorities(#[source] Option<reqwest::Error>),
+    #[error(transparent)]
+    Authorities(#[from] InvalidAuthorities),
     /// The client can't be made.
     #[error("cannot make an HTTP client")]
     Client(#[source] reqwest::Error),
@@ -91,7 +92,7 @@ impl RemoteService {
         let mut token = token.map_err(|_| InvalidRemote::Token)?;
         token.set_sensitive(true);
         let most = usize::try_from(options.max_in_flight.get()).unwrap_or(usize::MAX);
-        let builder = trusting(options)?
+        let builder = trusting(&options.url, options.authorities.as_deref())?
             // They would get to see the token.
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -338,26 +339,6 @@ async fn read(mut response: Response, most: usize) -> Result<Vec<u8>, Lost> {
         body.extend_from_slice(&chunk);
     }
     Ok(body)
-}
-
-/// A client that knows whom to trust.
-fn trusting(options: &RemoteOptions) -> Result<reqwest::ClientBuilder, InvalidRemote> {
-    // It fails where somebody did so before, and theirs is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = Client::builder();
-    let Some(pem) = &options.authorities else {
-        // Without TLS there is nobody to trust: reading whom the system trusts would be for nothing.
-        return Ok(match options.url.scheme() {
-            "https" => builder,
-            _ => builder.tls_certs_only([]),
-        });
-    };
-    let certificates = reqwest::Certificate::from_pem_bundle(pem);
-    let certificates = certificates.map_err(|error| InvalidRemote::Authorities(Some(error)))?;
-    if certificates.is_empty() {
-        return Err(InvalidRemote::Authorities(None));
-    }
-    Ok(builder.tls_certs_only(certificates))
 }
 
 #[async_trait]

@@ -104,6 +104,7 @@ fn http_clients_are_only_where_another_process_is_asked() {
         // Tests that are clients of servers in their own process.
         "runner/src/http/routes/tus/tests.rs",
         "storage/src/service/remote.rs",
+        "storage/src/service/trust.rs",
     ];
     only_in("reqwest::", &clients);
 }
