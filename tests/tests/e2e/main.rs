@@ -11,6 +11,7 @@
 mod deployment;
 mod example;
 mod running;
+mod tls;
 
 mod administration;
 mod admission;

@@ -3,7 +3,8 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::deployment::{Deployment, Installed, get, send};
+use crate::deployment::{Deployment, Installed, get, path, send};
+use crate::tls::{Authority, in_front_of};
 
 /// The process that keeps the storage, and the one that runs extensions, both started.
 fn set_up() -> (Deployment, Deployment) {
@@ -60,6 +61,34 @@ async fn an_extension_keeps_its_records_with_another_process() {
     storage.start();
     let read = runner.call(&installed, get("/notes/a")).await;
     assert_eq!(read.json()["note"]["text"], "one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storage_at_https_is_asked_where_its_certificate_is_trusted() {
+    let mut storage = Deployment::new();
+    storage.set("ALGA_SERVER_ROLE", "storage");
+    storage.start();
+    let installed = storage.install_notes();
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let our_file = ours.pem_file(&storage, "ours.pem");
+    let their_file = theirs.pem_file(&storage, "theirs.pem");
+    let mut created = Vec::new();
+    for (note, host, protocol, authorities) in [
+        ("a", "localhost", "h2", &our_file),
+        ("b", "localhost", "http/1.1", &our_file),
+        ("c", "localhost", "h2", &their_file),
+        ("d", "127.0.0.1", "h2", &our_file),
+    ] {
+        let port = in_front_of(&storage, ours.acceptor(protocol)).await;
+        let mut runner = storage.beside();
+        runner.set("ALGA_SERVER_ROLE", "runner");
+        runner.set("STORAGE_API_BASE_URL", &format!("https://{host}:{port}"));
+        runner.set("RUNNER_STORAGE_API_TOKEN", &storage.token());
+        runner.set("ALGA_STORAGE_API_CA", path(authorities));
+        runner.start();
+        created.push(create(&runner, &installed, note).await);
+    }
+    assert_eq!(created, [201, 201, 503, 503]);
 }
 
 #[tokio::test]
