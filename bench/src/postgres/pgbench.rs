@@ -37,24 +37,59 @@ SELECT * FROM ext_storage_put_one_1(@tenant, @install, @namespace, @key, :v::tex
 ";
 
 pub(super) async fn run(session: &mut Session) -> anyhow::Result<()> {
-    for (name, clients, namespaces) in [
-        ("pgbench/put-1", 1, 32),
-        ("pgbench/put-8", 8, 32),
-        ("pgbench/put-32", 32, 32),
-        ("pgbench/put-8-one-namespace", 8, 1),
+    for (name, clients, choice) in [
+        ("pgbench/put-1", 1, Choice::InTurns),
+        ("pgbench/put-8", 8, Choice::InTurns),
+        ("pgbench/put-32", 32, Choice::InTurns),
+        ("pgbench/put-32-at-random", 32, Choice::AtRandom),
+        ("pgbench/put-8-one-namespace", 8, Choice::TheSame),
     ] {
-        let measure = |bench| measure(bench, clients, namespaces);
+        let measure = |bench| measure(bench, clients, choice);
         session.line(name, measure).await?;
     }
     Ok(())
 }
 
-async fn measure(bench: Bench, clients: u32, namespaces: usize) -> anyhow::Result<Figure> {
+/// Which namespace a client writes to next.
+#[derive(Debug, Clone, Copy)]
+enum Choice {
+    /// All of them in turns and, as on the lines of the gate, none that another client writes to.
+    InTurns,
+    /// Any, so that clients meet: of 32 clients, two in three find another one where they go.
+    AtRandom,
+    /// The only one, where all meet.
+    TheSame,
+}
+
+impl Choice {
+    const fn namespaces(self) -> usize {
+        match self {
+            Self::InTurns | Self::AtRandom => 32,
+            Self::TheSame => 1,
+        }
+    }
+
+    /// The number of the next one, from 1 on, as `pgbench` reckons it.
+    fn expression(self, clients: u32) -> String {
+        let namespaces = self.namespaces();
+        match self {
+            Self::InTurns | Self::TheSame => {
+                format!("(:turn * {clients} + :client_id) % {namespaces} + 1")
+            }
+            Self::AtRandom => format!("random(1, {namespaces})"),
+        }
+    }
+}
+
+async fn measure(bench: Bench, clients: u32, choice: Choice) -> anyhow::Result<Figure> {
     let server = start_server().await?;
-    let stage = Stage::open(&bench, &server.url(), namespaces).await?;
+    let stage = Stage::open(&bench, &server.url(), choice.namespaces()).await?;
     let run_of = |name: &str, statement| {
         let path = bench.path(name);
-        fs::write(&path, script(&stage, statement))?;
+        fs::write(
+            &path,
+            script(&stage, &choice.expression(clients), statement),
+        )?;
         anyhow::Ok(Pgbench {
             program: program(),
             url: server.url(),
@@ -72,15 +107,16 @@ async fn measure(bench: Bench, clients: u32, namespaces: usize) -> anyhow::Resul
     let bare = median(turns.iter().map(|(bare, _)| *bare));
     let ours = median(turns.iter().map(|(_, ours)| *ours));
     let figure = Figure::new(ours, "puts/s");
-    Ok(if namespaces > 1 {
-        figure.against(bare, Bar::AtLeast(0.5))
-    } else {
-        figure.note(format!("bare {}, ratio {:.2}", bare.round(), ours / bare))
+    Ok(match choice {
+        Choice::InTurns => figure.against(bare, Bar::AtLeast(0.5)),
+        Choice::AtRandom | Choice::TheSame => {
+            figure.note(format!("bare {}, ratio {:.2}", bare.round(), ours / bare))
+        }
     })
 }
 
-/// A script that writes any record of any place.
-fn script(stage: &Stage, statement: &str) -> String {
+/// A script that writes any record of the place that `place` tells.
+fn script(stage: &Stage, place: &str, statement: &str) -> String {
     let any = |column: String, cast: &str| format!("(ARRAY[{column}]::{cast}[])[:place]");
     let column = |of: &dyn Fn(&super::Place) -> String| {
         let texts = stage.0.iter().map(|place| format!("'{}'", of(place)));
@@ -97,8 +133,7 @@ fn script(stage: &Stage, statement: &str) -> String {
         .replace("@key", keys)
         .replace("@bytes", &(value(0).len() + "{}".len()).to_string());
     format!(
-        "\\set place random(1, {})\n\\set key random(0, {})\n{}\n",
-        stage.0.len(),
+        "\\set turn :turn + 1\n\\set place {place}\n\\set key random(0, {})\n{}\n",
         super::KEYS - 1,
         // A statement ends with its line here.
         statement.trim().replace('\n', " ")
@@ -128,7 +163,7 @@ impl Pgbench {
             .arg(self.clients.min(2).to_string())
             .arg("--transactions")
             .arg((TRANSACTIONS / self.clients).max(A_CLIENT).to_string())
-            .args(["--define", &value])
+            .args(["--define", &value, "--define", "turn=0"])
             .arg("--file")
             .args([&self.script, Path::new(&self.url)])
             .output()
