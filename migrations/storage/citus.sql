@@ -23,13 +23,18 @@ BEGIN
         PERFORM create_distributed_table(v_table, 'tenant_id',
             colocate_with => CASE v_table WHEN 'ext_storage_records' THEN 'none' ELSE 'ext_storage_records' END);
     END LOOP;
+    -- What is distributed already is left alone: all nodes would have to be there to hear of it again, and a
+    -- process is to start while one is away.
     FOR v_function IN
         SELECT p.oid::regprocedure FROM pg_proc AS p
         WHERE p.proname ~ '^ext_storage_[a-z0-9_]+_[0-9]+$'
           AND p.pronamespace = (SELECT c.relnamespace FROM pg_class AS c WHERE c.oid = 'ext_storage_records'::regclass)
+          AND NOT EXISTS (
+            SELECT FROM pg_dist_object AS o
+            WHERE o.classid = 'pg_proc'::regclass AND o.objid = p.oid
+              AND (o.distribution_argument_index = 0 OR p.proargnames[1] <> 'p_tenant'))
         ORDER BY p.oid
     LOOP
-        -- Repeating it is harmless: Citus says that it is distributed already.
         IF 'p_tenant' = (SELECT p.proargnames[1] FROM pg_proc AS p WHERE p.oid = v_function) THEN
             PERFORM create_distributed_function(v_function, 'p_tenant', colocate_with => 'ext_storage_records');
         ELSE

@@ -232,7 +232,7 @@ impl Database {
                 Ok(done) => return Ok(done),
                 Err(failed) => failed,
             };
-            if failed.tells_of_loss() {
+            if failed.error.driver().is_some_and(DriverError::is_loss) {
                 self.pool.note_loss();
             }
             if repeats == REPEATS || !may_be_repeated(&failed) {
@@ -321,17 +321,11 @@ impl<E: Failure> Failed<E> {
     /// Nobody knows what was done.
     fn maybe_done(error: E) -> Self {
         Self {
-            is_settled: error.driver().is_some_and(DriverError::leaves_session),
+            is_settled: error.driver().is_some_and(DriverError::is_of_a_node),
             error,
             was_used: false,
             maybe_done: true,
         }
-    }
-
-    /// Whether the connection was lost, and so others may be.
-    fn tells_of_loss(&self) -> bool {
-        let error = self.error.driver();
-        error.is_some_and(|error| error.is_loss() && !error.leaves_session())
     }
 
     fn may_be_read_again(&self) -> bool {
@@ -373,13 +367,16 @@ async fn in_transaction<T, E: Failure>(
             committed.map_err(|error| Failed::maybe_done(DriverError::from(error).into()))?;
             Ok(done)
         }
-        Err(error) => Err(Failed {
-            error,
-            was_used: false,
-            maybe_done: false,
-            // Where the connection is lost, the transaction is too.
-            is_settled: transaction.rollback().await.is_ok(),
-        }),
+        Err(error) => {
+            let is_lost = error.driver().is_some_and(DriverError::is_loss);
+            Err(Failed {
+                error,
+                was_used: false,
+                maybe_done: false,
+                // Where the connection is lost, the transaction is too.
+                is_settled: transaction.rollback().await.is_ok() && !is_lost,
+            })
+        }
     }
 }
 

@@ -122,16 +122,18 @@ impl DriverError {
         }
     }
 
-    /// Whether the connection is gone.
+    /// Whether the connection is gone, or not worth keeping.
     pub(crate) fn is_loss(&self) -> bool {
-        const ENDED: [&str; 4] = [
+        const ENDED: [&str; 5] = [
             "08",    // connection exception
+            "25006", // a standby by now: the name may lead to another server since
             "57P01", // ended by an administrator
             "57P02", // ended as another session had crashed
             "57P05", // ended as it was idle
         ];
         match self {
             Self::Statement(sqlx::Error::Io(_)) => true,
+            _ if self.is_of_a_node() => false,
             Self::Statement(error) => {
                 state(error).is_some_and(|state| ENDED.iter().any(|ended| state.starts_with(ended)))
             }
@@ -139,16 +141,22 @@ impl DriverError {
         }
     }
 
-    /// Whether the server itself has said so and goes on with the session, as with most statements that fail;
-    /// with a connection that is lost too, where that is one of Citus to a node behind it. A pooler names no
-    /// place in the source of a server.
-    pub(crate) fn leaves_session(&self) -> bool {
+    /// Whether what is gone is not the connection to the server but one of its own to a node behind it, as on
+    /// Citus: the server says so and goes on with the session. What poolers say of themselves is `08P01`.
+    pub(crate) fn is_of_a_node(&self) -> bool {
+        const LOST: [&str; 3] = [
+            "08000", // connection exception
+            "08001", // could not connect
+            "08006", // connection failure
+        ];
         let Self::Statement(error) = self else {
             return false;
         };
         let told = error.as_database_error();
         let told = told.and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
-        told.is_some_and(|error| error.severity() == PgSeverity::Error && error.routine().is_some())
+        told.is_some_and(|error| {
+            error.severity() == PgSeverity::Error && LOST.contains(&error.code())
+        })
     }
 
     /// Whether the database has undone what it was told to do, and would do it if it were told again.

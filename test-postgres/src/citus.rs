@@ -27,18 +27,16 @@ impl ClusterDatabase {
             return None;
         };
         let name = format!("alga_test_{}", Uuid::new_v4().simple());
-        let mut databases = Vec::new();
-        for server in servers.split_whitespace() {
-            execute(server, &format!("CREATE DATABASE {name}")).await;
-            databases.push(TestDatabase {
-                url: in_database(server, &name),
-            });
+        let mut servers = servers.split_whitespace();
+        let server = servers.next().expect("CITUS_URL names a coordinator");
+        let mut workers = Vec::new();
+        for worker in servers {
+            workers.push(create(worker, &name).await);
         }
-        let mut databases = databases.into_iter();
         Some(Self {
-            coordinator: databases.next().expect("CITUS_URL names a coordinator"),
-            workers: databases.collect(),
-            server: servers.split_whitespace().take(1).collect(),
+            coordinator: create(server, &name).await,
+            workers,
+            server: server.to_owned(),
         })
     }
 
@@ -60,13 +58,19 @@ impl ClusterDatabase {
         if workers.is_empty() {
             return;
         }
-        let place = place(coordinator);
-        let host = format!("SELECT citus_set_coordinator_host({place})");
+        let host = format!("SELECT citus_set_coordinator_host({})", place(coordinator));
         execute(&coordinator.url, &host).await;
         for worker in workers {
-            let add = format!("SELECT citus_add_node({})", self::place(worker));
+            let add = format!("SELECT citus_add_node({})", place(worker));
             execute(&coordinator.url, &add).await;
         }
+    }
+}
+
+async fn create(server: &str, name: &str) -> TestDatabase {
+    execute(server, &format!("CREATE DATABASE {name}")).await;
+    TestDatabase {
+        url: in_database(server, name),
     }
 }
 

@@ -53,7 +53,7 @@ pub(super) async fn run(session: &mut Session) -> anyhow::Result<()> {
 /// Which namespace a client writes to next.
 #[derive(Debug, Clone, Copy)]
 enum Choice {
-    /// All of them in turns and, as on the lines of the gate, none that another client writes to.
+    /// As on the lines of the gate: its own share of them in turns, so that no two clients meet.
     InTurns,
     /// Any, so that clients meet: of 32 clients, two in three find another one where they go.
     AtRandom,

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use alga_postgres::{DriverError, Options};
+use alga_postgres::{Database, DriverError, Options};
 use alga_test_postgres::{Passage, Proxy, TestDatabase};
-use sqlx::PgConnection;
+use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
 
-use crate::{at_most, count, end_sessions, increment, open, options, sessions, use_at_once};
+use crate::{at_most, count, end_sessions, increment, open, options, use_at_once};
 
 const CONNECTIONS: u32 = 4;
 
@@ -47,20 +47,72 @@ async fn a_write_over_a_connection_that_was_ended_is_done_at_most_once_and_the_n
 async fn a_connection_that_the_server_has_lost_costs_none_to_the_server() {
     let test_database = TestDatabase::create().await;
     let database = open(&options(&test_database.url)).await.unwrap();
-    use_at_once(&database, 4).await;
-    let before = sessions(&test_database).await;
-    for state in ["08006", "23505"] {
-        let sent = database.statements();
-        let failing = database.write(async |connection: &mut PgConnection| {
-            let failing = sent.of("SELECT succeed_at(1000, $1)").bind(state);
-            Ok::<_, DriverError>(failing.execute(connection).await?)
-        });
-        let error = failing.await.unwrap_err();
-        assert_eq!(error.is_passing(), state == "08006", "{error:?}");
-        assert_eq!(count(&database, "succeeded").await.unwrap(), 0);
+    let before = use_at_once(&database, 4).await;
+    let sent = database.statements();
+    let fail = async |connection: &mut PgConnection| {
+        let failing = sent.of("SELECT succeed_at(1000, '08006')");
+        Ok::<_, DriverError>(failing.execute(connection).await?)
+    };
+    for failed in [database.write(fail).await, database.read(fail).await] {
+        let error = failed.unwrap_err();
+        assert!(error.is_passing(), "{error:?}");
     }
-    use_at_once(&database, 4).await;
-    assert_eq!(sessions(&test_database).await, before);
+    assert_eq!(use_at_once(&database, 4).await, before);
+    assert_eq!(tries(&database).await, 2, "it was tried again");
+}
+
+/// How often something was tried that may succeed later.
+async fn tries(database: &Database) -> i64 {
+    let sent = database.statements();
+    let reading = database.read(async |connection: &mut PgConnection| {
+        let row = sent
+            .of("SELECT last_value FROM tries")
+            .fetch_one(connection);
+        Ok::<_, DriverError>(row.await?.get(0))
+    });
+    reading.await.unwrap()
+}
+
+/// A server that was replaced reads on as a standby, while its name leads to another one.
+#[tokio::test]
+async fn connections_to_a_server_that_takes_no_writes_any_more_are_not_kept() {
+    for prepared_statements in [true, false] {
+        let test_database = TestDatabase::create().await;
+        let options = Options {
+            prepared_statements,
+            ..options(&test_database.url)
+        };
+        let database = open(&options).await.unwrap();
+        assert_eq!(increment(&database, "a").await.unwrap(), 1);
+        // It goes for sessions that begin afterwards.
+        set_read_only(&test_database, "on").await;
+        end_sessions(&test_database).await;
+        let standby = use_at_once(&database, 4).await;
+        set_read_only(&test_database, "off").await;
+        match increment(&database, "a").await {
+            // Nothing was done before, so that it could be done again.
+            Ok(incremented) => assert!(!prepared_statements && incremented == 2),
+            Err(error) => {
+                assert!(error.is_passing(), "{error:?}");
+                assert_eq!(increment(&database, "a").await.unwrap(), 2);
+            }
+        }
+        let next = use_at_once(&database, 4).await;
+        assert!(next.is_disjoint(&standby), "{next:?} {standby:?}");
+    }
+}
+
+async fn set_read_only(database: &TestDatabase, is_read_only: &str) {
+    let mut session = PgConnection::connect(&database.url).await.unwrap();
+    let name: String = sqlx::query_scalar("SELECT current_database()::text")
+        .fetch_one(&mut session)
+        .await
+        .unwrap();
+    let own = "SET default_transaction_read_only = off";
+    session.execute(own).await.unwrap();
+    let all = format!("ALTER DATABASE {name} SET default_transaction_read_only = {is_read_only}");
+    session.execute(sqlx::AssertSqlSafe(all)).await.unwrap();
+    session.close().await.unwrap();
 }
 
 /// Nothing can have been done before a transaction has begun.

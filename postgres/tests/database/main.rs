@@ -7,6 +7,7 @@ mod pooler;
 mod repeats;
 mod tls;
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::iter::successors;
 use std::num::NonZeroU32;
@@ -69,16 +70,19 @@ async fn count(database: &Database, name: &str) -> Result<i64, DriverError> {
     reading.await
 }
 
-/// Uses so many connections at once, and leaves them to the pool.
-async fn use_at_once(database: &Database, connections: usize) {
+/// Uses so many connections at once, and leaves them to the pool. Answers with their processes in the server.
+async fn use_at_once(database: &Database, connections: usize) -> BTreeSet<i32> {
     let all_there = Barrier::new(connections);
+    let sent = database.statements();
     let using = (0..connections).map(|_| {
-        database.read(async |_: &mut PgConnection| {
+        database.read(async |connection: &mut PgConnection| {
+            let asking = sent.of("SELECT pg_backend_pid()").fetch_one(connection);
+            let process = asking.await?.get(0);
             all_there.wait().await;
-            Ok::<_, DriverError>(())
+            Ok::<i32, DriverError>(process)
         })
     });
-    try_join_all(using).await.unwrap();
+    try_join_all(using).await.unwrap().into_iter().collect()
 }
 
 /// Ends all other sessions of the database, and waits until they are gone.
@@ -90,16 +94,6 @@ async fn end_sessions(database: &TestDatabase) -> usize {
     let ended = sqlx::query(END).fetch_all(&mut session).await.unwrap();
     assert!(ended.iter().all(|ended| ended.get(0)));
     ended.len()
-}
-
-/// The other sessions of the database.
-async fn sessions(database: &TestDatabase) -> Vec<i32> {
-    const OTHERS: &str = "
-        SELECT pid FROM pg_stat_activity
-        WHERE datname = current_database() AND pid <> pg_backend_pid() ORDER BY pid";
-    let mut session = PgConnection::connect(&database.url).await.unwrap();
-    let others = sqlx::query_scalar(OTHERS).fetch_all(&mut session).await;
-    others.unwrap()
 }
 
 /// An error with all its sources.

@@ -11,6 +11,7 @@ mod outage;
 mod plans;
 mod races;
 mod spread;
+mod verify;
 
 use std::sync::Arc;
 
