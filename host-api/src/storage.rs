@@ -1,9 +1,8 @@
 //! `alga:storage/records`: the storage door of guests. It converts and calls the gate.
 
-use std::sync::LazyLock;
 use std::time::Instant;
 
-use alga_model::{ErrorChain, Silences};
+use alga_model::ErrorChain;
 
 use crate::bindings::alga::storage::records::Host;
 use crate::bindings::alga::storage::types::{
@@ -12,9 +11,6 @@ use crate::bindings::alga::storage::types::{
 };
 use crate::convert;
 use crate::ctx::HostCtx;
-
-/// That the storage is away is said once, for all guests.
-static UNREACHABLE: LazyLock<Silences<()>> = LazyLock::new(Silences::default);
 
 impl types::Host for HostCtx {}
 
@@ -135,8 +131,8 @@ impl HostCtx {
                 );
             }
             alga_storage::Error::Unavailable(cause) => {
-                // While it is away every operation fails so.
-                if let Some(unsaid) = UNREACHABLE.unsaid((), Instant::now()) {
+                // While it is away every operation of every guest fails so.
+                if let Some(unsaid) = self.gate.outages().unsaid(&error, Instant::now()) {
                     let cause = ErrorChain(cause.as_ref());
                     tracing::warn!(
                         error.code = code,

@@ -21,6 +21,7 @@ mod hash;
 mod id;
 mod json;
 mod name;
+mod outage;
 mod secret;
 mod silence;
 
@@ -30,5 +31,6 @@ pub use hash::{ContentHash, ContentHasher, ParseContentHashError};
 pub use id::{InstallId, ParseIdError, TenantId};
 pub use json::{has_reserved_member, is_reserved_member, member_pointer, parse_json};
 pub use name::{ExtensionName, ParseExtensionNameError};
+pub use outage::Outages;
 pub use secret::Secret;
 pub use silence::Silences;

@@ -28,8 +28,8 @@ impl<K: Eq + Hash> Silences<K> {
     /// Kinds that are remembered.
     const MOST_KINDS: usize = 4_096;
 
-    /// How many of this kind went unsaid since the last one that was said; none where this one is
-    /// to go unsaid too.
+    /// How many of this kind went unsaid since the last one that was said, which may be long ago; none where
+    /// this one is to go unsaid too.
     pub fn unsaid(&self, kind: K, now: Instant) -> Option<u64> {
         // Poisoning would need a panic below, which moves plain values only.
         let mut silences = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use alga_model::{InstallId, TenantId};
+use alga_model::{InstallId, Outages, TenantId};
 use foldhash::fast::RandomState;
 
 use crate::contract::{
@@ -88,6 +88,7 @@ struct Parts {
     /// None where whoever serves the client takes the rates.
     rate: Option<RateLimiter>,
     refusals: Refusals,
+    outages: Outages,
     measured: Measured,
 }
 
@@ -112,8 +113,14 @@ impl Gate {
             client,
             rate,
             refusals: Refusals::default(),
+            outages: Outages::default(),
             measured: Measured::default(),
         }))
+    }
+
+    /// What the doors of this gate have said of a storage that fails.
+    pub fn outages(&self) -> &Outages {
+        &self.0.outages
     }
 
     /// Reads one record.

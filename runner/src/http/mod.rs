@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use alga_model::Outages;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
@@ -50,6 +51,8 @@ pub struct Shared {
     pub max_body_bytes: usize,
     bundles: routes::health::BundlesProbe,
     requests: RequestMetrics,
+    /// What was said of a registry that is away.
+    outages: Outages,
     draining: AtomicBool,
     /// Apart from what is only read: every request changes it, on every core.
     in_progress: CachePadded<AtomicUsize>,
@@ -72,6 +75,7 @@ impl AppState {
             max_body_bytes,
             bundles: routes::health::BundlesProbe::default(),
             requests: RequestMetrics::default(),
+            outages: Outages::default(),
             draining: AtomicBool::new(false),
             in_progress: CachePadded::new(AtomicUsize::new(0)),
             idle: Notify::new(),

@@ -4,10 +4,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use alga_model::{ErrorChain, InstallId, Silences};
-use alga_storage::{
-    Actor, Asked, BulkError, Caller, Error, ErrorCode, Gate, GrantSource, Violation,
-};
+use alga_model::{ErrorChain, InstallId};
+use alga_storage::{Actor, Asked, BulkError, Caller, Error, Gate, GrantSource, Violation};
 use axum::Json;
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse as _, Response};
@@ -29,17 +27,12 @@ const SPOKEN: &str = "1";
 pub struct StorageApi {
     gate: Gate,
     grants: Arc<dyn GrantSource>,
-    faults: Arc<Silences<ErrorCode>>,
 }
 
 impl StorageApi {
     /// Serves what `gate` allows; `grants` tells whose an install is.
     pub fn new(gate: Gate, grants: Arc<dyn GrantSource>) -> Self {
-        Self {
-            gate,
-            grants,
-            faults: Arc::default(),
-        }
+        Self { gate, grants }
     }
 
     /// Who asks about which install, before the request itself is read.
@@ -92,7 +85,7 @@ impl StorageApi {
     fn failed(&self, failed: BulkError) -> ApiError {
         let code = failed.error.code();
         if let Error::Unavailable(cause) | Error::Internal(cause) = &failed.error
-            && let Some(unsaid) = self.faults.unsaid(code, Instant::now())
+            && let Some(unsaid) = self.gate.outages().unsaid(&failed.error, Instant::now())
         {
             tracing::warn!(error = %ErrorChain(&**cause), error.code = %code, error.blame = "host", unsaid, "the storage failed");
         }

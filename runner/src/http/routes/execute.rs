@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alga_host_api::{Header, Request, Response as GuestResponse};
-use alga_model::{ContentHash, ErrorChain, ExtensionName, InstallId, Silences, TenantId};
+use alga_model::{ContentHash, ErrorChain, ExtensionName, InstallId, TenantId};
 use alga_registry::{ExtensionKey, IdempotencyKey, RegistryError};
 use axum::Json;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -129,7 +129,7 @@ async fn execute_once(
 ) -> Result<Response, ApiError> {
     let extensions = state.extensions()?;
     let answered = answer_once(state, extensions, call, key).await;
-    let answered = answered.map_err(not_once)?;
+    let answered = answered.map_err(|error| not_once(state, error))?;
     let answer = answered.ok_or(ApiError::Internal)?;
     let is_replay = answer.is_replay;
     let mut response = answer.written(written);
@@ -173,13 +173,13 @@ async fn answer_once(
     answered.transpose()
 }
 
-fn not_once(error: OnceError) -> ApiError {
+fn not_once(state: &AppState, error: OnceError) -> ApiError {
     match error {
         OnceError::OtherRequest => ApiError::IdempotencyConflict,
         OnceError::InProgress => ApiError::IdempotencyInProgress,
         OnceError::NotKept { status, bytes } => ApiError::IdempotencyAnswerNotKept(status, bytes),
         OnceError::Uninstalled => ApiError::NotFound(NO_INSTALL),
-        OnceError::Registry(error) => look_up_failed(&error),
+        OnceError::Registry(error) => look_up_failed(state, &error),
         OnceError::Crowded(crowd, refusal) => ApiError::Crowded(crowd, refusal),
         OnceError::Execute(error) => ApiError::Execute(error),
     }
@@ -379,7 +379,7 @@ async fn only_install(
         .installs
         .only(tenant, extension)
         .await
-        .map_err(|error| look_up_failed(&error))?
+        .map_err(|error| look_up_failed(state, &error))?
     {
         Ok(install) if principal.may_call(tenant, install.install.id) => Ok(install),
         // One answer for all: a token must not learn what there is beyond its scope.
@@ -403,12 +403,11 @@ fn parse<T: FromStr<Err: std::fmt::Display>>(member: &str, text: &str) -> Result
 }
 
 /// A look-up that failed, logged here as nobody else will see why.
-pub(super) fn look_up_failed(error: &RegistryError) -> ApiError {
-    /// That the registry is away is said once, for all calls.
-    static UNREACHABLE: LazyLock<Silences<()>> = LazyLock::new(Silences::default);
+pub(super) fn look_up_failed(state: &AppState, error: &RegistryError) -> ApiError {
     let cause = ErrorChain(error);
     if matches!(error, RegistryError::Unavailable { .. }) {
-        if let Some(unsaid) = UNREACHABLE.unsaid((), Instant::now()) {
+        // While it is away every call fails so.
+        if let Some(unsaid) = state.outages.unsaid(error, Instant::now()) {
             tracing::warn!(
                 error = %cause,
                 error.blame = "host",

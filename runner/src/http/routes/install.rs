@@ -63,7 +63,7 @@ pub(super) async fn known_install(
         .installs
         .find(id)
         .await
-        .map_err(|error| look_up_failed(&error))?;
+        .map_err(|error| look_up_failed(state, &error))?;
     install
         .filter(|install| principal.may_call(install.install.tenant, id))
         .ok_or(ApiError::NotFound(NO_INSTALL))
