@@ -1,5 +1,6 @@
 //! One process that runs extensions, and another one that keeps their storage.
 
+use futures_util::future::join_all;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -45,16 +46,14 @@ async fn an_extension_keeps_its_records_with_another_process() {
     assert!(storage.has_open("storage.sqlite3"));
 
     storage.kill_and_keep_address();
-    for _ in 0..2 {
-        let failed = runner.call(&installed, get("/notes/a")).await;
+    let calls = (0..16).map(|_| runner.call(&installed, get("/notes/a")));
+    for failed in join_all(calls).await {
         assert_eq!(failed.status, 503);
     }
     let told = runner.log();
-    assert_eq!(
-        told.matches("the storage can't be reached").count(),
-        1,
-        "{told}"
-    );
+    // One for each cause, of which there may be a few: a connection is lost, the next one refused.
+    let lines = told.matches("the storage can't be reached").count();
+    assert!((1..16).contains(&lines), "{told}");
     // Who needs no storage is served on, so the process is as ready as before.
     let ready = runner.request(Method::GET, "/readyz").send().await;
     assert_eq!(ready.unwrap().status(), StatusCode::OK);
