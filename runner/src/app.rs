@@ -7,14 +7,14 @@ use alga_bundles::{BundleCache, BundleStore, FetchOptions};
 use alga_host_api::LogLimits;
 use alga_model::{Clock, SystemClock};
 use alga_registry::{AnswerQuota, AnswerQuotas, Registry, RegistryDatabase};
-use alga_storage::{CursorKey, Gate, LocalService, RemoteOptions, RemoteService};
+use alga_storage::{CursorKey, Gate, InvalidRemote, LocalService, RemoteOptions, RemoteService};
 use anyhow::{Context as _, ensure};
 
 use crate::activity::{Activity, ActivityLimits};
 use crate::admin::Admin;
 use crate::admission::{Admission, Caps, Limits};
 use crate::bundle_store;
-use crate::config::Config;
+use crate::config::{Config, StorageApiConfig};
 use crate::credentials;
 use crate::databases::Databases;
 use crate::engine::{CompileOptions, Compiler, Engine, EngineError, EngineOptions};
@@ -339,7 +339,22 @@ fn remote_storage(config: &Config) -> anyhow::Result<RemoteService> {
         timeout: config.storage.timeout + ON_THE_WAY,
         http2_without_tls: api.http2,
     };
-    RemoteService::new(&options).context("cannot use `storage.api`")
+    RemoteService::new(&options).map_err(|error| {
+        let setting = config.named(invalid_setting(&error, api));
+        anyhow::Error::new(error).context(format!("cannot use {setting}"))
+    })
+}
+
+/// The setting that no client can be made of.
+const fn invalid_setting(error: &InvalidRemote, api: &StorageApiConfig) -> &'static str {
+    match error {
+        InvalidRemote::Token if api.token_file.is_some() => "storage.api.token_file",
+        InvalidRemote::Token => "storage.api.token",
+        InvalidRemote::Authorities(_) => "storage.api.ca",
+        // What is in PEM is only then read as certificates.
+        InvalidRemote::Client(_) if api.ca.is_some() => "storage.api.ca",
+        InvalidRemote::Client(_) => "storage.api.url",
+    }
 }
 
 /// What may run and wait at once as `config` describes it: as many run as the engine has slots.

@@ -95,7 +95,7 @@ pub use maintenance::{AuditFilter, AuditRecord, Counter, Drift, Holding, Mainten
 pub use postgres::PostgresBackend;
 pub use service::{
     CheckedItem, CheckedList, InvalidAuthorities, InvalidRemote, LocalService, Put, RemoteOptions,
-    RemoteService, Scope, StorageClient, trusting,
+    RemoteService, Scope, StorageClient, http_client_builder,
 };
 pub use sqlite::SqliteBackend;
 pub use wire::{

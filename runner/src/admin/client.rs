@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use alga_bundles::Progress;
 use alga_model::{InstallId, Secret};
-use alga_storage::trusting;
+use alga_storage::http_client_builder;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http_body_util::StreamBody;
@@ -64,7 +64,7 @@ impl Client {
             Refused::unanswered("the address of the server is no URL", Some(error.into()))
         })?;
         let client = |configure: fn(ClientBuilder) -> ClientBuilder| {
-            let builder = trusting(&url, authorities)
+            let builder = http_client_builder(&url, authorities)
                 .map_err(|error| Refused::unanswered(CANNOT, Some(error.into())))?
                 .connect_timeout(CONNECT_TIMEOUT)
                 // It would get to see the token.

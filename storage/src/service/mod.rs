@@ -22,7 +22,7 @@ use crate::gate::Actor;
 pub(crate) use digest::WriteDigest;
 pub use local::LocalService;
 pub use remote::{InvalidRemote, RemoteOptions, RemoteService};
-pub use trust::{InvalidAuthorities, trusting};
+pub use trust::{InvalidAuthorities, http_client_builder};
 
 /// The storage service: in this process, or in another one.
 ///

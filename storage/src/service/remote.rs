@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
-use super::trust::{InvalidAuthorities, trusting};
+use super::trust::{InvalidAuthorities, http_client_builder};
 use super::{CheckedList, Put, Scope, StorageClient};
 use crate::contract::{
     DeleteRequest, GetManyRequest, GetRequest, Key, Namespace, OperationId, Page, Record, Usage,
@@ -92,7 +92,7 @@ impl RemoteService {
         let mut token = token.map_err(|_| InvalidRemote::Token)?;
         token.set_sensitive(true);
         let most = usize::try_from(options.max_in_flight.get()).unwrap_or(usize::MAX);
-        let builder = trusting(&options.url, options.authorities.as_deref())?
+        let builder = http_client_builder(&options.url, options.authorities.as_deref())?
             // They would get to see the token.
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())

@@ -6,17 +6,17 @@ use rustls::crypto::ring;
 /// Certificates that can vouch for nobody.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidAuthorities {
-    /// They are no PEM, or hold no certificates.
+    /// One can't be read: what is between the lines of PEM is no base64, or doesn't end.
     #[error("cannot use the certificates that shall vouch for the server")]
     Unreadable(#[source] reqwest::Error),
-    /// There are none.
+    /// There is none, whatever else the text is.
     #[error("cannot use the certificates that shall vouch for the server: there is none, as PEM")]
     Missing,
 }
 
-/// A client of the server at `url` that, at https, trusts whom the certificates in the PEM text `authorities`
-/// vouch for, or else those of the system.
-pub fn trusting(
+/// The beginnings of an HTTP client of the server at `url` that, at https, trusts whom the certificates in the PEM
+/// text `authorities` vouch for, or else those of the system.
+pub fn http_client_builder(
     url: &Url,
     authorities: Option<&[u8]>,
 ) -> Result<ClientBuilder, InvalidAuthorities> {

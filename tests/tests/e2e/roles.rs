@@ -91,6 +91,30 @@ async fn a_storage_at_https_is_asked_where_its_certificate_is_trusted() {
 }
 
 #[tokio::test]
+async fn certificates_that_are_none_are_refused_by_the_name_of_their_setting() {
+    let mut runner = Deployment::new();
+    runner.set("ALGA_SERVER_ROLE", "runner");
+    runner.set("STORAGE_API_BASE_URL", "https://localhost:1");
+    runner.set("RUNNER_STORAGE_API_TOKEN", "0123456789");
+    let file = runner.scratch("ca.pem");
+    runner.set("ALGA_STORAGE_API_CA", path(&file));
+    let pem = |within: &str| {
+        format!("-----BEGIN CERTIFICATE-----\n{within}\n-----END CERTIFICATE-----\n")
+    };
+    for (text, said) in [
+        ("no certificate".to_owned(), "there is none, as PEM"),
+        (pem("?"), "cannot use the certificates"),
+        (pem("AAAA"), "cannot make an HTTP client"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let refused = runner.fails(&["serve", "--listen", "127.0.0.1:0"]);
+        assert!(refused.contains(said), "{refused}");
+        let setting = "`storage.api.ca` (ALGA_STORAGE_API_CA)";
+        assert!(refused.contains(setting), "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn each_process_says_what_it_leaves_to_the_other() {
     let (storage, runner) = set_up();
     let installed = storage.install_notes();
