@@ -220,6 +220,10 @@ impl<'a> Checks<'a> {
 
     /// Reports `text` about the first of two settings if they are `wrong` together.
     fn refuse(&mut self, wrong: bool, [key, other]: [&'static str; 2], text: &str) {
+        // Also where nothing is wrong, so that every test that reads a configuration finds it.
+        for key in [key, other] {
+            debug_assert!(self.config.setting(key).is_some(), "{key} is no setting");
+        }
         if wrong && !self.unread.contains(key) && !self.unread.contains(other) {
             let text = if key == other {
                 text.to_owned()

@@ -102,10 +102,20 @@ pub enum Origin {
     },
 }
 
+/// A setting by its key and its variable.
+pub(super) struct BothNames<'a, K>(pub(super) K, pub(super) &'a str);
+
+impl<K: fmt::Display> fmt::Display for BothNames<'_, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(key, variable) = self;
+        write!(f, "{key} ({variable})")
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Default { key, variable } => write!(f, "default: {key} ({variable})"),
+            Self::Default { key, variable } => write!(f, "default: {}", BothNames(key, variable)),
             Self::File { file, key: None } => write!(f, "{}:", file.escape_debug()),
             Self::File {
                 file,

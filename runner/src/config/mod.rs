@@ -44,6 +44,7 @@ pub use client::ClientConfig;
 pub use data::DataConfig;
 pub use database::DatabaseConfig;
 pub use engine::EngineConfig;
+use error::BothNames;
 pub use error::{ConfigError, Mistake, Origin, Problem};
 pub use flags::Overrides;
 pub use idempotency::IdempotencyConfig;
@@ -55,7 +56,7 @@ use reader::{Origins, ReadThrough, Reader, SettingsFile};
 pub use s3::S3Config;
 pub use secret_file::SecretFileError;
 pub use server::{Role, ServerConfig};
-use setting::{Section, Shown};
+use setting::{Section, Setting, Shown};
 pub use storage::{QuotasConfig, RatesConfig, RequestLimitsConfig, StorageConfig};
 pub use storage_api::StorageApiConfig;
 
@@ -263,17 +264,27 @@ impl Config {
 
     /// A setting, and its variable where that set it, for a sentence about its value.
     pub(crate) fn named(&self, key: &str) -> String {
+        debug_assert!(self.setting(key).is_some(), "{key} is no setting");
         match self.origins.get(key) {
-            Some(Origin::Environment { variable }) => format!("`{key}` ({variable})"),
+            Some(Origin::Environment { variable }) => {
+                BothNames(format_args!("`{key}`"), variable).to_string()
+            }
             _ => format!("`{key}`"),
         }
     }
 
     /// The variable that may set `key`.
     fn variable(&self, key: &str) -> String {
+        let setting = self.setting(key);
+        let setting =
+            setting.expect("a key in a check is that of a setting, which `refuse` asserts");
+        setting.variable()
+    }
+
+    /// The setting with that key, if there is one.
+    fn setting(&self, key: &str) -> Option<Setting> {
         let mut settings = self.shown().into_iter().map(|shown| shown.setting);
-        let setting = settings.find(|setting| setting.key == key);
-        setting.map_or_else(String::new, |setting| setting.variable())
+        settings.find(|setting| setting.key == key)
     }
 
     /// Where the value of a setting comes from, for a comment beside it.
