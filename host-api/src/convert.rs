@@ -58,10 +58,10 @@ pub(crate) fn bulk_put_request(
     items: Vec<BulkItem>,
 ) -> Result<BulkPutRequest, alga_storage::BulkError> {
     let namespace = Namespace::parse(namespace)?;
-    let items = items.into_iter().enumerate().map(|(index, item)| {
-        let key = item.key.clone();
-        bulk_item(item).map_err(|error| alga_storage::BulkError {
-            item: Some(alga_storage::FailedItem { index, key }),
+    let items = items.into_iter().enumerate().map(|(index, mut item)| {
+        let key = std::mem::take(&mut item.key);
+        bulk_item(&key, item).map_err(|error| alga_storage::BulkError {
+            item: Some(alga_storage::FailedItem::new(index, &key)),
             error,
         })
     });
@@ -71,9 +71,10 @@ pub(crate) fn bulk_put_request(
     })
 }
 
-fn bulk_item(item: BulkItem) -> Result<alga_storage::BulkItem, alga_storage::Error> {
+/// `item`, whose key is apart.
+fn bulk_item(key: &str, item: BulkItem) -> Result<alga_storage::BulkItem, alga_storage::Error> {
     Ok(alga_storage::BulkItem {
-        key: Key::parse(item.key)?,
+        key: Key::parse(key)?,
         value: item.value,
         metadata: item.metadata,
         ttl_seconds: item.ttl_seconds.map(u64::from),

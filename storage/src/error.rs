@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::contract::{JsonError, Namespace, QuotaName, Record, Revision};
+use crate::contract::{JsonError, Key, Namespace, QuotaName, Record, Revision};
 
 /// Why an operation did not happen. A refused operation changed nothing.
 #[derive(Debug, thiserror::Error)]
@@ -298,8 +298,17 @@ pub struct BulkError {
 pub struct FailedItem {
     /// Its position, from 0.
     pub index: usize,
-    /// Its key, as the caller wrote it.
+    /// Its key, as the caller wrote it; of one that is too long the beginning.
     pub key: String,
+}
+
+impl FailedItem {
+    /// The item at `index`, from 0. Whatever `key` is, no more of it is kept than a key may have.
+    pub fn new(index: usize, key: &str) -> Self {
+        let end = key.floor_char_boundary(Key::MAX_BYTES);
+        let key = key.get(..end).unwrap_or_default().to_owned();
+        Self { index, key }
+    }
 }
 
 impl From<Error> for BulkError {

@@ -55,16 +55,16 @@ impl Key {
     ///
     /// # Errors
     /// [`Error::ValidationFailed`] says what is wrong with it.
-    pub fn parse(text: impl Into<String>) -> Result<Self, Error> {
-        let text = text.into();
+    pub fn parse(text: impl AsRef<str>) -> Result<Self, Error> {
+        let text = text.as_ref();
         let refused = |message: &str| Err(Violation::argument("key", message));
         if text.is_empty() {
             return refused("a key has at least one character");
         }
-        if matches!(text.as_str(), "." | "..") {
+        if matches!(text, "." | "..") {
             return refused("a key is neither '.' nor '..'");
         }
-        ensure_key_text("key", &text)?;
+        ensure_key_text("key", text)?;
         Ok(Self(text.into()))
     }
 

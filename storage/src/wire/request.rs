@@ -135,9 +135,10 @@ members! {
 /// Reading: each member that is read is taken, so that what nobody reads is left.
 impl<'a> Members<'a> {
     fn put(&mut self) -> Result<PutRequest, Error> {
+        let key = self.key.take();
         Ok(PutRequest {
             namespace: self.namespace()?,
-            item: self.item()?,
+            item: self.item(key.as_deref())?,
             return_previous: flag(&mut self.return_previous),
             return_current: flag(&mut self.return_current),
         })
@@ -179,13 +180,13 @@ impl<'a> Members<'a> {
     fn bulk_put(&mut self) -> Result<BulkPutRequest, BulkError> {
         let items: Vec<Members<'a>> = list(required(&mut self.items, "items")?, "items")?;
         let items = items.into_iter().enumerate().map(|(index, mut members)| {
-            let key = members.key.clone().unwrap_or_default();
-            members.whole_item().map_err(|error| BulkError {
-                item: Some(FailedItem {
-                    index,
-                    key: key.into_owned(),
-                }),
-                error,
+            let key = members.key.take();
+            members.whole_item(key.as_deref()).map_err(|error| {
+                let item = FailedItem::new(index, &key.unwrap_or_default());
+                BulkError {
+                    item: Some(item),
+                    error,
+                }
             })
         });
         Ok(BulkPutRequest {
@@ -203,17 +204,17 @@ impl<'a> Members<'a> {
         })
     }
 
-    /// An item, and nothing else.
-    fn whole_item(&mut self) -> Result<BulkItem, Error> {
-        let item = self.item()?;
+    /// An item with that key, and nothing else.
+    fn whole_item(&mut self, key: Option<&str>) -> Result<BulkItem, Error> {
+        let item = self.item(key)?;
         self.ensure_all_read("an item")?;
         Ok(item)
     }
 
-    fn item(&mut self) -> Result<BulkItem, Error> {
+    fn item(&mut self, key: Option<&str>) -> Result<BulkItem, Error> {
         let text = |json: &RawValue| json.get().to_owned();
         Ok(BulkItem {
-            key: self.key()?,
+            key: required_key(key)?,
             value: required(&mut self.value, "value").map(text)?,
             metadata: self.metadata.take().map(text),
             ttl_seconds: self.ttl_seconds.take(),
@@ -227,7 +228,7 @@ impl<'a> Members<'a> {
     }
 
     fn key(&mut self) -> Result<Key, Error> {
-        Key::parse(required(&mut self.key, "key")?)
+        required_key(self.key.take().as_deref())
     }
 
     fn guard(&mut self) -> Result<Guard, Error> {
@@ -282,6 +283,10 @@ fn list<'a, T: Deserialize<'a>>(json: &'a RawValue, name: &str) -> Result<Vec<T>
     let mut reader = serde_json::Deserializer::from_str(json.get());
     let elements = reader.deserialize_seq(Elements(PhantomData));
     elements.map_err(|error| Violation::argument(name, error.to_string()))
+}
+
+fn required_key(mut key: Option<&str>) -> Result<Key, Error> {
+    Key::parse(required(&mut key, "key")?)
 }
 
 fn required<T>(member: &mut Option<T>, name: &str) -> Result<T, Error> {
@@ -508,6 +513,15 @@ mod tests {
             (r#"{"key": "b"}"#, "b"),
             (r#"{"key": "", "value": 1}"#, ""),
             (r#"{"value": 1}"#, ""),
+            // Not more of it than a key may have, and no part of a character.
+            (
+                &format!(r#"{{"key": "{}", "value": 1}}"#, "k".repeat(300)),
+                &"k".repeat(256),
+            ),
+            (
+                &format!(r#"{{"key": "k{}", "value": 1}}"#, "ä".repeat(200)),
+                &format!("k{}", "ä".repeat(127)),
+            ),
         ] {
             let body = format!(
                 r#"{{"operation": "bulkPut", "namespace": "notes", "items": [{{"key": "a", "value": 1}}, {item}]}}"#
