@@ -112,11 +112,12 @@ impl Shared {
         const SESSIONS: &str = "
             SELECT count(*) FROM pg_stat_activity
             WHERE datname = current_database() AND pid <> pg_backend_pid()";
-        // Those of nodes with one another are somebody's on the coordinator, or nobody's.
+        // Nodes have sessions with one another that stay, for whoever comes next and for looking after themselves.
         const SESSIONS_ON_NODES: &str = "
             SELECT count(*) FROM citus_stat_activity
-            WHERE datname = current_database() AND backend_type = 'client backend' AND global_pid > 0
-              AND global_pid <> citus_backend_gpid()";
+            WHERE datname = current_database() AND backend_type = 'client backend'
+              AND global_pid <> citus_backend_gpid()
+              AND (application_name NOT LIKE 'citus\\_internal%' OR state <> 'idle')";
         let mut session = session(&self.database).await;
         let statement = if is_on_citus(&mut session).await {
             SESSIONS_ON_NODES

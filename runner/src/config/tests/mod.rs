@@ -121,7 +121,7 @@ fn a_setting_is_named_with_the_variable_that_set_it() {
     for (key, expected) in [
         ("client.server", "`client.server` (ALGA_SERVER)"),
         ("engine.timeout_ms", "`engine.timeout_ms`"),
-        ("data.dir", "`data.dir`"),
+        ("data_dir", "`data_dir`"),
     ] {
         assert_eq!(config.named(key), expected);
     }
